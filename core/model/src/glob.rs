@@ -1,0 +1,88 @@
+//! Region patterns: `eu-*`, `us-west`, `*`.
+
+use serde::{Deserialize, Serialize};
+
+/// A pattern over region names; `*` stands for any run of characters.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Glob(String);
+
+/// A pattern that is not one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not a region pattern; use letters, digits, '-', '_', '.' and '*', at most 64 characters")]
+pub struct BadGlob {
+    /// What was given.
+    pub text: String,
+}
+
+impl Glob {
+    /// Reads a pattern.
+    ///
+    /// *Errors*: empty, longer than 64 characters, or other characters.
+    pub fn new(text: impl Into<String>) -> Result<Self, BadGlob> {
+        let text = text.into();
+        let fine = |c: char| c.is_ascii_alphanumeric() || "-_.*".contains(c);
+        if text.is_empty() || text.len() > 64 || !text.chars().all(fine) {
+            return Err(BadGlob { text: text.chars().take(80).collect() });
+        }
+        Ok(Self(text))
+    }
+
+    /// The pattern as written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether `name` matches, in time linear in both for each star.
+    pub fn matches(&self, name: &str) -> bool {
+        let (pattern, name) = (self.0.as_bytes(), name.as_bytes());
+        let (mut p, mut n) = (0, 0);
+        let mut retry: Option<(usize, usize)> = None;
+        while n < name.len() {
+            if p < pattern.len() && pattern[p] == b'*' {
+                retry = Some((p, n));
+                p += 1;
+            } else if p < pattern.len() && pattern[p] == name[n] {
+                p += 1;
+                n += 1;
+            } else if let Some((star, from)) = retry {
+                retry = Some((star, from + 1));
+                p = star + 1;
+                n = from + 1;
+            } else {
+                return false;
+            }
+        }
+        pattern[p..].iter().all(|c| *c == b'*')
+    }
+}
+
+impl TryFrom<String> for Glob {
+    type Error = BadGlob;
+    fn try_from(text: String) -> Result<Self, BadGlob> {
+        Self::new(text)
+    }
+}
+impl From<Glob> for String {
+    fn from(glob: Glob) -> String {
+        glob.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Glob;
+
+    #[test]
+    fn stars_match_any_run() {
+        let yes = [("eu-*", "eu-central"), ("*", "x"), ("us-west", "us-west"), ("*-c*l", "eu-central")];
+        let no = [("eu-*", "us-west"), ("us", "us-west"), ("us-west", "us"), ("a*b*c", "acb")];
+        for (p, n) in yes {
+            assert!(Glob::new(p).is_ok_and(|g| g.matches(n)), "{p} {n}");
+        }
+        for (p, n) in no {
+            assert!(Glob::new(p).is_ok_and(|g| !g.matches(n)), "{p} {n}");
+        }
+        assert!(Glob::new("").is_err() && Glob::new("eu/*").is_err());
+    }
+}

@@ -1,0 +1,221 @@
+//! A task as everybody between may see it: what is asked, never what is computed.
+
+use bytes::Bytes;
+use farlane_units::{ByteCount, MilliCpu, Millis};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::{Digest, Glob, NodeId, ProjectId, PythonVersion, TaskId, Tier};
+
+/// Sealed bytes up to this size lie in a row; larger ones are blobs. Source: design.md,
+/// "Replicated state".
+pub const MAX_ROW_BYTES: usize = 16 * 1024;
+/// Most bytes of one entry of the log. Source: design.md, "Replicated state".
+pub const MAX_ENTRY_BYTES: usize = 1024 * 1024;
+
+/// Resources one attempt holds while it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Resources {
+    /// Cores; 1000 is one.
+    pub cpus: MilliCpu,
+    /// Memory.
+    pub memory: ByteCount,
+    /// Scratch space.
+    pub scratch: ByteCount,
+}
+
+/// Where it may run.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct NodeRequest {
+    /// Any of these; empty means any region.
+    pub regions: Vec<Glob>,
+    /// Each must be equal on the node. Sorted by key.
+    pub labels: Vec<(String, String)>,
+    /// The interpreter's minor version.
+    pub python: PythonVersion,
+    /// At least this tier.
+    pub tier: Tier,
+}
+
+/// An environment, by keyed hash of its lock (so that the hash reveals nothing) and its sealed lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct EnvRef {
+    /// Cache key, per project.
+    pub id: Digest,
+    /// The sealed lock.
+    pub lock: BlobRef,
+}
+
+/// Immutable ciphertext, by hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct BlobRef {
+    /// BLAKE3 of the ciphertext.
+    pub digest: Digest,
+    /// Of the ciphertext.
+    pub size: ByteCount,
+}
+
+/// Sealed bytes: in place when small.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Sealed {
+    /// At most [`MAX_ROW_BYTES`].
+    Inline(Bytes),
+    /// In the blob store.
+    Blob(BlobRef),
+}
+
+/// What may be tried again, and how often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Retry {
+    /// After lost workers and nodes. 3 unless set.
+    pub lost: u16,
+    /// After exceptions. 0 unless set.
+    pub raised: u16,
+    /// One grant ever, whatever becomes of it.
+    pub at_most_once: bool,
+}
+
+/// Times after which it is given up; none unless set.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Timing {
+    /// Of one attempt's run.
+    pub timeout: Option<Millis>,
+    /// From submission to result, attempts and waits in all.
+    pub deadline: Option<Millis>,
+    /// From submission to the first placement.
+    pub queue_timeout: Option<Millis>,
+    /// Keeping of the result beyond the default.
+    pub result_ttl: Option<Millis>,
+}
+
+/// Whether a one-time prekey is demanded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ForwardSecrecy {
+    /// The daily key serves when the stock is empty; the receipt says so.
+    Preferred,
+    /// Wait for a one-time prekey.
+    Required,
+}
+
+/// Everything asked of one call that many calls share. Its digest is in the grant, so the control
+/// plane can read it and cannot change it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct TaskSpec {
+    /// Must be the key's project.
+    pub project: ProjectId,
+    /// Name for people; at most 256 bytes.
+    pub function: String,
+    /// The sealed pickled function.
+    pub code: BlobRef,
+    /// Beyond the bare interpreter.
+    pub environment: Option<EnvRef>,
+    /// Held while running.
+    pub resources: Resources,
+    /// Where.
+    pub node: NodeRequest,
+    /// Again?
+    pub retry: Retry,
+    /// Until when.
+    pub timing: Timing,
+    /// −100 to 100, higher first, within the project.
+    pub priority: i8,
+    /// Prekey policy.
+    pub forward_secrecy: ForwardSecrecy,
+    /// Most bytes of stdout and stderr kept, each attempt.
+    pub log_limit: ByteCount,
+}
+
+/// A spec that must not be accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadSpec {
+    /// Not canonical bytes of a known version.
+    #[error("the task's spec cannot be read; is the client newer than the server?")]
+    Unreadable,
+    /// A field is out of its bounds.
+    #[error("{field} must be {bound}")]
+    OutOfBounds {
+        /// Which.
+        field: &'static str,
+        /// What it must be.
+        bound: &'static str,
+    },
+}
+
+impl TaskSpec {
+    /// Canonical bytes: version 1, postcard.
+    pub fn to_canonical(&self) -> Vec<u8> {
+        canonical(1, self)
+    }
+
+    /// From canonical bytes, checked.
+    ///
+    /// *Errors*: unreadable, or a field out of bounds.
+    pub fn from_canonical(bytes: &[u8]) -> Result<Self, BadSpec> {
+        let spec: Self = from_canonical(1, bytes).ok_or(BadSpec::Unreadable)?;
+        spec.check()?;
+        Ok(spec)
+    }
+
+    /// Holds every field against its bounds.
+    ///
+    /// *Errors*: the first field that is out of them.
+    pub fn check(&self) -> Result<(), BadSpec> {
+        let rules: [(bool, &'static str, &'static str); 8] = [
+            (self.function.len() <= 256, "function", "at most 256 bytes"),
+            ((1..=1_024_000).contains(&self.resources.cpus.0), "num_cpus", "between 0.001 and 1024"),
+            (self.resources.memory.0 <= 1 << 50, "memory", "at most 1 PiB"),
+            (self.resources.scratch.0 <= 1 << 50, "scratch", "at most 1 PiB"),
+            (self.node.regions.len() <= 64, "regions", "at most 64 patterns"),
+            (
+                self.node.labels.len() <= 64
+                    && self.node.labels.iter().all(|(k, v)| k.len() <= 64 && v.len() <= 256),
+                "labels",
+                "at most 64, keys up to 64 bytes and values up to 256",
+            ),
+            ((-100..=100).contains(&self.priority), "priority", "between -100 and 100"),
+            (self.log_limit.0 <= 64 << 20, "log_limit", "at most 64 MiB"),
+        ];
+        match rules.into_iter().find(|(fine, ..)| !fine) {
+            Some((_, field, bound)) => Err(BadSpec::OutOfBounds { field, bound }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The fencing token of one execution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct AttemptRef {
+    /// Of which call.
+    pub task: TaskId,
+    /// From 1.
+    pub attempt: u32,
+    /// Of the cluster; a restore starts a new one.
+    pub epoch: u64,
+}
+
+/// Where a task is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TaskPhase {
+    /// Waits for a node.
+    Queued,
+    /// Leased to a node.
+    Placed(NodeId),
+    /// Ended; its result is kept.
+    Finished,
+}
+
+/// A version byte and the postcard encoding.
+pub(crate) fn canonical<T: Serialize>(version: u8, value: &T) -> Vec<u8> {
+    let out = vec![version];
+    postcard::to_extend(value, out).expect("postcard into a Vec cannot fail for these types")
+}
+
+/// Refuses trailing bytes and other versions, so that one value has one encoding.
+pub(crate) fn from_canonical<T: DeserializeOwned + Serialize>(version: u8, bytes: &[u8]) -> Option<T> {
+    let (first, rest) = bytes.split_first()?;
+    if *first != version {
+        return None;
+    }
+    let (value, left) = postcard::take_from_bytes(rest).ok()?;
+    (left.is_empty() && canonical(version, &value) == bytes).then_some(value)
+}
