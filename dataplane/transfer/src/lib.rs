@@ -1,1 +1,162 @@
-//! farlane-transfer
+//! Immutable bytes by hash: the port [`BlobStore`] and its file implementation.
+//!
+//! Owns where ciphertext above a row's size lies, its integrity and its durability: a blob is
+//! acknowledged only when its bytes and its name are synced, and what is read back was hashed when it
+//! was written. Leaves what the bytes mean (nobody here can read them) to their owners, and transport
+//! to the API.
+//!
+//! ```text
+//! begin(claim) ─ write* ─ finish ──▶ temp file ─ fsync ─ rename ─ fsync(dir) ──▶ receipt
+//!                  └ drop: the temp file goes
+//! ```
+
+mod file;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use farlane_model::{BlobRef, Digest};
+use farlane_units::ByteCount;
+
+pub use file::FileBlobStore;
+
+/// Most bytes of one chunk, both ways. Source: types.proto, `BlobChunk`.
+pub const CHUNK_BYTES: usize = 256 * 1024;
+
+/// Why a blob could not be stored or read.
+#[derive(Debug, thiserror::Error)]
+pub enum BlobError {
+    /// No blob of that hash is here. The caller uploads it, or gives up.
+    #[error("blob {0} is not here")]
+    NotFound(Digest),
+    /// The bytes do not hash to what was claimed. The caller's fault.
+    #[error("the bytes hash to {found}, not to {claimed}")]
+    WrongDigest {
+        /// What the caller said.
+        claimed: Digest,
+        /// What the bytes say.
+        found: Digest,
+    },
+    /// More or fewer bytes than were claimed. The caller's fault.
+    #[error("{found} bytes came, {claimed} were claimed")]
+    WrongSize {
+        /// What the caller said.
+        claimed: u64,
+        /// How many came (at least).
+        found: u64,
+    },
+    /// Larger than one blob may be. The caller's fault.
+    #[error("a blob holds at most {limit}, this one has {size}")]
+    TooLarge {
+        /// What was claimed.
+        size: ByteCount,
+        /// The bound.
+        limit: ByteCount,
+    },
+    /// The store's own bound is reached. Try later, or raise the bound.
+    #[error("the store holds {used} of at most {limit}")]
+    Full {
+        /// In use.
+        used: ByteCount,
+        /// The bound.
+        limit: ByteCount,
+    },
+    /// A range that starts past the end. The caller's fault.
+    #[error("offset {offset} is past the end of {size} bytes")]
+    BadOffset {
+        /// Asked.
+        offset: u64,
+        /// The blob's size.
+        size: u64,
+    },
+    /// The disk failed. Retry.
+    #[error("the blob store's disk failed: {0}")]
+    Disk(#[from] std::io::Error),
+}
+
+/// Whose move a failure is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// The caller sent something wrong.
+    Caller,
+    /// Worth trying again.
+    Retry,
+}
+
+impl BlobError {
+    /// Whose move it is.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::NotFound(_)
+            | Self::WrongDigest { .. }
+            | Self::WrongSize { .. }
+            | Self::TooLarge { .. }
+            | Self::BadOffset { .. } => Class::Caller,
+            Self::Full { .. } | Self::Disk(_) => Class::Retry,
+        }
+    }
+}
+
+/// What a finished upload became.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stored {
+    /// Its name and size.
+    pub blob: BlobRef,
+    /// The same bytes were already here; nothing was written.
+    pub already_there: bool,
+}
+
+/// What the store holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Number of blobs.
+    pub blobs: u64,
+    /// Their bytes.
+    pub bytes: ByteCount,
+}
+
+/// An upload in progress. Dropping it discards what was written.
+#[async_trait]
+pub trait Upload: Send {
+    /// Adds bytes.
+    ///
+    /// *Errors*: more than was claimed, or the disk.
+    async fn write(&mut self, data: Bytes) -> Result<(), BlobError>;
+    /// Checks size and hash, syncs, and names it. Durable when this returns.
+    ///
+    /// *Errors*: size or hash differ from the claim, or the disk.
+    async fn finish(self: Box<Self>) -> Result<Stored, BlobError>;
+}
+
+/// A blob being read.
+#[async_trait]
+pub trait Download: Send {
+    /// The whole blob's name and size.
+    fn blob(&self) -> BlobRef;
+    /// The next bytes, at most [`CHUNK_BYTES`]; `None` at the end.
+    ///
+    /// *Errors*: the disk.
+    async fn next(&mut self) -> Result<Option<Bytes>, BlobError>;
+}
+
+/// Where blobs lie.
+#[async_trait]
+pub trait BlobStore: Send + Sync + 'static {
+    /// Starts an upload of what the caller says it is.
+    ///
+    /// *Errors*: too large, store full, or the disk.
+    async fn begin(&self, claim: BlobRef) -> Result<Box<dyn Upload>, BlobError>;
+    /// Opens a blob for reading from `offset`.
+    ///
+    /// *Errors*: not here, offset past the end, or the disk.
+    async fn get(&self, digest: Digest, offset: u64) -> Result<Box<dyn Download>, BlobError>;
+    /// Its size, when it is here.
+    ///
+    /// *Errors*: the disk.
+    async fn has(&self, digest: Digest) -> Result<Option<ByteCount>, BlobError>;
+    /// Forgets it; forgetting what is not here is fine.
+    ///
+    /// *Errors*: the disk.
+    async fn delete(&self, digest: Digest) -> Result<(), BlobError>;
+    /// What is held.
+    fn usage(&self) -> Usage;
+}
