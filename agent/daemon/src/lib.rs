@@ -1,1 +1,21 @@
-//! farlane-daemon
+//! The node's daemon: joins, probes, runs attempts in sandboxed workers, answers with sealed results.
+//!
+//! Owns processes, the sandbox, caches, the journal of unacknowledged results and the node's keys.
+//! Leaves placement to the control plane and every reading of Python objects to the workers: the
+//! agent never unpickles.
+//!
+//! ```text
+//! link ──Assign, Grant──▶ engine ──frames──▶ worker (forked by a template inside the sandbox)
+//!   ▲                       │  ▲               │
+//!   └──CompleteBatch────────┘  └──results──────┘
+//! ```
+//!
+//! One thread runs it all; what takes longer than a fraction of a millisecond goes to blocking threads.
+
+mod agent;
+mod config;
+mod error;
+
+pub use agent::Agent;
+pub use config::AgentConfig;
+pub use error::{AgentError, StartError};

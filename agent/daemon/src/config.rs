@@ -1,0 +1,48 @@
+//! What an agent is told at its start.
+
+use std::path::PathBuf;
+
+use farlane_model::{TenantId, Tier};
+use farlane_units::{ByteCount, MilliCpu, UsdMicros};
+
+/// Everything an agent is told. What is `None` is measured or left at its default.
+#[derive(Debug, Clone, Default)]
+pub struct AgentConfig {
+    /// Identity, record, certificate, journal and caches lie here; made 0700 when missing.
+    pub state_dir: PathBuf,
+    /// Text of the join file; needed until the state folder holds a record.
+    pub join_file: Option<String>,
+    /// Name for people; the host's name by default.
+    pub name: Option<String>,
+    /// Cores offered; all by default.
+    pub cpus: Option<MilliCpu>,
+    /// Memory offered; nine tenths of the machine's by default.
+    pub memory: Option<ByteCount>,
+    /// Scratch offered; half of what is free beside the state folder by default.
+    pub disk: Option<ByteCount>,
+    /// Price of one core for an hour; the join file's, else zero.
+    pub price_usd_micros_core_hour: Option<UsdMicros>,
+    /// Added to those of the enrolment certificate.
+    pub labels: Vec<(String, String)>,
+    /// Interpreters beside those that are found.
+    pub interpreters: Vec<PathBuf>,
+    /// Whose work may run here. `None`: of every tenant that the control plane admits.
+    pub tenants: Option<Vec<TenantId>>,
+    /// Whose work may run here without a sandbox (tier 0), where namespaces are refused.
+    pub own_tenants: Vec<TenantId>,
+    /// Held to at most this tier; for machines where the probe is too hopeful, and tests.
+    pub strongest_tier: Option<Tier>,
+    /// The `uv` that builds environments; else beside this binary, in `PATH`, or `python -m uv`.
+    pub uv: Option<PathBuf>,
+    /// Most bytes of built environments kept; 10 GiB by default.
+    pub env_cache: Option<ByteCount>,
+    /// Most bytes of fetched blobs kept; 2 GiB by default.
+    pub blob_cache: Option<ByteCount>,
+}
+
+impl AgentConfig {
+    /// An agent that keeps its state in `state_dir` and measures the rest.
+    pub fn new(state_dir: impl Into<PathBuf>) -> Self {
+        Self { state_dir: state_dir.into(), ..Self::default() }
+    }
+}
