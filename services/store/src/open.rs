@@ -1,0 +1,156 @@
+//! Opening a database and bringing its schema up to date.
+
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::time::Duration;
+
+use sqlx::any::AnyPoolOptions;
+use sqlx::{AnyPool, Executor};
+
+use crate::{
+    Audit, Charges, JoinTokens, Keys, Nodes, Outbox, Pepper, Prices, Projects, StoreError,
+    UsageRows,
+};
+
+/// Connections to PostgreSQL from one server. Chosen: enough for API calls beside the outbox, and
+/// far below PostgreSQL's default of 100 for five servers.
+const POSTGRES_CONNECTIONS: u32 = 8;
+/// SQLite has one writer at a time anyway; one connection never finds its file busy.
+const SQLITE_CONNECTIONS: u32 = 1;
+/// Longest wait for a connection. Chosen: a person at a prompt gives up about then.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Which database it is, where that matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Sqlite,
+    Postgres,
+}
+
+/// An open ledger. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pub(crate) pool: AnyPool,
+    pub(crate) pepper: Pepper,
+}
+
+impl Store {
+    /// Opens `url` (`sqlite:///path`, `sqlite::memory:`, `postgres://…`), makes the database's file
+    /// where there is none (mode 0600) and brings the schema up to date.
+    ///
+    /// *Errors*: not such an address; the file or server cannot be reached; the schema is newer than
+    /// this program.
+    pub async fn open(url: &str, pepper: Pepper) -> Result<Self, StoreError> {
+        sqlx::any::install_default_drivers();
+        let kind = kind_of(url)?;
+        let url = match kind {
+            Kind::Sqlite => prepare_file(url)?,
+            Kind::Postgres => url.to_owned(),
+        };
+        let connections = match kind {
+            Kind::Sqlite => SQLITE_CONNECTIONS,
+            Kind::Postgres => POSTGRES_CONNECTIONS,
+        };
+        let options = AnyPoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            // An idle SQLite connection that closes would forget an in-memory database.
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .after_connect(move |connection, _| {
+                Box::pin(async move {
+                    if kind == Kind::Sqlite {
+                        // FULL: the outbox is acknowledged once its rows are committed, so a commit
+                        // must survive the power. Small cache: 1 MiB.
+                        connection
+                            .execute(
+                                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
+                                 PRAGMA busy_timeout = 5000; PRAGMA foreign_keys = ON; \
+                                 PRAGMA cache_size = -1024;",
+                            )
+                            .await?;
+                    }
+                    Ok(())
+                })
+            });
+        let pool = options.connect(&url).await?;
+        sqlx::migrate!("../../migrations/sql").run(&pool).await?;
+        Ok(Self { pool, pepper })
+    }
+
+    /// Tenants' projects.
+    pub fn projects(&self) -> Projects<'_> {
+        Projects { store: self }
+    }
+    /// API keys.
+    pub fn keys(&self) -> Keys<'_> {
+        Keys { store: self }
+    }
+    /// One-time tokens with which nodes join.
+    pub fn join_tokens(&self) -> JoinTokens<'_> {
+        JoinTokens { store: self }
+    }
+    /// Nodes that have ever joined.
+    pub fn nodes(&self) -> Nodes<'_> {
+        Nodes { store: self }
+    }
+    /// What nodes cost, and since when.
+    pub fn prices(&self) -> Prices<'_> {
+        Prices { store: self }
+    }
+    /// Usage per attempt, history, receipts.
+    pub fn usage(&self) -> UsageRows<'_> {
+        UsageRows { store: self }
+    }
+    /// Usage folded by the minute.
+    pub fn charges(&self) -> Charges<'_> {
+        Charges { store: self }
+    }
+    /// What the cluster's outbox brings, exactly once.
+    pub fn outbox(&self) -> Outbox<'_> {
+        Outbox { store: self }
+    }
+    /// Who did what.
+    pub fn audit(&self) -> Audit<'_> {
+        Audit { store: self }
+    }
+
+    /// Waits for running statements and closes every connection.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+fn kind_of(url: &str) -> Result<Kind, StoreError> {
+    match url.split_once(':').map(|(scheme, _)| scheme) {
+        Some("sqlite") => Ok(Kind::Sqlite),
+        Some("postgres" | "postgresql") => Ok(Kind::Postgres),
+        scheme => Err(StoreError::BadUrl {
+            what: scheme.unwrap_or("an address without scheme").to_owned(),
+        }),
+    }
+}
+
+/// Makes the file of a SQLite address, closes it to others, and returns the address that opens it.
+fn prepare_file(url: &str) -> Result<String, StoreError> {
+    let rest = url.trim_start_matches("sqlite:").trim_start_matches("//");
+    let path = rest.split('?').next().unwrap_or(rest);
+    if path == ":memory:" || path.is_empty() {
+        return Ok("sqlite::memory:".to_owned());
+    }
+    let file = |source| StoreError::File {
+        path: path.to_owned(),
+        source,
+    };
+    let opened = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(file)?;
+    opened
+        .set_permissions(std::fs::Permissions::from_mode(0o600))
+        .map_err(file)?;
+    Ok(format!("sqlite://{path}"))
+}
