@@ -1,0 +1,84 @@
+//! The ledger against both of its databases: every story is told once on SQLite and once on a
+//! PostgreSQL that the test starts itself.
+
+#![allow(clippy::unwrap_used)]
+
+mod database;
+mod stories;
+
+use database::{Postgres, sqlite};
+
+/// One test on each database for each story.
+macro_rules! on_both {
+    ($($name:ident),* $(,)?) => {
+        mod on_sqlite {
+            $(#[tokio::test]
+            async fn $name() {
+                let (store, dir) = super::sqlite().await;
+                super::stories::$name(store).await;
+                drop(dir);
+            })*
+        }
+        /// One server for all of them, each in a database of its own.
+        #[tokio::test]
+        async fn on_postgres() {
+            let server = Postgres::start();
+            $(
+                println!("{}", stringify!($name));
+                stories::$name(server.store(stringify!($name)).await).await;
+            )*
+        }
+    };
+}
+
+on_both!(
+    keys_open_only_what_they_should,
+    a_key_is_checked_to_the_last_bit,
+    projects_are_made_once_and_bound_once,
+    a_join_token_works_once,
+    of_many_takers_one_gets_the_token,
+    prices_hold_from_their_moment_on,
+    nodes_are_noted_and_removed,
+    the_outbox_counts_every_row_once,
+    a_failed_delivery_leaves_nothing,
+    history_reads_page_by_page,
+    the_audit_grows,
+);
+#[tokio::test]
+async fn the_sqlite_file_is_closed_to_others_and_survives() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger.sqlite");
+    let url = format!("sqlite://{}", path.display());
+    let pepper = farlane_store::Pepper::new([7; 32]);
+    let now = farlane_units::Millis(1_700_000_000_000);
+    let store = farlane_store::Store::open(&url, pepper.clone())
+        .await
+        .unwrap();
+    let project = store.projects().ensure("default", now).await.unwrap();
+    for name in ["ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm"] {
+        let mode = std::fs::metadata(dir.path().join(name))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    store.close().await;
+    let again = farlane_store::Store::open(&url, pepper).await.unwrap();
+    assert_eq!(
+        again.projects().get(project.id).await.unwrap(),
+        Some(project)
+    );
+}
+
+#[tokio::test]
+async fn other_addresses_are_refused_without_their_password() {
+    let error = farlane_store::Store::open(
+        "mysql://me:hunter2@host/x",
+        farlane_store::Pepper::new([0; 32]),
+    )
+    .await
+    .unwrap_err();
+    assert_eq!(error.class(), farlane_store::Class::Caller);
+    assert!(!error.to_string().contains("hunter2"), "{error}");
+}
