@@ -8,3 +8,16 @@
 pub mod v1 {
     tonic::include_proto!("farlane.v1");
 }
+
+pub mod channel;
+mod code;
+pub mod convert;
+pub mod hello;
+
+pub use code::{Class, ErrorCode, Refused, UnknownCode};
+pub use convert::{BadMessage, exit_kind_number, id};
+pub use hello::{hello, server_hello};
+
+/// Whether bytes have the outer form of a padded, sealed stream: all that the control plane can
+/// check of a payload.
+pub use farlane_seal::stream::looks_sealed;
