@@ -1,0 +1,241 @@
+//! A node: its capacity, what is leased to it, its prekeys and contexts.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use farlane_model::{BootId, Digest, NodeId, NodeSpec, Resources, SessionId};
+use farlane_units::{ByteCount, MilliCpu, Millis};
+use serde::{Deserialize, Serialize};
+
+use crate::row::NodeRow;
+
+/// A context is used for this long after its issue. Source: design.md, "Grants".
+pub const CONTEXT_LIFE: Millis = Millis(10 * 60 * 1000);
+/// One-time prekeys kept of one node. Source: at one context a granter in 10 minutes, this lasts 512
+/// granters for that long; 512 × 250 B is 128 KiB a node.
+pub const MAX_PREKEYS: usize = 512;
+/// Below this the agent is asked for more. Source: a quarter of what an agent sends at a time (64).
+pub const PREKEYS_LOW: usize = 16;
+/// Boots remembered a node: attempts of older ones can no longer complete.
+pub(crate) const MAX_BOOTS: usize = 4;
+
+/// One start of a node's agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Boot {
+    /// As the agent drew it.
+    pub id: BootId,
+    /// Counts up from 1.
+    pub number: u32,
+}
+
+/// Which prekey a context rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum PrekeyKind {
+    /// Used once, then gone.
+    OneTime,
+    /// The signed daily key, when the stock was empty.
+    Daily,
+}
+
+/// One issue of a prekey to a granter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Context {
+    /// Log index of the issue: the context's name.
+    pub index: u64,
+    /// Cluster time of the issue.
+    pub at: Millis,
+    /// What it rests on.
+    pub kind: PrekeyKind,
+    /// The signed prekey.
+    pub prekey: Bytes,
+}
+
+/// What one lease takes of a node.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Held {
+    pub task: u32,
+    pub backlog: bool,
+}
+
+/// One machine.
+pub struct Node {
+    /// Which.
+    pub id: NodeId,
+    /// Short name within the state file.
+    pub number: u32,
+    /// Canonical signed record.
+    pub record: Bytes,
+    /// What its agent measured.
+    pub spec: Arc<NodeSpec>,
+    /// Canonical bytes of it.
+    pub spec_bytes: Bytes,
+    /// From its certificate.
+    pub region: Arc<str>,
+    /// Its provider.
+    pub provider: Digest,
+    /// Counts changes that void a plan.
+    pub generation: u32,
+    /// Recent boots, oldest first; the last one is current.
+    pub boots: Vec<Boot>,
+    /// Revoked for good.
+    pub revoked: bool,
+    /// The signed daily key.
+    pub daily: Option<Bytes>,
+    /// One-time prekeys by number, oldest first.
+    pub one_time: VecDeque<(u64, Bytes)>,
+    /// Number of the next one-time prekey.
+    pub next_prekey: u64,
+    /// Issued prekeys by granter.
+    pub contexts: BTreeMap<SessionId, Context>,
+    /// Cluster time.
+    pub registered: Millis,
+    pub(crate) leased: BTreeMap<u64, Held>,
+    pub(crate) backlog: BTreeSet<u64>,
+    cpus: u64,
+    memory: u64,
+    scratch: u64,
+}
+
+/// What of a node's capacity a placement would take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Room {
+    Running,
+    Backlog,
+    Full,
+}
+
+impl Node {
+    /// `None` where the row's spec cannot be read.
+    pub(crate) fn from_row(id: NodeId, row: NodeRow) -> Option<Self> {
+        Some(Self {
+            id,
+            number: row.number,
+            record: row.record,
+            spec: Arc::new(NodeSpec::from_canonical(&row.spec)?),
+            spec_bytes: row.spec,
+            region: row.region.into(),
+            provider: row.provider,
+            generation: row.generation,
+            boots: row.boots,
+            revoked: row.revoked,
+            daily: row.daily,
+            one_time: VecDeque::new(),
+            next_prekey: row.next_prekey,
+            contexts: BTreeMap::new(),
+            registered: row.registered,
+            leased: BTreeMap::new(),
+            backlog: BTreeSet::new(),
+            cpus: 0,
+            memory: 0,
+            scratch: 0,
+        })
+    }
+    pub(crate) fn row(&self) -> NodeRow {
+        NodeRow {
+            number: self.number,
+            record: self.record.clone(),
+            spec: self.spec_bytes.clone(),
+            region: self.region.to_string(),
+            provider: self.provider,
+            generation: self.generation,
+            boots: self.boots.clone(),
+            revoked: self.revoked,
+            daily: self.daily.clone(),
+            next_prekey: self.next_prekey,
+            registered: self.registered,
+        }
+    }
+
+    /// The current boot; `None` before the first.
+    pub fn boot(&self) -> Option<BootId> {
+        self.boots.last().map(|b| b.id)
+    }
+    pub(crate) fn boot_number(&self, id: &BootId) -> Option<u32> {
+        self.boots.iter().find(|b| b.id == *id).map(|b| b.number)
+    }
+    /// Cores that no running lease holds.
+    pub fn free_cpus(&self) -> MilliCpu {
+        MilliCpu(u64::from(self.spec.cpus.0).saturating_sub(self.cpus) as u32)
+    }
+    /// Memory that no running lease holds.
+    pub fn free_memory(&self) -> ByteCount {
+        ByteCount(self.spec.memory.0.saturating_sub(self.memory))
+    }
+    /// Scratch that no running lease holds.
+    pub fn free_scratch(&self) -> ByteCount {
+        ByteCount(self.spec.disk.0.saturating_sub(self.scratch))
+    }
+    /// Backlog credit left.
+    pub fn free_backlog(&self) -> u32 {
+        (self.spec.backlog_credit as usize).saturating_sub(self.backlog.len()) as u32
+    }
+    /// Leases in running capacity.
+    pub fn running(&self) -> usize {
+        self.leased.len() - self.backlog.len()
+    }
+    /// Leases in backlog credit.
+    pub fn waiting(&self) -> usize {
+        self.backlog.len()
+    }
+
+    fn fits_now(&self, need: &Resources) -> bool {
+        need.cpus <= self.free_cpus()
+            && need.memory <= self.free_memory()
+            && need.scratch <= self.free_scratch()
+    }
+    pub(crate) fn room(&self, need: &Resources) -> Room {
+        let ever = need.cpus <= self.spec.cpus
+            && need.memory <= self.spec.memory
+            && need.scratch <= self.spec.disk;
+        if self.fits_now(need) {
+            Room::Running
+        } else if ever && self.free_backlog() > 0 {
+            Room::Backlog
+        } else {
+            Room::Full
+        }
+    }
+    /// Takes the room; the caller has asked for it.
+    pub(crate) fn lease(&mut self, number: u64, held: Held, need: &Resources) {
+        self.leased.insert(number, held);
+        if held.backlog {
+            self.backlog.insert(number);
+        } else {
+            self.hold(need);
+        }
+    }
+    pub(crate) fn release(&mut self, number: u64, need: &Resources) {
+        if self.leased.remove(&number).is_some() && !self.backlog.remove(&number) {
+            self.cpus = self.cpus.saturating_sub(u64::from(need.cpus.0));
+            self.memory = self.memory.saturating_sub(need.memory.0);
+            self.scratch = self.scratch.saturating_sub(need.scratch.0);
+        }
+    }
+    /// Moves a lease from backlog to running if it fits. True when it did.
+    pub(crate) fn promote(&mut self, number: u64, need: &Resources) -> bool {
+        if !self.fits_now(need) || !self.backlog.remove(&number) {
+            return false;
+        }
+        if let Some(held) = self.leased.get_mut(&number) {
+            held.backlog = false;
+        }
+        self.hold(need);
+        true
+    }
+    fn hold(&mut self, need: &Resources) {
+        self.cpus += u64::from(need.cpus.0);
+        self.memory += need.memory.0;
+        self.scratch += need.scratch.0;
+    }
+    /// Prekeys and contexts of an earlier boot are void: their private halves are gone.
+    pub(crate) fn void_keys(&mut self) -> (Vec<u64>, Vec<SessionId>) {
+        self.daily = None;
+        let prekeys = std::mem::take(&mut self.one_time)
+            .into_iter()
+            .map(|(n, _)| n)
+            .collect();
+        let contexts = std::mem::take(&mut self.contexts).into_keys().collect();
+        (prekeys, contexts)
+    }
+}

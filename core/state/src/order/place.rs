@@ -1,0 +1,235 @@
+//! Leases queued tasks to nodes, as a plan asks; every placement is judged again.
+
+use bytes::Bytes;
+use farlane_model::{ForwardSecrecy, NodeId, TaskId};
+
+use super::MAX_LEADER_BATCH;
+use crate::apply::Ctx;
+use crate::codec::{Reader, Write};
+use crate::node::{CONTEXT_LIFE, Context, Held, PREKEYS_LOW, PrekeyKind, Room};
+use crate::row::{ContextRow, keys};
+use crate::rows::Table;
+use crate::task::Lease;
+use crate::{Change, Outcome, Refusal};
+
+/// A plan's placements.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Log index of the state that the plan was made on.
+    pub based_on: u64,
+    /// In the order in which they take room.
+    pub placements: Vec<Placement>,
+}
+
+/// One task to one node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placement {
+    /// Which call.
+    pub task: TaskId,
+    /// Where.
+    pub node: NodeId,
+    /// The node's generation that the plan saw.
+    pub generation: u32,
+}
+
+impl Place {
+    pub(crate) fn encode(&self) -> Bytes {
+        let mut out = Vec::with_capacity(12 + self.placements.len() * 52);
+        out.u64(self.based_on);
+        out.u32(self.placements.len() as u32);
+        for p in &self.placements {
+            out.raw(&p.task.to_bytes());
+            out.raw(&p.node.0);
+            out.u32(p.generation);
+        }
+        out.into()
+    }
+
+    pub(crate) fn decode(body: Bytes) -> Option<Self> {
+        let mut r = Reader::new(body);
+        let based_on = r.u64()?;
+        let n = r.count(52)?;
+        let mut one = || {
+            Some(Placement {
+                task: TaskId::from_bytes(r.array()?),
+                node: NodeId(r.array()?),
+                generation: r.u32()?,
+            })
+        };
+        let placements = (0..n).map(|_| one()).collect::<Option<_>>()?;
+        r.is_done().then_some(Self {
+            based_on,
+            placements,
+        })
+    }
+
+    pub(crate) fn apply(self, ctx: &mut Ctx) -> Result<Outcome, Refusal> {
+        if self.placements.len() > MAX_LEADER_BATCH {
+            return Err(Refusal::BatchTooLarge {
+                most: MAX_LEADER_BATCH as u32,
+            });
+        }
+        ctx.writes
+            .reserve(self.placements.len(), self.placements.len() * 96);
+        ctx.changes.reserve(self.placements.len() * 2);
+        let (mut placed, mut refused) = (0, Vec::new());
+        for placement in &self.placements {
+            match place(ctx, placement) {
+                Ok(()) => placed += 1,
+                Err(refusal) => refused.push((placement.task, refusal)),
+            }
+        }
+        Ok(Outcome::Placed { placed, refused })
+    }
+}
+
+fn place(ctx: &mut Ctx, placement: &Placement) -> Result<(), Refusal> {
+    let state = &*ctx.state;
+    let handle = state.find(placement.task).ok_or(Refusal::TaskGone)?;
+    let task = &state.tasks[handle];
+    if task.lease.is_some() {
+        return Err(Refusal::TaskPlaced);
+    }
+    let spec = state.specs.slab[task.spec].task.clone();
+    let node = state.node(&placement.node).ok_or(Refusal::NodeUnknown)?;
+    if node.revoked {
+        return Err(Refusal::NodeRevoked);
+    }
+    if node.generation != placement.generation {
+        return Err(Refusal::PlanStale);
+    }
+    let boot = node.boots.last().ok_or(Refusal::BootUnknown)?.number;
+    let backlog = match node.room(&spec.resources) {
+        Room::Running => false,
+        Room::Backlog => true,
+        Room::Full => return Err(Refusal::NodeFull),
+    };
+    let session = &state.sessions[task.session];
+    let granter = state.granter_for(session).ok_or(Refusal::NoGranter)?;
+    let number = node.number;
+    let (context, kind) = context(ctx, number, granter, spec.forward_secrecy)?;
+
+    let entry = &mut ctx.state.entry;
+    let lease = Lease {
+        node: number,
+        boot,
+        granter,
+        context,
+        number: ctx.stamp.index << 20 | u64::from(entry.leases & 0xf_ffff),
+        at: ctx.stamp.now,
+        backlog,
+        forward_secret: kind == PrekeyKind::OneTime,
+    };
+    entry.leases += 1;
+    hold(ctx, handle, lease);
+    let attempt = ctx.attempt_ref(handle);
+    ctx.changes.push(Change::Assigned {
+        node: placement.node,
+        attempt,
+    });
+    ctx.changes.push(Change::GrantWanted { granter, attempt });
+    Ok(())
+}
+
+/// The task leaves its queue and takes its room.
+fn hold(ctx: &mut Ctx, handle: u32, lease: Lease) {
+    let state = &mut *ctx.state;
+    let (key, seq) = (
+        state.queue_key(&state.tasks[handle]),
+        state.tasks[handle].seq,
+    );
+    state.queues.remove(key, seq);
+    let id = state.sessions[key.session].task_id(seq);
+    let need = state.specs.slab[key.spec].task.resources;
+    let before = state.ends_at(&state.tasks[handle]);
+    let task = &mut state.tasks[handle];
+    task.attempt += 1;
+    task.lease = Some(Box::new(lease));
+    let after = state.ends_at(&state.tasks[handle]);
+    if before != after {
+        before.map(|at| state.deadlines.remove(&(at, id)));
+        after.map(|at| state.deadlines.insert((at, id)));
+    }
+    if let Some(node) = state.node_mut(lease.node) {
+        node.lease(
+            lease.number,
+            Held {
+                task: handle,
+                backlog: lease.backlog,
+            },
+            &need,
+        );
+    }
+    state.placed += 1;
+    ctx.put_attempt(handle);
+}
+
+/// The context under which `granter` grants on the node: the one it has, or a new prekey's.
+fn context(
+    ctx: &mut Ctx,
+    number: u32,
+    granter: farlane_model::SessionId,
+    wanted: ForwardSecrecy,
+) -> Result<(u64, PrekeyKind), Refusal> {
+    let (now, index) = (ctx.stamp.now, ctx.stamp.index);
+    let node = ctx.state.node_mut(number).ok_or(Refusal::NodeUnknown)?;
+    let accepts = |kind| kind == PrekeyKind::OneTime || wanted == ForwardSecrecy::Preferred;
+    let known = node.contexts.get(&granter);
+    if let Some(c) = known
+        && now < c.at.saturating_add(CONTEXT_LIFE)
+        && accepts(c.kind)
+    {
+        return Ok((c.index, c.kind));
+    }
+    // Contexts are named by index: one entry cannot issue two to the same granter.
+    if known.is_some_and(|c| c.index == index) {
+        return Err(Refusal::NoPrekey);
+    }
+    let id = node.id;
+    let (kind, prekey) = match node.one_time.pop_front() {
+        Some((n, prekey)) => {
+            ctx.writes.delete(Table::Prekeys, &keys::prekey(id, n));
+            (PrekeyKind::OneTime, prekey)
+        }
+        None => match node.daily.clone().filter(|_| accepts(PrekeyKind::Daily)) {
+            Some(daily) => (PrekeyKind::Daily, daily),
+            None => {
+                ctx.changes.push(Change::PrekeysLow { node: id });
+                return Err(Refusal::NoPrekey);
+            }
+        },
+    };
+    if node.one_time.len() < PREKEYS_LOW {
+        ctx.changes.push(Change::PrekeysLow { node: id });
+    }
+    let old = |c: &Context| now >= c.at.saturating_add(CONTEXT_LIFE);
+    let stale: Vec<_> = node
+        .contexts
+        .iter()
+        .filter(|(_, c)| old(c))
+        .map(|(g, _)| *g)
+        .collect();
+    for stale in stale {
+        node.contexts.remove(&stale);
+        ctx.writes
+            .delete(Table::Contexts, &keys::context(id, stale));
+    }
+    let row = ContextRow {
+        index,
+        at: now,
+        kind,
+        prekey: prekey.clone(),
+    };
+    ctx.writes
+        .put_serde(Table::Contexts, &keys::context(id, granter), &row);
+    node.contexts.insert(
+        granter,
+        Context {
+            index,
+            at: now,
+            kind,
+            prekey,
+        },
+    );
+    Ok((index, kind))
+}

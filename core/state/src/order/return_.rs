@@ -1,0 +1,50 @@
+//! Attempts ended, as the leader says: not granted in time, or their node fell silent.
+
+use farlane_model::{AttemptRef, LostCause};
+use serde::{Deserialize, Serialize};
+
+use super::MAX_LEADER_BATCH;
+use crate::apply::Ctx;
+use crate::{Outcome, Refusal};
+
+/// Takes attempts back from their nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Return {
+    /// Those that are no longer current are passed over.
+    pub attempts: Vec<(AttemptRef, ReturnReason)>,
+}
+
+/// Why the leader takes an attempt back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReturnReason {
+    /// No grant came within 2 s + round trip. Costs no retry.
+    NotGranted,
+    /// Costs a retry.
+    Lost(LostCause),
+}
+
+impl Return {
+    pub(crate) fn apply(self, ctx: &mut Ctx) -> Result<Outcome, Refusal> {
+        if self.attempts.len() > MAX_LEADER_BATCH {
+            return Err(Refusal::BatchTooLarge {
+                most: MAX_LEADER_BATCH as u32,
+            });
+        }
+        let mut count = 0;
+        for (attempt, reason) in self.attempts {
+            if !ctx.state.is_current(&attempt) {
+                continue;
+            }
+            let Some(handle) = ctx.state.find(attempt.task) else {
+                continue;
+            };
+            count += 1;
+            ctx.stop(handle);
+            match reason {
+                ReturnReason::NotGranted => ctx.requeue(handle),
+                ReturnReason::Lost(cause) => ctx.lose(handle, cause),
+            }
+        }
+        Ok(Outcome::Settled { count })
+    }
+}

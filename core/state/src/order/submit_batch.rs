@@ -1,0 +1,404 @@
+//! Tasks of one session, in order of their numbers.
+
+use bytes::Bytes;
+use farlane_model::{BlobRef, Digest, MAX_ROW_BYTES, Sealed, TaskId, TaskSpec};
+use farlane_units::{Millis, UsdMicros};
+
+use super::{MAX_BATCH, MAX_REFS};
+use crate::apply::Ctx;
+use crate::codec::{Reader, Write};
+use crate::row::keys;
+use crate::rows::Table;
+use crate::session::MAX_VERDICTS;
+use crate::task::{Task, WRAPPED_KEY};
+use crate::{Change, Outcome, Refusal, Verdict};
+
+/// Most live tasks of one project. Source: twice the figure of 1,000,000 queued tasks.
+const MAX_LIVE: u64 = 2_000_000;
+/// Most specs a session may use. Source: 64 k × 1 KiB is 64 MiB, and no program decorates so many.
+const MAX_SPECS: usize = 65_536;
+/// How long an idempotency key counts. Source: design.md, "The life of a task".
+pub(crate) const IDEMPOTENCY: Millis = Millis(24 * 3600 * 1000);
+
+/// Submissions `first_seq..`, contiguous in their session.
+///
+/// A prefix that was taken in before is answered as it was then. A gap is refused and consumes
+/// nothing; a task that is refused consumes its number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubmitBatch {
+    /// Whose.
+    pub session: farlane_model::SessionId,
+    /// Number of the first task.
+    pub first_seq: u64,
+    /// Canonical `TaskSpec`s that the session has not sent before.
+    pub specs: Vec<Bytes>,
+    /// At most [`MAX_BATCH`].
+    pub tasks: Vec<Submitted>,
+}
+
+/// One call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Submitted {
+    /// Digest of its spec.
+    pub spec: Digest,
+    /// Task key under the session's key: 48 bytes.
+    pub wrapped_key: Bytes,
+    /// Sealed payload.
+    pub payload: Sealed,
+    /// BLAKE3 of the sealed payload.
+    pub payload_digest: Digest,
+    /// Keyed hash of the caller's idempotency key.
+    pub idempotency: Option<Digest>,
+    /// Argument blobs that the payload names.
+    pub refs: Vec<BlobRef>,
+}
+
+impl SubmitBatch {
+    pub(crate) fn encode(&self) -> Bytes {
+        let size: usize = self.tasks.iter().map(Submitted::size).sum();
+        let specs: usize = self.specs.iter().map(|s| s.len() + 4).sum();
+        let mut out = Vec::with_capacity(32 + size + specs);
+        out.raw(&self.session.to_bytes());
+        out.u64(self.first_seq);
+        out.u32(self.specs.len() as u32);
+        for spec in &self.specs {
+            out.bytes(spec);
+        }
+        out.u32(self.tasks.len() as u32);
+        for task in &self.tasks {
+            task.encode(&mut out);
+        }
+        out.into()
+    }
+
+    pub(crate) fn decode(body: Bytes) -> Option<Self> {
+        let mut r = Reader::new(body);
+        let session = farlane_model::SessionId::from_bytes(r.array()?);
+        let first_seq = r.u64()?;
+        let specs = r.count(4)?;
+        let specs = (0..specs).map(|_| r.bytes()).collect::<Option<_>>()?;
+        let tasks = r.count(Submitted::LEAST)?;
+        let tasks = (0..tasks)
+            .map(|_| Submitted::decode(&mut r))
+            .collect::<Option<_>>()?;
+        r.is_done().then_some(Self {
+            session,
+            first_seq,
+            specs,
+            tasks,
+        })
+    }
+
+    pub(crate) fn apply(self, ctx: &mut Ctx) -> Result<Outcome, Refusal> {
+        let handle = *ctx
+            .state
+            .session_ids
+            .get(&self.session)
+            .ok_or(Refusal::SessionUnknown)?;
+        let session = &ctx.state.sessions[handle];
+        if ctx.state.key_revoked(&session.key) {
+            return Err(Refusal::KeyRevoked);
+        }
+        if self.tasks.len() > MAX_BATCH {
+            return Err(Refusal::BatchTooLarge {
+                most: MAX_BATCH as u32,
+            });
+        }
+        let expected = session.next_seq;
+        if self.first_seq == 0 || self.first_seq > expected {
+            return Err(Refusal::SequenceGap { expected });
+        }
+        let resent = (expected - self.first_seq).min(self.tasks.len() as u64);
+        let fresh = self.tasks.len() as u64 - resent;
+        let live = ctx.state.project_live(&session.project);
+        if live + fresh > MAX_LIVE {
+            return Err(Refusal::QueueFull { most: MAX_LIVE });
+        }
+        let mut answer = Answer {
+            refused: Vec::new(),
+            duplicates: Vec::new(),
+        };
+        for (seq, verdict) in session
+            .verdicts
+            .range(self.first_seq..self.first_seq + resent)
+        {
+            answer.add(*seq, verdict.clone());
+        }
+        self.take_in(ctx, handle, resent as usize, &mut answer);
+        let through = ctx.state.sessions[handle].next_seq - 1;
+        Ok(Outcome::Submitted {
+            through,
+            refused: answer.refused,
+            duplicates: answer.duplicates,
+        })
+    }
+
+    fn take_in(self, ctx: &mut Ctx, session: u32, resent: usize, answer: &mut Answer) {
+        let mut known = Known {
+            bad: Vec::new(),
+            last: None,
+        };
+        known.learn(ctx, session, &self.specs);
+        let fresh = self.tasks.len() - resent;
+        let bytes: usize = self.tasks[resent..].iter().map(|t| t.size() + 64).sum();
+        ctx.writes.reserve(fresh + 2, bytes + 512);
+        ctx.changes.reserve(fresh * 3);
+        for task in self.tasks.into_iter().skip(resent) {
+            let seq = ctx.state.sessions[session].next_seq;
+            ctx.state.sessions[session].next_seq += 1;
+            match take_one(ctx, session, seq, &task, &mut known) {
+                Ok(()) => {}
+                Err(verdict) => {
+                    remember(ctx, session, seq, &verdict);
+                    answer.add(seq, verdict);
+                }
+            }
+        }
+        ctx.mark(session);
+    }
+}
+
+struct Answer {
+    refused: Vec<(u64, Refusal)>,
+    duplicates: Vec<(u64, TaskId)>,
+}
+
+impl Answer {
+    fn add(&mut self, seq: u64, verdict: Verdict) {
+        match verdict {
+            Verdict::Refused(refusal) => self.refused.push((seq, refusal)),
+            Verdict::Duplicate(task) => self.duplicates.push((seq, task)),
+        }
+    }
+}
+
+/// Specs of this batch: those that were refused, and the last one looked up.
+struct Known {
+    bad: Vec<(Digest, Refusal)>,
+    last: Option<(Digest, u32)>,
+}
+
+impl Known {
+    /// Interns what the session brings. A spec that cannot be taken refuses the tasks that use it.
+    fn learn(&mut self, ctx: &mut Ctx, session: u32, specs: &[Bytes]) {
+        for bytes in specs {
+            let digest = Digest::of(bytes);
+            if let Err(refusal) = learn_one(ctx, session, digest, bytes) {
+                self.bad.push((digest, refusal));
+            }
+        }
+    }
+
+    fn find(&mut self, ctx: &Ctx, session: u32, digest: &Digest) -> Result<u32, Refusal> {
+        if let Some((last, handle)) = self.last
+            && last == *digest
+        {
+            return Ok(handle);
+        }
+        let handle = ctx.state.specs.find(digest);
+        let handle = handle.filter(|h| ctx.state.sessions[session].specs.contains(h));
+        match handle {
+            Some(handle) => {
+                self.last = Some((*digest, handle));
+                Ok(handle)
+            }
+            None => Err(match self.bad.iter().find(|(bad, _)| bad == digest) {
+                Some((_, refusal)) => refusal.clone(),
+                None => Refusal::SpecUnknown,
+            }),
+        }
+    }
+}
+
+fn learn_one(ctx: &mut Ctx, session: u32, digest: Digest, bytes: &Bytes) -> Result<(), Refusal> {
+    let owner = &ctx.state.sessions[session];
+    let (id, project) = (owner.id, owner.project);
+    let handle = match ctx.state.specs.find(&digest) {
+        Some(handle) if owner.specs.contains(&handle) => return Ok(()),
+        _ if owner.specs.len() >= MAX_SPECS => {
+            return Err(Refusal::TooManySpecs {
+                most: MAX_SPECS as u32,
+            });
+        }
+        Some(handle) if ctx.state.specs.slab[handle].task.project != project => {
+            return Err(Refusal::WrongProject);
+        }
+        Some(handle) => handle,
+        None => {
+            let task = TaskSpec::from_canonical(bytes)
+                .map_err(|e| Refusal::SpecInvalid { why: e.to_string() })?;
+            if task.project != project {
+                return Err(Refusal::WrongProject);
+            }
+            ctx.writes.put(Table::Specs, &keys::spec(digest), |out| {
+                out.extend_from_slice(bytes)
+            });
+            // A copy, so that the spec does not keep the whole batch in memory.
+            ctx.state
+                .specs
+                .insert(digest, task, Bytes::copy_from_slice(bytes))
+        }
+    };
+    ctx.writes
+        .put(Table::SessionSpecs, &keys::session_spec(id, digest), |_| {});
+    ctx.state.specs.slab[handle].sessions += 1;
+    ctx.state.sessions[session].specs.insert(handle);
+    Ok(())
+}
+
+fn take_one(
+    ctx: &mut Ctx,
+    session: u32,
+    seq: u64,
+    task: &Submitted,
+    known: &mut Known,
+) -> Result<(), Verdict> {
+    let wrapped_key = task.check().map_err(Verdict::Refused)?;
+    let spec = known
+        .find(ctx, session, &task.spec)
+        .map_err(Verdict::Refused)?;
+    let now = ctx.stamp.now;
+    let project = ctx.state.sessions[session].project;
+    let id = ctx.state.sessions[session].task_id(seq);
+    if let Some(key) = task.idempotency {
+        if let Some((earlier, until)) = ctx.state.idempotency.get(&(project, key)).copied() {
+            if now < until {
+                return Err(Verdict::Duplicate(earlier));
+            }
+            ctx.state.idempotency_ends.remove(&(until, project, key));
+        }
+        let until = now.saturating_add(IDEMPOTENCY);
+        ctx.writes.put_serde(
+            Table::Idempotency,
+            &keys::idempotency(project, key),
+            &(id, until),
+        );
+        ctx.state.idempotency.insert((project, key), (id, until));
+        ctx.state.idempotency_ends.insert((until, project, key));
+    }
+    ctx.writes.put(Table::Tasks, &keys::task(id), |out| {
+        let Submitted {
+            spec,
+            wrapped_key,
+            payload,
+            payload_digest,
+            refs,
+            ..
+        } = task;
+        crate::row::write_envelope(out, spec, now, wrapped_key, payload, payload_digest, refs);
+    });
+    let task = Task {
+        seq,
+        submitted: now,
+        spent: UsdMicros::ZERO,
+        lease: None,
+        session,
+        spec,
+        attempt: 0,
+        lost: 0,
+        raised: 0,
+        wrapped_key,
+    };
+    ctx.state.admit(task);
+    ctx.changes.push(Change::Queued { task: id });
+    Ok(())
+}
+
+fn remember(ctx: &mut Ctx, session: u32, seq: u64, verdict: &Verdict) {
+    let owner = &mut ctx.state.sessions[session];
+    ctx.writes
+        .put_serde(Table::Verdicts, &keys::task(owner.id.task(seq)), verdict);
+    owner.verdicts.insert(seq, verdict.clone());
+    while owner.verdicts.len() > MAX_VERDICTS {
+        let Some((old, _)) = owner.verdicts.pop_first() else {
+            break;
+        };
+        ctx.writes
+            .delete(Table::Verdicts, &keys::task(owner.id.task(old)));
+    }
+}
+
+impl crate::State {
+    /// A live task joins every index. Its spec and session are there already.
+    pub(crate) fn admit(&mut self, task: Task) -> u32 {
+        let (session, seq, queued) = (task.session, task.seq, task.lease.is_none());
+        let (key, ends) = (self.queue_key(&task), self.ends_at(&task));
+        let handle = self.tasks.insert(task);
+        self.sessions[session].push_task(seq, handle);
+        self.projects.entry(key.project).or_default().live += 1;
+        if let Some(at) = ends {
+            self.deadlines
+                .insert((at, self.sessions[session].task_id(seq)));
+        }
+        if queued {
+            self.queues.push(key, seq);
+        }
+        handle
+    }
+}
+
+impl Submitted {
+    /// Encoded, with empty key and payload.
+    const LEAST: usize = 32 + 4 + 5 + 32 + 1 + 4;
+
+    fn size(&self) -> usize {
+        let payload = match &self.payload {
+            Sealed::Inline(bytes) => bytes.len(),
+            Sealed::Blob(_) => 40,
+        };
+        Self::LEAST + self.wrapped_key.len() + payload + 32 + 40 * self.refs.len()
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.raw(&self.spec.0);
+        out.bytes(&self.wrapped_key);
+        out.sealed(&self.payload);
+        out.raw(&self.payload_digest.0);
+        out.u8(u8::from(self.idempotency.is_some()));
+        if let Some(key) = &self.idempotency {
+            out.raw(&key.0);
+        }
+        out.u32(self.refs.len() as u32);
+        for blob in &self.refs {
+            out.blob(blob);
+        }
+    }
+
+    fn decode(r: &mut Reader) -> Option<Self> {
+        Some(Self {
+            spec: r.digest()?,
+            wrapped_key: r.bytes()?,
+            payload: r.sealed()?,
+            payload_digest: r.digest()?,
+            idempotency: match r.flag()? {
+                true => Some(r.digest()?),
+                false => None,
+            },
+            refs: {
+                let n = r.count(40)?;
+                (0..n).map(|_| r.blob()).collect::<Option<_>>()?
+            },
+        })
+    }
+
+    fn check(&self) -> Result<[u8; WRAPPED_KEY], Refusal> {
+        let invalid = |field: &str| Refusal::EnvelopeInvalid {
+            field: field.into(),
+        };
+        let key = self
+            .wrapped_key
+            .as_ref()
+            .try_into()
+            .map_err(|_| invalid("wrapped_key"))?;
+        if self.refs.len() > MAX_REFS {
+            return Err(invalid("refs"));
+        }
+        match &self.payload {
+            Sealed::Inline(bytes) if bytes.is_empty() => Err(invalid("payload")),
+            Sealed::Inline(bytes) if bytes.len() > MAX_ROW_BYTES => Err(Refusal::PayloadTooLarge {
+                most: MAX_ROW_BYTES as u64,
+            }),
+            _ => Ok(key),
+        }
+    }
+}

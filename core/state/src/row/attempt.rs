@@ -1,0 +1,106 @@
+//! What changes of a live task: attempts, retries and the lease it is under.
+
+use bytes::Bytes;
+use farlane_model::SessionId;
+use farlane_units::{Millis, UsdMicros};
+
+use crate::codec::{Reader, Write};
+use crate::task::Lease;
+
+/// Row of `Table::Attempts`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttemptRow {
+    /// The last attempt's number.
+    pub attempt: u32,
+    /// Retries used up after lost workers and nodes.
+    pub lost: u16,
+    /// Retries used up after exceptions.
+    pub raised: u16,
+    /// Cost of the attempts that ended.
+    pub spent: UsdMicros,
+    /// While placed.
+    pub lease: Option<Lease>,
+}
+
+impl AttemptRow {
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        out.u8(1);
+        out.u32(self.attempt);
+        out.u16(self.lost);
+        out.u16(self.raised);
+        out.u64(self.spent.0 as u64);
+        let Some(lease) = &self.lease else { return };
+        out.u32(lease.node);
+        out.u32(lease.boot);
+        out.raw(&lease.granter.to_bytes());
+        out.u64(lease.context);
+        out.u64(lease.number);
+        out.u64(lease.at.0);
+        out.u8(u8::from(lease.backlog));
+        out.u8(u8::from(lease.forward_secret));
+    }
+
+    /// From a row's bytes.
+    pub fn from_bytes(bytes: Bytes) -> Option<Self> {
+        let mut r = Reader::new(bytes);
+        if r.u8()? != 1 {
+            return None;
+        }
+        let (attempt, lost, raised) = (r.u32()?, r.u16()?, r.u16()?);
+        let spent = UsdMicros(r.u64()? as i64);
+        let lease = match r.is_done() {
+            true => None,
+            false => Some(Lease {
+                node: r.u32()?,
+                boot: r.u32()?,
+                granter: SessionId::from_bytes(r.array()?),
+                context: r.u64()?,
+                number: r.u64()?,
+                at: Millis(r.u64()?),
+                backlog: r.flag()?,
+                forward_secret: r.flag()?,
+            }),
+        };
+        r.is_done().then_some(Self {
+            attempt,
+            lost,
+            raised,
+            spent,
+            lease,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn survives_the_bytes() {
+        let lease = Lease {
+            node: 1,
+            boot: 2,
+            granter: SessionId::new(5, [1; 5]),
+            context: 3,
+            number: 4,
+            at: Millis(5),
+            backlog: true,
+            forward_secret: false,
+        };
+        for lease in [None, Some(lease)] {
+            let row = AttemptRow {
+                attempt: 7,
+                lost: 1,
+                raised: 2,
+                spent: UsdMicros(8),
+                lease,
+            };
+            let mut out = Vec::new();
+            row.write(&mut out);
+            assert_eq!(AttemptRow::from_bytes(out.clone().into()).unwrap(), row);
+            out.push(0);
+            assert!(AttemptRow::from_bytes(out.into()).is_none());
+        }
+    }
+}

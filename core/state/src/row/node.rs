@@ -1,0 +1,44 @@
+//! A node's rows.
+
+use bytes::Bytes;
+use farlane_model::Digest;
+use farlane_units::Millis;
+use serde::{Deserialize, Serialize};
+
+use crate::node::{Boot, PrekeyKind};
+
+/// Row of `Table::Nodes`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRow {
+    /// Short name within the state file.
+    pub number: u32,
+    /// Canonical signed record.
+    pub record: Bytes,
+    /// Canonical `NodeSpec`.
+    pub spec: Bytes,
+    /// From its certificate.
+    pub region: String,
+    /// Its provider.
+    pub provider: Digest,
+    /// Counts changes that void a plan.
+    pub generation: u32,
+    /// Recent boots, oldest first; the last one is current.
+    pub boots: Vec<Boot>,
+    /// Revoked for good.
+    pub revoked: bool,
+    /// The signed daily key.
+    pub daily: Option<Bytes>,
+    /// Number of the next one-time prekey.
+    pub next_prekey: u64,
+    /// Cluster time.
+    pub registered: Millis,
+}
+
+/// Row of `Table::Contexts`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ContextRow {
+    pub index: u64,
+    pub at: Millis,
+    pub kind: PrekeyKind,
+    pub prekey: Bytes,
+}

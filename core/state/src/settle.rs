@@ -1,0 +1,317 @@
+//! What several orders do to a task: release its lease, queue it again, finish it, bill it.
+
+use farlane_model::{AttemptRef, Exit, ExitKind, LostCause, Sealed};
+use farlane_units::{ByteCount, MilliCpu, Millis, UsdMicros};
+
+use crate::Change;
+use crate::apply::Ctx;
+use crate::row::{Cursor, FinishedTask, OutboxEvent, ResultRow, Usage, keys};
+use crate::rows::Table;
+use crate::task::Lease;
+
+/// How a task ends.
+pub(crate) struct Ending {
+    pub exit: Exit,
+    pub sealed: Option<Sealed>,
+    pub signed: Option<u32>,
+    pub leaf: u32,
+    pub started: Millis,
+    pub ended: Millis,
+}
+
+impl Ending {
+    /// What the control plane decided itself.
+    pub fn decided(exit: Exit, now: Millis) -> Self {
+        Self {
+            exit,
+            sealed: None,
+            signed: None,
+            leaf: 0,
+            started: Millis::ZERO,
+            ended: now,
+        }
+    }
+}
+
+/// What an attempt used, as reported.
+#[derive(Default)]
+pub(crate) struct Used {
+    pub started: Millis,
+    pub ended: Millis,
+    pub cpu: Millis,
+    pub peak_memory: ByteCount,
+}
+
+/// Run time × cores × price, rounded up to a millionth of a dollar.
+///
+/// *Units*: price is for one core and hour, of 3,600,000 ms × 1000 thousandths of a core.
+pub(crate) fn cost(run: Millis, cpus: MilliCpu, price: UsdMicros) -> UsdMicros {
+    const CORE_HOUR: u128 = 3_600_000 * 1000;
+    let price = u128::try_from(price.0).unwrap_or(0);
+    let core_time = u128::from(run.0) * u128::from(cpus.0);
+    let micros = core_time.saturating_mul(price).div_ceil(CORE_HOUR);
+    UsdMicros(i64::try_from(micros).unwrap_or(i64::MAX))
+}
+
+impl Ctx<'_> {
+    /// The fencing token of a task's last attempt.
+    pub fn attempt_ref(&self, handle: u32) -> AttemptRef {
+        let task = &self.state.tasks[handle];
+        AttemptRef {
+            task: self.state.sessions[task.session].task_id(task.seq),
+            attempt: task.attempt,
+            epoch: self.state.epoch(),
+        }
+    }
+
+    /// Tells the node to end the current attempt, if there is one.
+    pub fn stop(&mut self, handle: u32) {
+        let Some(lease) = self.state.tasks[handle].lease.as_deref() else {
+            return;
+        };
+        let attempt = self.attempt_ref(handle);
+        if let Some(node) = self.state.node_by_number(lease.node) {
+            self.changes.push(Change::StopWanted {
+                node: node.id,
+                attempt,
+            });
+        }
+    }
+
+    /// Bills the current attempt. Times are held between the lease and now.
+    pub fn bill(&mut self, handle: u32, used: &Used, exit: ExitKind, last: bool) {
+        let id = self.attempt_ref(handle);
+        let task = &self.state.tasks[handle];
+        let Some(lease) = task.lease.as_deref() else {
+            return;
+        };
+        let Some(node) = self.state.node_by_number(lease.node) else {
+            return;
+        };
+        let spec = &self.state.specs.slab[task.spec].task;
+        let (from, now) = (lease.at, self.stamp.now);
+        let started = used.started.clamp(from, now);
+        let ended = used.ended.clamp(started, now);
+        let price = node.spec.price_usd_micros_core_hour;
+        let cost = cost(ended.saturating_sub(started), spec.resources.cpus, price);
+        let usage = Usage {
+            task: id.task,
+            attempt: id.attempt,
+            project: spec.project,
+            node: node.id,
+            region: node.region.to_string(),
+            function: spec.function.clone(),
+            started,
+            ended,
+            cpus: spec.resources.cpus,
+            price_usd_micros_core_hour: price,
+            cost,
+            exit,
+            last,
+            cpu_time: used.cpu,
+            peak_memory: used.peak_memory,
+        };
+        let spent = task.spent.saturating_add(cost);
+        self.event(&OutboxEvent::Attempt(usage));
+        self.state.tasks[handle].spent = spent;
+    }
+
+    /// Bills nothing: the attempt ended without a report.
+    pub fn bill_unreported(&mut self, handle: u32, exit: ExitKind, last: bool) {
+        let now = self.stamp.now;
+        let used = Used {
+            started: now,
+            ended: now,
+            ..Used::default()
+        };
+        self.bill(handle, &used, exit, last);
+    }
+
+    /// Takes the lease off its node and lets the node's backlog move up.
+    pub fn release(&mut self, handle: u32) -> Option<Lease> {
+        let task = self.state.tasks.get_mut(handle)?;
+        let lease = *task.lease.take()?;
+        let need = self.state.specs.slab[task.spec].task.resources;
+        self.state.placed -= 1;
+        if let Some(node) = self.state.node_mut(lease.node) {
+            node.release(lease.number, &need);
+        }
+        self.promote(lease.node);
+        Some(lease)
+    }
+
+    /// Moves leases from backlog to running, in order of placement, up to the first that does not fit.
+    pub fn promote(&mut self, number: u32) {
+        loop {
+            let Some(node) = self.state.node_by_number(number) else {
+                return;
+            };
+            let Some(&first) = node.backlog.first() else {
+                return;
+            };
+            let Some(held) = node.leased.get(&first).copied() else {
+                return;
+            };
+            let need = self.state.specs.slab[self.state.tasks[held.task].spec]
+                .task
+                .resources;
+            if !self
+                .state
+                .node_mut(number)
+                .is_some_and(|n| n.promote(first, &need))
+            {
+                return;
+            }
+            if let Some(lease) = self.state.tasks[held.task].lease.as_deref_mut() {
+                lease.backlog = false;
+            }
+            self.put_attempt(held.task);
+        }
+    }
+
+    /// Writes what changes of a task.
+    pub fn put_attempt(&mut self, handle: u32) {
+        let task = &self.state.tasks[handle];
+        let id = self.state.sessions[task.session].task_id(task.seq);
+        self.writes.put(Table::Attempts, &keys::task(id), |out| {
+            task.row().write(out)
+        });
+    }
+
+    /// Ends the attempt without ending the task.
+    pub fn requeue(&mut self, handle: u32) {
+        self.release(handle);
+        let task = &self.state.tasks[handle];
+        let (key, seq) = (self.state.queue_key(task), task.seq);
+        self.state.queues.push(key, seq);
+        self.put_attempt(handle);
+        let task = self.attempt_ref(handle).task;
+        self.changes.push(Change::Queued { task });
+    }
+
+    /// The attempt is lost: again while the budget lasts, else the task ends with it.
+    pub fn lose(&mut self, handle: u32, cause: LostCause) {
+        let exit = ExitKind::Lost(cause);
+        let again = self.spend_lost(handle);
+        self.bill_unreported(handle, exit, !again);
+        match again {
+            true => self.requeue(handle),
+            false => self.finish_task(handle, Ending::decided(Exit::plain(exit), self.stamp.now)),
+        }
+    }
+
+    /// Takes a retry after a loss; false when none is left.
+    pub fn spend_lost(&mut self, handle: u32) -> bool {
+        let task = &mut self.state.tasks[handle];
+        let retry = self.state.specs.slab[task.spec].task.retry;
+        let again = !retry.at_most_once && task.lost < retry.lost;
+        task.lost += u16::from(again);
+        again
+    }
+
+    /// Takes a retry after an exception; false when none is left.
+    pub fn spend_raised(&mut self, handle: u32) -> bool {
+        let task = &mut self.state.tasks[handle];
+        let retry = self.state.specs.slab[task.spec].task.retry;
+        let again = !retry.at_most_once && task.raised < retry.raised;
+        task.raised += u16::from(again);
+        again
+    }
+
+    /// The task leaves the state; its row holds all that will be asked of it.
+    pub fn finish_task(&mut self, handle: u32, ending: Ending) {
+        let attempt = self.attempt_ref(handle);
+        let ends = self.state.ends_at(&self.state.tasks[handle]);
+        if let Some(at) = ends {
+            self.state.deadlines.remove(&(at, attempt.task));
+        }
+        let lease = self.release(handle);
+        if lease.is_none() {
+            let task = &self.state.tasks[handle];
+            let (key, seq) = (self.state.queue_key(task), task.seq);
+            self.state.queues.remove(key, seq);
+        }
+        let Some(task) = self.state.tasks.remove(handle) else {
+            return;
+        };
+        let at = Cursor {
+            index: self.stamp.index,
+            ordinal: self.state.entry.finished,
+        };
+        self.state.entry.finished += 1;
+
+        let spec = &self.state.specs.slab[task.spec];
+        let node = lease.and_then(|l| self.state.node_by_number(l.node));
+        let row = FinishedTask {
+            task: attempt.task,
+            attempt: attempt.attempt,
+            epoch: attempt.epoch,
+            exit: ending.exit,
+            sealed: ending.sealed,
+            at,
+            batch: ending.signed,
+            leaf: ending.leaf,
+            spec: spec.digest,
+            wrapped_key: bytes::Bytes::copy_from_slice(&task.wrapped_key),
+            submitted: task.submitted,
+            started: ending.started,
+            ended: ending.ended,
+            cost: task.spent,
+            retries: u32::from(task.lost) + u32::from(task.raised),
+            node: node.map(|n| n.id),
+            node_name: node.map(|n| n.spec.name.clone()).unwrap_or_default(),
+            region: node.map(|n| n.region.to_string()).unwrap_or_default(),
+            forward_secret: lease.is_some_and(|l| l.forward_secret),
+        };
+        let result = ResultRow {
+            seq: task.seq,
+            finished: self.stamp.now,
+            ttl: spec.task.timing.result_ttl,
+            batch: ending.signed,
+        };
+        let key = keys::task(attempt.task);
+        let session = attempt.task.session();
+        self.writes.delete(Table::Tasks, &key);
+        if task.attempt > 0 {
+            self.writes.delete(Table::Attempts, &key);
+        }
+        self.writes.put(Table::Finished, &key, |out| row.write(out));
+        self.writes
+            .put(Table::Results, &keys::result(session, at), |out| {
+                result.write(out)
+            });
+
+        let entry = &mut self.state.sessions[task.session];
+        entry.drop_task(task.seq);
+        entry.kept += 1;
+        let load = self.state.projects.entry(entry.project).or_default();
+        load.live = load.live.saturating_sub(1);
+        load.kept += 1;
+        self.mark(task.session);
+        self.changes.push(Change::Finished {
+            session,
+            task: attempt.task,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cost_rounds_up_and_cannot_wrap() {
+        let price = UsdMicros(36_000); // 3.6 cents a core hour is 10 micros a core second
+        assert_eq!(cost(Millis(1000), MilliCpu(1000), price), UsdMicros(10));
+        assert_eq!(cost(Millis(1), MilliCpu(1000), price), UsdMicros(1));
+        assert_eq!(cost(Millis(0), MilliCpu(1000), price), UsdMicros(0));
+        assert_eq!(
+            cost(Millis(1000), MilliCpu(500), UsdMicros(-5)),
+            UsdMicros(0)
+        );
+        assert_eq!(
+            cost(Millis::MAX, MilliCpu::MAX, UsdMicros::MAX),
+            UsdMicros::MAX
+        );
+    }
+}

@@ -1,0 +1,129 @@
+//! A live task: what the state keeps of it. What is sealed lies in rows.
+
+use farlane_model::{AttemptRef, BootId, SessionId, TaskId, TaskPhase};
+use farlane_units::{Millis, UsdMicros};
+
+use crate::row::AttemptRow;
+use crate::{Node, Session, Spec};
+
+/// Bytes of a wrapped task key. Source: docs/design/spine.md, "Task, spec, payload".
+pub(crate) const WRAPPED_KEY: usize = 48;
+
+/// In the slab; about 110 bytes.
+pub(crate) struct Task {
+    pub seq: u64,
+    pub submitted: Millis,
+    pub spent: UsdMicros,
+    pub lease: Option<Box<Lease>>,
+    pub session: u32,
+    pub spec: u32,
+    pub attempt: u32,
+    pub lost: u16,
+    pub raised: u16,
+    pub wrapped_key: [u8; WRAPPED_KEY],
+}
+
+impl Task {
+    pub fn row(&self) -> AttemptRow {
+        AttemptRow {
+            attempt: self.attempt,
+            lost: self.lost,
+            raised: self.raised,
+            spent: self.spent,
+            lease: self.lease.as_deref().copied(),
+        }
+    }
+}
+
+/// The hold of the current attempt on a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// The node's number within the state file.
+    pub node: u32,
+    /// The node's boot, by number.
+    pub boot: u32,
+    /// Who grants it.
+    pub granter: SessionId,
+    /// Names the HPKE context: the log index of the prekey's issue.
+    pub context: u64,
+    /// Sorts leases by placement: log index in the high 44 bits, a running number in the low 20.
+    pub number: u64,
+    /// Cluster time.
+    pub at: Millis,
+    /// In backlog credit rather than in running capacity.
+    pub backlog: bool,
+    /// Whether its context rests on a one-time prekey.
+    pub forward_secret: bool,
+}
+
+impl Lease {
+    /// Log index of the placement.
+    pub const fn index(&self) -> u64 {
+        self.number >> 20
+    }
+}
+
+/// A live task, seen from outside.
+#[derive(Clone, Copy)]
+pub struct LiveTask<'a> {
+    /// Which call.
+    pub id: TaskId,
+    /// Epoch of the cluster.
+    pub epoch: u64,
+    /// What it asks.
+    pub spec: &'a Spec,
+    /// Who submitted it.
+    pub session: &'a Session,
+    /// Cluster time.
+    pub submitted: Millis,
+    /// The last attempt's number; 0 before the first placement.
+    pub attempt: u32,
+    /// Retries used up after lost workers and nodes.
+    pub lost: u16,
+    /// Retries used up after exceptions.
+    pub raised: u16,
+    /// Cost of the attempts that ended.
+    pub spent: UsdMicros,
+    /// The task key under the session's key.
+    pub wrapped_key: &'a [u8; 48],
+    /// Where it is placed.
+    pub placed: Option<PlacedOn<'a>>,
+}
+
+/// Where a live task is placed.
+#[derive(Clone, Copy)]
+pub struct PlacedOn<'a> {
+    /// The node.
+    pub node: &'a Node,
+    /// The hold on it.
+    pub lease: &'a Lease,
+}
+
+impl<'a> PlacedOn<'a> {
+    /// The boot it was placed under; `None` when that boot is too long ago to be known.
+    pub fn boot(&self) -> Option<BootId> {
+        self.node
+            .boots
+            .iter()
+            .find(|b| b.number == self.lease.boot)
+            .map(|b| b.id)
+    }
+}
+
+impl LiveTask<'_> {
+    /// The fencing token of the last attempt.
+    pub const fn attempt_ref(&self) -> AttemptRef {
+        AttemptRef {
+            task: self.id,
+            attempt: self.attempt,
+            epoch: self.epoch,
+        }
+    }
+    /// Queued or placed.
+    pub fn phase(&self) -> TaskPhase {
+        match &self.placed {
+            None => TaskPhase::Queued,
+            Some(placed) => TaskPhase::Placed(placed.node.id),
+        }
+    }
+}
