@@ -375,3 +375,6 @@ pub fn open_padded(
     pad::unpad_in_place(&mut out).map_err(|_| OpenError::Damaged)?;
     Ok(out)
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@ use crate::record::{
     DeviceRecord, DeviceTerms, EnrolmentCert, EnrolmentTerms, Manifest, ManifestTerms, NodeRecord,
     ProviderPin, RevocationPolicy, SignedPrekey,
 };
-use crate::sign::{DeviceKey, EnrolmentSeed, NodeIdentity, ProviderRoot, PublicKey, TenantRoot};
+use crate::sign::{DeviceKey, EnrolmentSeed, NodeIdentity, ProviderRoot, TenantRoot};
 
 pub(crate) const NOW: Millis = Millis(1_763_000_000_000);
 pub(crate) const NETWORK: &[u8] = b"network-of-tests";
@@ -138,9 +138,5 @@ impl Cast {
         let (granter, opening) = GranterContext::open(&self.order(&prekey)).unwrap();
         let node = stock.accept(&opening, NETWORK, NOW).unwrap();
         (granter, opening, node, stock)
-    }
-
-    pub(crate) fn other_root(&self) -> PublicKey {
-        ProviderRoot::from_seed(&[9; 32]).public()
     }
 }
