@@ -39,7 +39,8 @@ fn time_usd(micros: f64) -> f64 {
 
 /// Expected cost of one more task here; `ahead` are those that wait here already.
 pub(crate) fn cost(node: &NodeView, group: &Group, ahead: u32) -> f64 {
-    let wait = queue_micros(node, group, ahead) + node.round_trip.0 as f64 + group.run_time.0 as f64;
+    let wait =
+        queue_micros(node, group, ahead) + node.round_trip.0 as f64 + group.run_time.0 as f64;
     price_usd(node, group) + time_usd(wait)
 }
 

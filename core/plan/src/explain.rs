@@ -48,12 +48,21 @@ fn class_of(node: &NodeView) -> String {
         node.region,
         f64::from(spec.cpus.0) / 1000.0,
         spec.memory,
-        if pythons.is_empty() { "none".to_owned() } else { pythons.join(" ") }
+        if pythons.is_empty() {
+            "none".to_owned()
+        } else {
+            pythons.join(" ")
+        }
     )
 }
 
 /// Explains a task against the network as it is.
-pub fn explain(view: &ClusterView, task: &Arc<TaskSpec>, run_time: Micros, granter: bool) -> Explanation {
+pub fn explain(
+    view: &ClusterView,
+    task: &Arc<TaskSpec>,
+    run_time: Micros,
+    granter: bool,
+) -> Explanation {
     let mut classes: BTreeMap<(usize, String, String), ClassReason> = BTreeMap::new();
     for node in &view.nodes {
         let mut lacking = lacks(&node.spec, &node.region, task);
@@ -64,10 +73,21 @@ pub fn explain(view: &ClusterView, task: &Arc<TaskSpec>, run_time: Micros, grant
         let class = class_of(node);
         let entry = classes
             .entry((lacking.len(), words.join("; "), class.clone()))
-            .or_insert(ClassReason { class, nodes: 0, lacks: lacking });
+            .or_insert(ClassReason {
+                class,
+                nodes: 0,
+                lacks: lacking,
+            });
         entry.nodes += 1;
     }
-    let group = Group { spec: task.clone(), tasks: 1, urgency: 0, since: 0, run_time, granter };
+    let group = Group {
+        spec: task.clone(),
+        tasks: 1,
+        urgency: 0,
+        since: 0,
+        run_time,
+        granter,
+    };
     let best = view
         .nodes
         .iter()
@@ -85,11 +105,17 @@ pub fn explain(view: &ClusterView, task: &Arc<TaskSpec>, run_time: Micros, grant
 
 fn room_now(node: &NodeView, task: &TaskSpec) -> bool {
     let need = &task.resources;
-    node.free_cpus >= need.cpus && node.free_memory >= need.memory && node.free_scratch >= need.scratch
+    node.free_cpus >= need.cpus
+        && node.free_memory >= need.memory
+        && node.free_scratch >= need.scratch
 }
 
 fn waits_behind(node: &NodeView, group: &Group) -> u32 {
-    if room_now(node, &group.spec) { node.backlog } else { node.backlog.saturating_add(1) }
+    if room_now(node, &group.spec) {
+        node.backlog
+    } else {
+        node.backlog.saturating_add(1)
+    }
 }
 
 fn summary(view: &ClusterView, task: &TaskSpec, best: Option<&NodeView>, granter: bool) -> String {

@@ -111,7 +111,15 @@ pub fn plan(view: &ClusterView, input: PlanInput) -> (Plan, Report) {
             report.cut_short = true;
             break;
         }
-        match place_group(view, input.seed, index, group, &mut left, &mut budget, &mut plan) {
+        match place_group(
+            view,
+            input.seed,
+            index,
+            group,
+            &mut left,
+            &mut budget,
+            &mut plan,
+        ) {
             Placed::Some(n) => report.placed += n,
             Placed::Unfit => report.unfit.push(index),
         }
@@ -145,7 +153,12 @@ fn place_group(
         any = true;
         if let Some(ahead) = left[at].ahead(need) {
             let (cost, tie) = (cost(node, group, ahead), tie(seed, &node.id));
-            offers.push(Reverse(Offer { cost, tie, id: node.id, node: at }));
+            offers.push(Reverse(Offer {
+                cost,
+                tie,
+                id: node.id,
+                node: at,
+            }));
         }
     }
     if !any {
@@ -153,14 +166,20 @@ fn place_group(
     }
     let mut placed = 0;
     while placed < group.tasks && *budget > 0 {
-        let Some(Reverse(offer)) = offers.pop() else { break };
+        let Some(Reverse(offer)) = offers.pop() else {
+            break;
+        };
         let room = &mut left[offer.node];
         room.take(need);
         placed += 1;
         *budget -= 1;
         match plan.assignments.last_mut() {
             Some(last) if last.group == index && last.node == offer.node => last.tasks += 1,
-            _ => plan.assignments.push(Assignment { group: index, node: offer.node, tasks: 1 }),
+            _ => plan.assignments.push(Assignment {
+                group: index,
+                node: offer.node,
+                tasks: 1,
+            }),
         }
         if let Some(ahead) = room.ahead(need) {
             let cost = cost(&view.nodes[offer.node], group, ahead);
