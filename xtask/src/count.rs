@@ -1,0 +1,1 @@
+//! Reads how many tests a runner says passed.

@@ -1,0 +1,1 @@
+//! A Farlane network of real processes on this machine.

@@ -1,0 +1,1 @@
+//! Where things lie: the repository, the one target folder, the cache folder.

@@ -1,0 +1,1 @@
+//! Running another program: captured to a log, timed, bounded, ended with its children.

@@ -1,0 +1,1 @@
+//! A list of timed steps, their table and their failures.

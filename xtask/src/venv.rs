@@ -1,0 +1,1 @@
+//! Python environments: the tools', the tests', the demo's, the bench's.
