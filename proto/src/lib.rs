@@ -21,3 +21,6 @@ pub use hello::{hello, server_hello};
 /// Whether bytes have the outer form of a padded, sealed stream: all that the control plane can
 /// check of a payload.
 pub use farlane_seal::stream::looks_sealed;
+
+/// First bytes of every sealed stream, by which the head of a blob is told from plain bytes.
+pub use farlane_seal::stream::MAGIC as SEALED_MAGIC;

@@ -1,0 +1,271 @@
+//! What clients, granters and people call.
+
+use std::sync::Arc;
+
+use farlane_controller::{Caller, ClientSession, ControlError, Controller};
+use farlane_wire::v1::network_server::Network;
+use farlane_wire::v1::session_frame::Body as ToClient;
+use farlane_wire::v1::{self, client_frame};
+use futures_util::{StreamExt, stream};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::access::Endpoint;
+use crate::auth::{Authenticated, Authenticator};
+use crate::{Replies, blob, logs, status};
+
+/// The handlers of `Network`.
+pub struct NetworkService {
+    controller: Arc<Controller>,
+    auth: Authenticator,
+}
+
+impl NetworkService {
+    /// Over this controller.
+    pub fn new(controller: Arc<Controller>) -> Self {
+        Self {
+            auth: Authenticator::new(controller.clone()),
+            controller,
+        }
+    }
+
+    async fn caller<T>(&self, request: &Request<T>, endpoint: Endpoint) -> Result<Caller, Status> {
+        Ok(self.auth.check(request, endpoint).await?.caller)
+    }
+}
+
+/// Opens the session that the first frame asks for; its frames, or the one that says why not.
+async fn open(
+    controller: Arc<Controller>,
+    caller: Caller,
+    mut inbound: Streaming<v1::ClientFrame>,
+) -> Replies<v1::SessionFrame> {
+    let opened = match inbound.message().await {
+        Ok(Some(v1::ClientFrame {
+            body: Some(client_frame::Body::Open(open)),
+        })) => controller.open_session(caller, open).await,
+        Ok(_) => Err(ControlError::invalid("a session begins with open")),
+        Err(status) => return Box::pin(stream::once(async { Err(status) })),
+    };
+    match opened {
+        Ok((session, outbound)) => {
+            tokio::spawn(receive(session, inbound));
+            Box::pin(outbound.map(Ok))
+        }
+        Err(error) => {
+            let body = match &error {
+                ControlError::NotLeader { leader } if !leader.is_empty() => {
+                    ToClient::Opened(v1::SessionOpened {
+                        leader: leader.clone(),
+                        ..Default::default()
+                    })
+                }
+                other => ToClient::Refused(other.refusal()),
+            };
+            // Private detail stays here.
+            drop(status(error));
+            Box::pin(stream::once(async {
+                Ok(v1::SessionFrame { body: Some(body) })
+            }))
+        }
+    }
+}
+
+/// Takes a session's frames until either side ends it.
+async fn receive(session: ClientSession, mut inbound: Streaming<v1::ClientFrame>) {
+    let ended = session.ended();
+    tokio::pin!(ended);
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut ended => return,
+            frame = inbound.message() => match frame {
+                Ok(Some(frame)) => {
+                    if let Err(error) = session.receive(frame).await {
+                        session.refuse(&error);
+                        drop(status(error));
+                        return;
+                    }
+                }
+                Ok(None) | Err(_) => return,
+            },
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Network for NetworkService {
+    type SessionStream = Replies<v1::SessionFrame>;
+    type GetBlobStream = Replies<v1::BlobChunk>;
+    type LogsStream = Replies<v1::LogChunk>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<v1::ClientFrame>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let caller = self.caller(&request, Endpoint::Session).await?;
+        // The reply starts before the first frame is there: a client may wait for it to send one.
+        let opening = open(self.controller.clone(), caller, request.into_inner());
+        Ok(Response::new(Box::pin(stream::once(opening).flatten())))
+    }
+
+    async fn put_blob(
+        &self,
+        request: Request<Streaming<v1::BlobChunk>>,
+    ) -> Result<Response<v1::BlobReceipt>, Status> {
+        self.caller(&request, Endpoint::PutBlob).await?;
+        Ok(Response::new(
+            blob::put(self.controller.blobs(), request.into_inner()).await?,
+        ))
+    }
+
+    async fn get_blob(
+        &self,
+        request: Request<v1::GetBlobRequest>,
+    ) -> Result<Response<Self::GetBlobStream>, Status> {
+        self.caller(&request, Endpoint::GetBlob).await?;
+        Ok(Response::new(
+            blob::get(self.controller.blobs(), request.into_inner()).await?,
+        ))
+    }
+
+    async fn logs(
+        &self,
+        request: Request<v1::LogsRequest>,
+    ) -> Result<Response<Self::LogsStream>, Status> {
+        let caller = self.caller(&request, Endpoint::Logs).await?;
+        Ok(Response::new(logs::read(
+            self.controller.clone(),
+            caller,
+            request.into_inner(),
+        )?))
+    }
+
+    async fn get_status(
+        &self,
+        request: Request<v1::GetStatusRequest>,
+    ) -> Result<Response<v1::StatusReply>, Status> {
+        let Authenticated { project_name, .. } =
+            self.auth.check(&request, Endpoint::GetStatus).await?;
+        Ok(Response::new(self.controller.status(&project_name)))
+    }
+
+    async fn list_nodes(
+        &self,
+        request: Request<v1::ListNodesRequest>,
+    ) -> Result<Response<v1::ListNodesReply>, Status> {
+        self.caller(&request, Endpoint::ListNodes).await?;
+        Ok(Response::new(v1::ListNodesReply {
+            nodes: self.controller.list_nodes(),
+        }))
+    }
+
+    async fn list_tasks(
+        &self,
+        request: Request<v1::ListTasksRequest>,
+    ) -> Result<Response<v1::ListTasksReply>, Status> {
+        let caller = self.caller(&request, Endpoint::ListTasks).await?;
+        let tasks = self
+            .controller
+            .list_tasks(&caller, request.get_ref())
+            .map_err(status)?;
+        Ok(Response::new(v1::ListTasksReply { tasks }))
+    }
+
+    async fn get_task(
+        &self,
+        request: Request<v1::GetTaskRequest>,
+    ) -> Result<Response<v1::TaskView>, Status> {
+        let caller = self.caller(&request, Endpoint::GetTask).await?;
+        let task = self
+            .controller
+            .get_task(&caller, &request.get_ref().task)
+            .map_err(status)?;
+        Ok(Response::new(task))
+    }
+
+    async fn explain(
+        &self,
+        request: Request<v1::ExplainRequest>,
+    ) -> Result<Response<v1::ExplainReply>, Status> {
+        let caller = self.caller(&request, Endpoint::Explain).await?;
+        let reply = self
+            .controller
+            .explain(&caller, request.get_ref())
+            .map_err(status)?;
+        Ok(Response::new(reply))
+    }
+
+    async fn cancel_tasks(
+        &self,
+        request: Request<v1::CancelTasksRequest>,
+    ) -> Result<Response<v1::CancelTasksReply>, Status> {
+        let caller = self.caller(&request, Endpoint::CancelTasks).await?;
+        let v1::CancelTasksRequest { tasks, reason } = request.into_inner();
+        let cancelled = self
+            .controller
+            .cancel(&caller, &tasks, reason)
+            .await
+            .map_err(status)?;
+        let cancelled = cancelled.iter().map(farlane_wire::id::task_bytes).collect();
+        Ok(Response::new(v1::CancelTasksReply { cancelled }))
+    }
+
+    async fn create_key(
+        &self,
+        request: Request<v1::CreateKeyRequest>,
+    ) -> Result<Response<v1::CreateKeyReply>, Status> {
+        let caller = self.caller(&request, Endpoint::CreateKey).await?;
+        let reply = self
+            .controller
+            .create_key(&caller, request.into_inner())
+            .await
+            .map_err(status)?;
+        Ok(Response::new(reply))
+    }
+
+    async fn list_keys(
+        &self,
+        request: Request<v1::ListKeysRequest>,
+    ) -> Result<Response<v1::ListKeysReply>, Status> {
+        let caller = self.caller(&request, Endpoint::ListKeys).await?;
+        let keys = self.controller.list_keys(&caller).await.map_err(status)?;
+        Ok(Response::new(v1::ListKeysReply { keys }))
+    }
+
+    async fn revoke_key(
+        &self,
+        request: Request<v1::RevokeKeyRequest>,
+    ) -> Result<Response<v1::RevokeKeyReply>, Status> {
+        let caller = self.caller(&request, Endpoint::RevokeKey).await?;
+        self.controller
+            .revoke_key(&caller, &request.get_ref().id)
+            .await
+            .map_err(status)?;
+        Ok(Response::new(v1::RevokeKeyReply {}))
+    }
+
+    async fn create_join_token(
+        &self,
+        request: Request<v1::CreateJoinTokenRequest>,
+    ) -> Result<Response<v1::CreateJoinTokenReply>, Status> {
+        let caller = self.caller(&request, Endpoint::CreateJoinToken).await?;
+        let reply = self
+            .controller
+            .create_join_token(&caller, request.into_inner())
+            .await
+            .map_err(status)?;
+        Ok(Response::new(reply))
+    }
+
+    async fn remove_node(
+        &self,
+        request: Request<v1::RemoveNodeRequest>,
+    ) -> Result<Response<v1::RemoveNodeReply>, Status> {
+        let caller = self.caller(&request, Endpoint::RemoveNode).await?;
+        self.controller
+            .remove_node(&caller, &request.get_ref().node)
+            .await
+            .map_err(status)?;
+        Ok(Response::new(v1::RemoveNodeReply {}))
+    }
+}

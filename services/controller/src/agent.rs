@@ -1,0 +1,283 @@
+//! An agent's control stream.
+//!
+//! Owns what a server does with each of its frames. Leaves mTLS to the listener: who calls is known.
+//!
+//! ```text
+//! hello ─▶ (new boot: UpdateNode, fail what it held and has not ended) ─▶ lease ─▶ ControlHello
+//!       ─▶ Desired ─▶ heartbeats, completions, prekeys … ─▶ end: detached, the lease runs on
+//! ```
+
+use std::sync::Arc;
+
+use farlane_model::{AttemptRef, BootId, LostCause, NodeId};
+use farlane_state::{Order, Return, ReturnReason, StockPrekeys, UpdateNode};
+use farlane_units::Micros;
+use farlane_wire::v1;
+use farlane_wire::v1::agent_frame::Body as FromAgent;
+use farlane_wire::v1::control_frame::Body as ToAgent;
+
+use crate::link::{AgentLink, Link, Outbound};
+use crate::planner::Intake;
+use crate::push::PushCommand;
+use crate::{ControlError, Controller, intake};
+
+/// Attempts that one agent may report at once. Source: ten times the largest backlog credit (1024).
+const MAX_OBSERVED: usize = 10_240;
+/// Prekeys in one frame. Source: farlane-state keeps as many a node.
+const MAX_STOCK: usize = 512;
+/// Attempts known to run, over all nodes; beyond it the rest show as placed.
+const MAX_STARTED: usize = 100_000;
+
+/// A connected agent; dropping it detaches the agent.
+pub struct AgentSession {
+    controller: Arc<Controller>,
+    link: Arc<AgentLink>,
+}
+
+fn attempts(list: &[v1::AttemptRef]) -> Result<Vec<AttemptRef>, ControlError> {
+    if list.len() > MAX_OBSERVED {
+        return Err(ControlError::invalid(format!(
+            "at most {MAX_OBSERVED} attempts at once"
+        )));
+    }
+    list.iter()
+        .map(|a| AttemptRef::try_from(a.clone()))
+        .collect::<Result<_, _>>()
+        .map_err(|_| ControlError::invalid("an attempt is malformed"))
+}
+
+impl Controller {
+    /// Takes an agent's hello; afterwards the agent may be given work.
+    ///
+    /// *Errors*: another server leads, the node is unknown or revoked, or the hello is malformed.
+    pub async fn attach_agent(
+        self: &Arc<Self>,
+        node: NodeId,
+        hello: v1::AgentHello,
+    ) -> Result<(AgentSession, Outbound<v1::ControlFrame>), ControlError> {
+        farlane_wire::hello::negotiate(hello.hello.as_ref())?;
+        self.check_leads()?;
+        let boot =
+            BootId::from_slice(&hello.boot).map_err(|e| ControlError::invalid(e.to_string()))?;
+        self.consensus.wait_applied(hello.seen_index).await;
+        self.consensus.confirm().await?;
+        if !self.node_trusted(node) {
+            return Err(ControlError::UnknownNode);
+        }
+        let observed = hello.observed.unwrap_or_default();
+        let (live, ended) = (attempts(&observed.live)?, attempts(&observed.ended)?);
+        self.update_node(node, boot, hello.spec_bytes, &ended)
+            .await?;
+
+        let (link, outbound) = Link::new();
+        let agent = Arc::new(AgentLink {
+            link,
+            node,
+            boot,
+            push: Default::default(),
+        });
+        let now = self.now();
+        agent.frame(ToAgent::Hello(v1::ControlHello {
+            hello: Some(self.hello()),
+            network: self.network(),
+            epoch: self.consensus.read(|s| s.epoch()),
+            cluster_time_ms: now.0,
+            leader: String::new(),
+        }));
+        self.leases
+            .lock()
+            .attach(node, boot, self.clock.steady(), now);
+        let session = AgentSession {
+            controller: self.clone(),
+            link: agent.clone(),
+        };
+        self.tell_pusher(PushCommand::Agent { agent, live, ended })
+            .await?;
+        Ok((session, outbound))
+    }
+
+    /// Tells the state of a new boot or spec, and what a restart has lost.
+    async fn update_node(
+        &self,
+        node: NodeId,
+        boot: BootId,
+        spec: bytes::Bytes,
+        ended: &[AttemptRef],
+    ) -> Result<(), ControlError> {
+        let (current, lost, reported) = self.consensus.read(|state| {
+            let known = state.node(&node);
+            let current = known.is_some_and(|n| n.boot() == Some(boot) && n.spec_bytes == spec);
+            let earlier = state
+                .desired(&node)
+                .filter(|t| t.placed.and_then(|p| p.boot()) != Some(boot));
+            let earlier: Vec<AttemptRef> = earlier.map(|t| t.attempt_ref()).collect();
+            let (reported, lost): (Vec<_>, Vec<_>) =
+                earlier.into_iter().partition(|a| ended.contains(a));
+            (current, lost, reported)
+        });
+        let mut orders = Vec::new();
+        if !current {
+            orders.push(Order::UpdateNode(UpdateNode { node, boot, spec }));
+        }
+        if !lost.is_empty() {
+            let reason = ReturnReason::Lost(LostCause::NodeRestarted);
+            let attempts = lost.into_iter().map(|a| (a, reason)).collect();
+            orders.push(Order::Return(Return { attempts }));
+        }
+        // Their sealed results are on the way; if they do not come, they are lost too.
+        self.restarts.lock().expect(reported, self.clock.steady());
+        if !orders.is_empty() {
+            self.order(orders).await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn network(&self) -> bytes::Bytes {
+        crate::push::bytes_of(&self.consensus.read(|s| s.network()).0)
+    }
+
+    /// Whether its node has said that it runs.
+    pub(crate) fn is_started(&self, attempt: &AttemptRef) -> bool {
+        self.started.lock().contains(attempt)
+    }
+}
+
+impl AgentSession {
+    /// Does what a frame asks.
+    ///
+    /// *Errors*: malformed, or the server cannot go on; the stream should end with it.
+    pub async fn receive(&self, frame: v1::AgentFrame) -> Result<(), ControlError> {
+        match frame.body {
+            Some(FromAgent::Complete(batch)) => self.complete(batch).await,
+            Some(FromAgent::Heartbeat(heartbeat)) => {
+                self.heartbeat(heartbeat);
+                Ok(())
+            }
+            Some(FromAgent::Prekeys(stock)) => self.prekeys(stock).await,
+            Some(FromAgent::Update(update)) => self.update(update).await,
+            Some(FromAgent::Started(started)) => self.started(&started.attempts),
+            // What is observed counts at the hello; later the agent settles it by itself.
+            Some(FromAgent::Observed(_)) | None => Ok(()),
+            Some(FromAgent::Hello(_)) => Err(ControlError::invalid("a stream has one hello")),
+        }
+    }
+
+    /// Says why, and ends the stream after it.
+    pub fn refuse(&self, error: &ControlError) {
+        self.link.frame(ToAgent::Refused(error.refusal()));
+        self.link.link.end();
+    }
+
+    /// Resolves when the server wants the stream to end.
+    pub fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.link.link.ended()
+    }
+
+    async fn complete(&self, batch: v1::CompleteBatch) -> Result<(), ControlError> {
+        let (number, agent) = (batch.batch, self.link.clone());
+        let bytes = prost::Message::encoded_len(&batch) as u64;
+        if bytes > crate::MAX_BATCH_BYTES as u64 {
+            return Err(ControlError::TooLarge {
+                what: "a batch",
+                most: crate::MAX_BATCH_BYTES as u64,
+            });
+        }
+        let order = intake::complete(self.link.node, batch)?;
+        {
+            let mut started = self.controller.started.lock();
+            if !started.is_empty() {
+                for item in &order.items {
+                    started.remove(&item.attempt);
+                }
+            }
+        }
+        self.controller
+            .hand_in(Intake::Complete {
+                agent,
+                batch: number,
+                order,
+                bytes,
+            })
+            .await
+    }
+
+    /// Renews the lease once a quorum has been heard of after the heartbeat came.
+    fn heartbeat(&self, heartbeat: v1::Heartbeat) {
+        let received = self.controller.clock.steady();
+        let (controller, agent) = (self.controller.clone(), self.link.clone());
+        tokio::spawn(async move {
+            if controller.consensus.confirm().await.is_err() {
+                return;
+            }
+            let now = controller.now();
+            let round_trip = Micros(heartbeat.round_trip_micros);
+            controller
+                .leases
+                .lock()
+                .renew(agent.node, agent.boot, received, now, round_trip);
+            agent.frame(ToAgent::Heartbeat(v1::HeartbeatAck {
+                sent_ms: heartbeat.sent_ms,
+                cluster_time_ms: now.0,
+                applied_index: controller.consensus.applied_index(),
+            }));
+        });
+    }
+
+    async fn prekeys(&self, stock: v1::PrekeyStock) -> Result<(), ControlError> {
+        if stock.one_time_bytes.len() > MAX_STOCK {
+            return Err(ControlError::invalid(format!(
+                "at most {MAX_STOCK} prekeys at once"
+            )));
+        }
+        let boot =
+            BootId::from_slice(&stock.boot).map_err(|e| ControlError::invalid(e.to_string()))?;
+        let order = StockPrekeys {
+            node: self.link.node,
+            boot,
+            daily: (!stock.daily_bytes.is_empty()).then_some(stock.daily_bytes),
+            one_time: stock.one_time_bytes,
+        };
+        self.controller
+            .order_quietly(Order::StockPrekeys(order))
+            .await
+    }
+
+    async fn update(&self, update: v1::NodeUpdate) -> Result<(), ControlError> {
+        let (node, boot) = (self.link.node, self.link.boot);
+        let order = UpdateNode {
+            node,
+            boot,
+            spec: update.spec_bytes,
+        };
+        self.controller
+            .order_quietly(Order::UpdateNode(order))
+            .await
+    }
+
+    fn started(&self, list: &[v1::AttemptRef]) -> Result<(), ControlError> {
+        for attempt in attempts(list)? {
+            {
+                let mut started = self.controller.started.lock();
+                if started.len() < MAX_STARTED {
+                    started.insert(attempt);
+                }
+            }
+            let phase = v1::TaskPhase::Running;
+            self.controller
+                .push_news(attempt.task, phase, attempt.attempt, Some(self.link.node));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for AgentSession {
+    fn drop(&mut self) {
+        self.link.link.end();
+        if self.controller.links.remove_agent(&self.link) {
+            self.controller
+                .leases
+                .lock()
+                .detach(self.link.node, self.link.boot);
+        }
+    }
+}

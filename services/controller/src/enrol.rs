@@ -1,0 +1,209 @@
+//! Nodes coming in, staying and going.
+//!
+//! Owns joining by a one-time secret, renewal of transport certificates, removal. Leaves who is trusted
+//! to those who pin providers: a server only checks that a record holds together.
+
+use bytes::Bytes;
+use farlane_model::{Digest, NodeId};
+use farlane_seal::record::{EnrolmentCert, NodeRecord};
+use farlane_state::{RegisterNode, Revoke, Revoked};
+use farlane_store::{AuditEntry, JoinError, NewJoinToken};
+use farlane_units::Millis;
+use farlane_wire::v1;
+
+use crate::{Caller, ControlError, Controller, IssueError, IssuedCertificate};
+
+/// Longest life of a join token. Source: a person carries it over within a week.
+const MAX_TOKEN_LIFE: Millis = Millis(7 * 24 * 60 * 60 * 1000);
+
+fn refused(why: impl ToString) -> ControlError {
+    ControlError::JoinRefused {
+        why: why.to_string(),
+    }
+}
+
+impl Controller {
+    /// Takes a node in: checks its record, takes its join secret, registers and certifies it.
+    ///
+    /// *Errors*: the record does not hold, the secret is unknown, expired or used, or the request for
+    /// a certificate is malformed. The secret is taken only after everything else has held.
+    pub async fn enrol(&self, request: v1::EnrolRequest) -> Result<v1::EnrolReply, ControlError> {
+        farlane_wire::hello::negotiate(request.hello.as_ref())?;
+        self.check_leads()?;
+        let wall = self.wall();
+        let record = NodeRecord::from_bytes(&request.record_bytes).map_err(refused)?;
+        let node = record.node();
+        if record.certificate().not_after <= wall {
+            return Err(refused(
+                "the enrolment certificate has ended; make another join file",
+            ));
+        }
+        if self
+            .consensus
+            .read(|s| s.node(&node).is_some_and(|n| n.revoked))
+        {
+            return Err(ControlError::NodeRevoked);
+        }
+        let issued = self.certify(node, &request.csr_der, wall)?;
+        self.take_secret(&request.join_secret, &record, wall)
+            .await?;
+        let order = RegisterNode {
+            node,
+            record: request.record_bytes,
+            spec: request.spec_bytes,
+            region: record.region().to_owned(),
+            provider: record.provider().fingerprint(),
+        };
+        self.order(vec![order.into()]).await?;
+        self.audit(
+            &node.to_string(),
+            "node.enrol",
+            record.hostname(),
+            record.region(),
+        )
+        .await;
+        Ok(v1::EnrolReply {
+            certificate_pem: issued.chain_pem.into(),
+            expires_ms: issued.expires.0,
+            server_time_ms: wall.0,
+            network: self.network(),
+        })
+    }
+
+    fn certify(
+        &self,
+        node: NodeId,
+        csr: &[u8],
+        wall: Millis,
+    ) -> Result<IssuedCertificate, ControlError> {
+        self.issuer
+            .issue(node, csr, wall)
+            .map_err(|error| match error {
+                IssueError::BadRequest => ControlError::invalid(error.to_string()),
+                IssueError::Signing(detail) => ControlError::Internal { detail },
+            })
+    }
+
+    async fn take_secret(
+        &self,
+        secret: &[u8],
+        record: &NodeRecord,
+        wall: Millis,
+    ) -> Result<(), ControlError> {
+        let token =
+            self.store
+                .join_tokens()
+                .take(secret, wall)
+                .await
+                .map_err(|error| match error {
+                    JoinError::Store(error) => error.into(),
+                    JoinError::Unknown
+                    | JoinError::Expired
+                    | JoinError::Taken
+                    | JoinError::TooLarge => refused(error),
+                })?;
+        // The token was made for this certificate, so a stolen secret brings in no other node.
+        match token.enrolment.is_empty() || token.enrolment == record.certificate().to_bytes() {
+            true => Ok(()),
+            false => Err(refused("the join token was made for another node")),
+        }
+    }
+
+    /// Certifies a new transport key of a node that is trusted still.
+    ///
+    /// *Errors*: the node is unknown or revoked, or the request is malformed.
+    pub fn renew(
+        &self,
+        node: NodeId,
+        request: &v1::RenewRequest,
+    ) -> Result<v1::RenewReply, ControlError> {
+        match self.consensus.read(|s| s.node(&node).map(|n| n.revoked)) {
+            None => return Err(ControlError::UnknownNode),
+            Some(true) => return Err(ControlError::NodeRevoked),
+            Some(false) => {}
+        }
+        let wall = self.wall();
+        let issued = self.certify(node, &request.csr_der, wall)?;
+        Ok(v1::RenewReply {
+            certificate_pem: issued.chain_pem.into(),
+            expires_ms: issued.expires.0,
+            server_time_ms: wall.0,
+        })
+    }
+
+    /// Registers the hash of a one-time join secret.
+    ///
+    /// *Errors*: malformed, too long a life, or accounts are away.
+    pub async fn create_join_token(
+        &self,
+        caller: &Caller,
+        request: v1::CreateJoinTokenRequest,
+    ) -> Result<v1::CreateJoinTokenReply, ControlError> {
+        let wall = self.wall();
+        let hash = Digest::from_slice(&request.secret_hash)
+            .map_err(|e| ControlError::invalid(e.to_string()))?;
+        EnrolmentCert::from_bytes(&request.enrolment_bytes)
+            .map_err(|e| ControlError::invalid(e.to_string()))?;
+        let latest = wall.saturating_add(MAX_TOKEN_LIFE);
+        if request.expires_ms <= wall.0 || request.expires_ms > latest.0 {
+            return Err(ControlError::invalid(
+                "expires_ms must lie within the next 7 days",
+            ));
+        }
+        let new = NewJoinToken {
+            hash,
+            expires: Millis(request.expires_ms),
+            enrolment: request.enrolment_bytes.to_vec(),
+            created_by: caller.key.to_string(),
+        };
+        self.store
+            .join_tokens()
+            .create(new, wall)
+            .await
+            .map_err(|error| match error {
+                JoinError::Store(error) => ControlError::from(error),
+                other => ControlError::invalid(other.to_string()),
+            })?;
+        self.audit(&caller.key.to_string(), "token.create", "", "")
+            .await;
+        Ok(v1::CreateJoinTokenReply {
+            urls: self.urls.clone(),
+        })
+    }
+
+    /// Takes a node out for good: it may not come back, and what it ran is lost.
+    ///
+    /// *Errors*: unknown, or no quorum.
+    pub async fn remove_node(&self, caller: &Caller, node: &Bytes) -> Result<(), ControlError> {
+        let node = farlane_wire::id::node(node)?;
+        if self.consensus.read(|s| s.node(&node).is_none()) {
+            return Err(ControlError::UnknownNode);
+        }
+        let revoke = Revoke {
+            subject: Revoked::Node(node),
+        };
+        self.order(vec![revoke.into()]).await?;
+        self.audit(
+            &caller.key.to_string(),
+            "node.remove",
+            &node.to_string(),
+            "",
+        )
+        .await;
+        Ok(())
+    }
+
+    /// Leaves a line in the audit; a failure is logged and holds nothing up.
+    pub(crate) async fn audit(&self, actor: &str, action: &str, subject: &str, detail: &str) {
+        let entry = AuditEntry {
+            at: self.wall(),
+            actor: actor.to_owned(),
+            action: action.to_owned(),
+            subject: subject.to_owned(),
+            detail: detail.to_owned(),
+        };
+        if let Err(error) = self.store.audit().append(entry).await {
+            tracing::warn!(%error, action, "an audit entry could not be kept");
+        }
+    }
+}

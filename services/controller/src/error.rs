@@ -1,0 +1,190 @@
+//! Why a use case was refused.
+//!
+//! Owns the reasons of this room. Leaves their codes' pages and transport to `farlane-wire` and
+//! `farlane-api`.
+
+use farlane_state::Refusal;
+use farlane_wire::{BadMessage, Class, ErrorCode, Refused};
+
+/// Why the control plane did not do what was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ControlError {
+    /// Another server leads. Go there.
+    #[error("this server does not lead; go to {leader:?}")]
+    NotLeader {
+        /// URL of the leader; empty while there is none.
+        leader: String,
+    },
+    /// No quorum, or shutting down. Retry.
+    #[error("the control plane cannot answer now: {why}")]
+    Unavailable {
+        /// One line for people.
+        why: String,
+    },
+    /// A message is malformed. The caller's fault.
+    #[error("{what}")]
+    Invalid {
+        /// Which field and what it must be.
+        what: String,
+    },
+    /// Bytes that should be sealed are not. The caller's fault.
+    #[error("task {seq} carries a payload that is not sealed")]
+    Unsealed {
+        /// Its sequence number.
+        seq: u64,
+    },
+    /// Larger than it may be. The caller's fault.
+    #[error("{what} holds at most {most} bytes")]
+    TooLarge {
+        /// What.
+        what: &'static str,
+        /// The bound.
+        most: u64,
+    },
+    /// More unacknowledged submissions than the window that was agreed. The caller's fault.
+    #[error("more than {most} {unit} were submitted and not acknowledged")]
+    WindowExceeded {
+        /// The bound.
+        most: u64,
+        /// `tasks` or `bytes`.
+        unit: &'static str,
+    },
+    /// What the wire's own checks refuse: versions, malformed messages.
+    #[error("{0}")]
+    Wire(#[from] Refused),
+    /// Not known here, or of another project.
+    #[error("there is no such task in this project")]
+    UnknownTask,
+    /// The result's time is over.
+    #[error("the result of this task is no longer kept")]
+    ResultExpired,
+    /// Not registered.
+    #[error("there is no such node")]
+    UnknownNode,
+    /// Revoked for good.
+    #[error("the node was removed or revoked")]
+    NodeRevoked,
+    /// Not known here, or of another project.
+    #[error("there is no such key in this project")]
+    UnknownKey,
+    /// The join secret, the record or its chain does not hold.
+    #[error("{why}")]
+    JoinRefused {
+        /// One line for people.
+        why: String,
+    },
+    /// Known, and not allowed.
+    #[error("{why}")]
+    Denied {
+        /// One line for people.
+        why: String,
+    },
+    /// The API key was revoked while in use.
+    #[error("the API key was revoked")]
+    KeyRevoked,
+    /// The state machine said no.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Accounts cannot be read or written now. Retry.
+    #[error("accounts cannot be reached now")]
+    Store {
+        /// For the log, not for the caller.
+        detail: String,
+    },
+    /// A bug.
+    #[error("the control plane failed")]
+    Internal {
+        /// For the log, not for the caller.
+        detail: String,
+    },
+}
+
+impl ControlError {
+    /// A malformed message.
+    pub fn invalid(what: impl Into<String>) -> Self {
+        Self::Invalid { what: what.into() }
+    }
+    /// Its code on the wire; docs/errors has a page for each.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::NotLeader { .. } => ErrorCode::NotLeader,
+            Self::Unavailable { .. } | Self::Store { .. } => ErrorCode::Unavailable,
+            Self::Invalid { .. } => ErrorCode::InvalidArgument,
+            Self::Unsealed { .. } => ErrorCode::UnsealedPayload,
+            Self::TooLarge { .. } => ErrorCode::PayloadTooLarge,
+            Self::WindowExceeded { .. } => ErrorCode::WindowExceeded,
+            Self::Wire(refused) => refused.code,
+            Self::UnknownTask => ErrorCode::UnknownTask,
+            Self::ResultExpired => ErrorCode::ResultExpired,
+            Self::UnknownNode => ErrorCode::UnknownNode,
+            Self::UnknownKey => ErrorCode::UnknownKey,
+            Self::NodeRevoked => ErrorCode::NodeRevoked,
+            Self::Denied { .. } => ErrorCode::PermissionDenied,
+            Self::JoinRefused { .. } => ErrorCode::JoinRefused,
+            Self::KeyRevoked => ErrorCode::KeyRevoked,
+            Self::Refused(refusal) => refusal_code(refusal),
+            Self::Internal { .. } => ErrorCode::Internal,
+        }
+    }
+    /// The refusal that ends a stream.
+    pub fn refusal(&self) -> farlane_wire::v1::Refusal {
+        self.code().refusal(self.to_string())
+    }
+    /// Whose move it is.
+    pub fn class(&self) -> Class {
+        self.code().class()
+    }
+}
+
+impl From<farlane_store::StoreError> for ControlError {
+    fn from(error: farlane_store::StoreError) -> Self {
+        Self::Store {
+            detail: error.to_string(),
+        }
+    }
+}
+
+/// The code by which a refusal of the state machine goes out.
+pub(crate) fn refusal_code(refusal: &Refusal) -> ErrorCode {
+    match refusal {
+        Refusal::SequenceGap { .. } => ErrorCode::BadSequence,
+        Refusal::PayloadTooLarge { .. } => ErrorCode::PayloadTooLarge,
+        Refusal::QueueFull { .. } | Refusal::TooMany { .. } | Refusal::TooManySpecs { .. } => {
+            ErrorCode::QuotaExceeded
+        }
+        Refusal::TaskGone => ErrorCode::UnknownTask,
+        Refusal::NodeUnknown => ErrorCode::UnknownNode,
+        Refusal::NodeRevoked => ErrorCode::NodeRevoked,
+        Refusal::WrongProject | Refusal::SessionTaken => ErrorCode::PermissionDenied,
+        Refusal::KeyRevoked => ErrorCode::KeyRevoked,
+        Refusal::BootUnknown | Refusal::PlanStale => ErrorCode::Stale,
+        _ => ErrorCode::InvalidArgument,
+    }
+}
+
+impl From<farlane_consensus::ProposeError> for ControlError {
+    fn from(error: farlane_consensus::ProposeError) -> Self {
+        use farlane_consensus::ProposeError as E;
+        match error {
+            E::NotLeader { leader } => Self::NotLeader {
+                leader: leader.map(|(_, url)| url).unwrap_or_default(),
+            },
+            E::TooLarge { most, .. } => Self::TooLarge {
+                what: "one entry of the log",
+                most: most as u64,
+            },
+            E::NoQuorum => Self::Unavailable {
+                why: "no quorum of servers answers".into(),
+            },
+            E::Stopped => Self::Unavailable {
+                why: "this server is stopping".into(),
+            },
+        }
+    }
+}
+
+impl From<BadMessage> for ControlError {
+    fn from(bad: BadMessage) -> Self {
+        Self::Wire(bad.into())
+    }
+}

@@ -1,0 +1,217 @@
+//! Grants on their way from granters to nodes.
+//!
+//! Owns asking, passing on and giving up. Grants are ciphertext that only the node can open; they are
+//! passed from stream to stream in memory and never logged.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use farlane_model::{AttemptRef, BootId, NodeId, SessionId};
+use farlane_state::{Return, ReturnReason, Rows, Table, TaskEnvelopeRow, keys};
+use farlane_wire::v1;
+use farlane_wire::v1::control_frame::Body as ToAgent;
+use farlane_wire::v1::session_frame::Body as ToClient;
+
+use crate::link::{GRANT_RESERVE, SessionLink};
+use crate::push::bytes_of;
+use crate::{ControlError, Controller};
+
+/// What a granter needs to know of one attempt's place.
+struct Wanted {
+    attempt: AttemptRef,
+    wrapped_key: [u8; 48],
+    wrapped_session_key: Bytes,
+}
+
+/// One context: a node's prekey, issued to this granter.
+struct ContextView {
+    boot: BootId,
+    record: Bytes,
+    prekey: Bytes,
+    tasks: Vec<Wanted>,
+}
+
+impl Controller {
+    /// Asks a granter for these attempts. `timed`: those not granted in time are returned.
+    pub(crate) fn ask_grants(&self, granter: SessionId, attempts: Vec<AttemptRef>, timed: bool) {
+        if let Some(session) = self.links.session(granter) {
+            for ((node, context), view) in self.contexts(granter, &attempts) {
+                self.send_request(&session, node, context, view);
+            }
+        }
+        // Also those of a granter that is away: then they go elsewhere in time.
+        if timed {
+            self.ungranted.lock().ask(attempts, self.clock.steady());
+        }
+    }
+
+    fn contexts(
+        &self,
+        granter: SessionId,
+        attempts: &[AttemptRef],
+    ) -> HashMap<(NodeId, u64), ContextView> {
+        let mut contexts: HashMap<(NodeId, u64), ContextView> = HashMap::new();
+        self.consensus.read(|state| {
+            for attempt in attempts {
+                let Some(task) = state.task(attempt.task) else {
+                    continue;
+                };
+                let Some(placed) = task.placed else { continue };
+                if task.attempt != attempt.attempt || placed.lease.granter != granter {
+                    continue;
+                }
+                let key = (placed.node.id, placed.lease.context);
+                let view = contexts.entry(key).or_insert_with(|| {
+                    let prekey = placed
+                        .node
+                        .contexts
+                        .get(&granter)
+                        .filter(|c| c.index == key.1);
+                    ContextView {
+                        boot: placed.boot().unwrap_or_default(),
+                        record: placed.node.record.clone(),
+                        prekey: prekey.map(|c| c.prekey.clone()).unwrap_or_default(),
+                        tasks: Vec::with_capacity(attempts.len()),
+                    }
+                });
+                view.tasks.push(Wanted {
+                    attempt: *attempt,
+                    wrapped_key: *task.wrapped_key,
+                    wrapped_session_key: match attempt.task.session() == granter {
+                        true => Bytes::new(),
+                        false => task.session.wrapped_session_key.clone(),
+                    },
+                });
+            }
+        });
+        contexts
+    }
+
+    fn send_request(&self, session: &SessionLink, node: NodeId, context: u64, view: ContextView) {
+        let mut push = session.push.lock();
+        let new = !push.contexts.contains(&(node, context));
+        let mut tasks = Vec::with_capacity(view.tasks.len());
+        for wanted in view.tasks {
+            let attempt = Some(wanted.attempt.into());
+            if wanted.attempt.task.session() == session.session {
+                tasks.push(v1::GrantWanted {
+                    attempt,
+                    ..Default::default()
+                });
+                continue;
+            }
+            let key = keys::task(wanted.attempt.task);
+            let row = self
+                .consensus
+                .rows()
+                .get(Table::Tasks, &key)
+                .and_then(TaskEnvelopeRow::from_bytes);
+            let Some(row) = row else { continue };
+            let first = push.sessions.insert(wanted.attempt.task.session());
+            tasks.push(v1::GrantWanted {
+                attempt,
+                spec: bytes_of(&row.spec.0),
+                payload_digest: bytes_of(&row.payload_digest.0),
+                wrapped_key: bytes_of(&wanted.wrapped_key),
+                wrapped_session_key: if first {
+                    wanted.wrapped_session_key
+                } else {
+                    Bytes::new()
+                },
+            });
+        }
+        if tasks.is_empty() {
+            return;
+        }
+        let request = v1::GrantRequest {
+            node: bytes_of(&node.0),
+            boot: bytes_of(&view.boot.0),
+            context,
+            record_bytes: if new { view.record } else { Bytes::new() },
+            prekey_bytes: if new { view.prekey } else { Bytes::new() },
+            revocations_bytes: Bytes::new(),
+            tasks,
+        };
+        let body = Some(ToClient::GrantsWanted(request));
+        if session.link.offer(v1::SessionFrame { body }, GRANT_RESERVE) && new {
+            push.contexts.insert((node, context));
+        }
+    }
+
+    /// Passes a granter's batch to its node. A node that is away has no use for it: what it held is
+    /// asked for again when it is back.
+    ///
+    /// *Errors*: malformed, or the stream is no granter.
+    pub(crate) fn relay_grants(
+        &self,
+        from: &SessionLink,
+        batch: v1::GrantBatch,
+    ) -> Result<(), ControlError> {
+        if from.granter == v1::GranterKind::None {
+            return Err(ControlError::invalid(
+                "this stream was not opened as a granter",
+            ));
+        }
+        if batch.attempts.len() > farlane_state::MAX_BATCH
+            || batch.sealed.len() > crate::MAX_BATCH_BYTES
+        {
+            return Err(ControlError::TooLarge {
+                what: "a batch",
+                most: crate::MAX_BATCH_BYTES as u64,
+            });
+        }
+        let node =
+            NodeId::from_slice(&batch.node).map_err(|e| ControlError::invalid(e.to_string()))?;
+        let attempts: Vec<AttemptRef> = batch
+            .attempts
+            .iter()
+            .map(|a| AttemptRef::try_from(a.clone()))
+            .collect::<Result<_, _>>()
+            .map_err(|_| ControlError::invalid("attempts are malformed"))?;
+        // One that was placed anew since does not keep the others back: the node looks for itself.
+        let mine = self.consensus.read(|state| {
+            let held = |a: &&AttemptRef| {
+                let placed = state
+                    .task(a.task)
+                    .filter(|t| t.attempt == a.attempt)
+                    .and_then(|t| t.placed);
+                placed.is_some_and(|p| p.lease.granter == from.session && p.node.id == node)
+            };
+            attempts.iter().filter(held).copied().collect::<Vec<_>>()
+        });
+        if mine.is_empty() {
+            tracing::debug!(session = %from.session, "a grant names no attempt of its granter");
+            return Ok(());
+        }
+        if let Some(agent) = self.links.agent(node)
+            && agent.frame(ToAgent::Grant(batch))
+        {
+            self.ungranted.lock().settle(&mine);
+        }
+        Ok(())
+    }
+
+    /// Attempts leased under this granter.
+    pub(crate) fn leased_under(&self, granter: SessionId) -> Vec<AttemptRef> {
+        self.consensus.read(|state| {
+            let nodes = state.nodes().map(|n| n.id).collect::<Vec<_>>();
+            let leased = nodes
+                .into_iter()
+                .flat_map(|n| state.desired(&n).collect::<Vec<_>>());
+            leased
+                .filter(|t| t.placed.is_some_and(|p| p.lease.granter == granter))
+                .map(|t| t.attempt_ref())
+                .collect()
+        })
+    }
+
+    /// Returns what no granter answered for in time.
+    pub(crate) fn overdue_grants(&self) -> Option<Return> {
+        let overdue = self.ungranted.lock().take_overdue(self.clock.steady());
+        let attempts: Vec<_> = overdue
+            .into_iter()
+            .map(|a| (a, ReturnReason::NotGranted))
+            .collect();
+        (!attempts.is_empty()).then_some(Return { attempts })
+    }
+}

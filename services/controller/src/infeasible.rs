@@ -1,0 +1,74 @@
+//! Work that no node of the network can ever run.
+//!
+//! Owns when to say so: once a node is registered at once, else after a grace. Leaves the constraints,
+//! and the words, to `farlane-plan`.
+
+use std::collections::HashMap;
+
+use farlane_model::{Digest, Exit, ExitKind, TaskId};
+use farlane_plan::{explain, feasible};
+use farlane_state::Refuse;
+use farlane_units::Millis;
+
+use crate::Controller;
+
+/// How long a task waits for the first node of a network. Source: design.md, "Settled small things".
+const GRACE: Millis = Millis(10_000);
+/// Tasks finished at a time.
+const PAGE: usize = 2048;
+/// Queues looked at each time.
+const MAX_QUEUES: usize = 4096;
+
+impl Controller {
+    /// Orders that finish what can never run, with the reason.
+    pub(crate) fn infeasible(&self) -> Vec<farlane_state::Order> {
+        let now = self.now();
+        let found = self.consensus.read(|state| {
+            if state.counts().queued == 0 {
+                return Vec::new();
+            }
+            let view = self.whole_view(state);
+            let mut verdicts: HashMap<Digest, Option<String>> = HashMap::new();
+            let mut found: Vec<(String, Vec<TaskId>)> = Vec::new();
+            for queue in state.waiting().take(MAX_QUEUES) {
+                if view.nodes.is_empty() && queue.oldest().saturating_add(GRACE) > now {
+                    continue;
+                }
+                let verdict = verdicts.entry(queue.spec.digest).or_insert_with(|| {
+                    let task = &queue.spec.task;
+                    (!feasible(&view, task)).then(|| {
+                        let run_time = farlane_units::Micros::ZERO;
+                        reason(&explain(&view, task, run_time, true))
+                    })
+                });
+                if let Some(reason) = verdict {
+                    found.push((reason.clone(), queue.heads().take(PAGE).collect()));
+                }
+            }
+            found
+        });
+        let refuse = |(reason, tasks): (String, Vec<TaskId>)| {
+            Refuse {
+                tasks,
+                exit: Exit::new(ExitKind::Infeasible, reason),
+            }
+            .into()
+        };
+        found.into_iter().map(refuse).collect()
+    }
+}
+
+/// The summary, and what each class of node lacks.
+fn reason(explanation: &farlane_plan::Explanation) -> String {
+    let mut text = explanation.summary.clone();
+    for class in &explanation.classes {
+        let lacks: Vec<String> = class.lacks.iter().map(ToString::to_string).collect();
+        text.push_str(&format!(
+            "; {}× {}: {}",
+            class.nodes,
+            class.class,
+            lacks.join(", ")
+        ));
+    }
+    text
+}

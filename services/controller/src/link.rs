@@ -1,0 +1,301 @@
+//! The outgoing half of a stream, and what is remembered of it.
+//!
+//! Owns queues towards agents and clients: bounded, never waited on. Whoever cannot keep up is cut
+//! off, or brought up to date from the state later; nothing here needs to be replayed.
+
+use std::collections::{HashMap, HashSet};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use farlane_model::{BootId, Digest, KeyId, NodeId, ProjectId, SessionId, TaskId};
+use farlane_state::Cursor;
+use farlane_wire::v1;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use crate::ControlError;
+
+/// Frames waiting towards one peer. Source: with frames of at most 256 KiB, 64 MiB for a peer that
+/// reads nothing; a usual frame holds a few KiB.
+const QUEUE: usize = 256;
+/// Results are sent only while this many places are free, so that answers always find one.
+pub(crate) const RESULT_RESERVE: usize = 128;
+/// Likewise for grant requests, which are asked for again.
+pub(crate) const GRANT_RESERVE: usize = 32;
+
+/// Sends frames to one peer.
+#[derive(Debug)]
+pub(crate) struct Link<F> {
+    pub id: u64,
+    out: mpsc::Sender<F>,
+    ended: CancellationToken,
+}
+
+impl<F> Link<F> {
+    /// A link and the stream that a transport sends on.
+    pub fn new() -> (Self, Outbound<F>) {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let (out, frames) = mpsc::channel(QUEUE);
+        let ended = CancellationToken::new();
+        let gone = Box::pin(ended.clone().cancelled_owned());
+        (
+            Self {
+                id: NEXT.fetch_add(1, Ordering::Relaxed),
+                out,
+                ended,
+            },
+            Outbound { frames, gone },
+        )
+    }
+    /// Queues a frame; a peer that has not read the last few hundred is cut off.
+    pub fn send(&self, frame: F) -> bool {
+        let sent = self.out.try_send(frame).is_ok();
+        if !sent {
+            self.ended.cancel();
+        }
+        sent
+    }
+    /// Queues a frame that may be lost.
+    pub fn offer(&self, frame: F, reserve: usize) -> bool {
+        self.out.capacity() > reserve && self.out.try_send(frame).is_ok()
+    }
+    /// Places free.
+    pub fn room(&self) -> usize {
+        self.out.capacity()
+    }
+    /// Ends the stream after what is queued.
+    pub fn end(&self) {
+        self.ended.cancel();
+    }
+    /// Whether it should.
+    pub fn has_ended(&self) -> bool {
+        self.ended.is_cancelled()
+    }
+    /// Resolves when the stream should end.
+    pub fn ended(&self) -> WaitForCancellationFutureOwned {
+        self.ended.clone().cancelled_owned()
+    }
+}
+
+/// The frames towards one peer, for its transport.
+///
+/// *Shape*: ends after the frames that were queued when the stream was ended.
+#[derive(Debug)]
+pub struct Outbound<F> {
+    frames: mpsc::Receiver<F>,
+    gone: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl<F> Stream for Outbound<F> {
+    type Item = F;
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<F>> {
+        match self.frames.poll_recv(cx) {
+            Poll::Ready(frame) => Poll::Ready(frame),
+            Poll::Pending => self.gone.as_mut().poll(cx).map(|()| None),
+        }
+    }
+}
+
+/// A connected agent.
+#[derive(Debug)]
+pub(crate) struct AgentLink {
+    pub link: Link<v1::ControlFrame>,
+    pub node: NodeId,
+    pub boot: BootId,
+    pub push: Mutex<AgentPush>,
+}
+
+/// What an agent has been sent.
+#[derive(Debug, Default)]
+pub(crate) struct AgentPush {
+    /// Everything up to this index has been sent as desired.
+    pub since: u64,
+    /// Specs that this stream carried.
+    pub specs: HashSet<Digest>,
+    /// A frame was left out: everything must be sent again.
+    pub behind: bool,
+}
+
+impl AgentLink {
+    pub fn frame(&self, body: v1::control_frame::Body) -> bool {
+        self.link.send(v1::ControlFrame { body: Some(body) })
+    }
+}
+
+/// A connected client.
+#[derive(Debug)]
+pub(crate) struct SessionLink {
+    pub link: Link<v1::SessionFrame>,
+    pub session: SessionId,
+    pub project: ProjectId,
+    pub key: KeyId,
+    pub granter: v1::GranterKind,
+    pub push: Mutex<SessionPush>,
+    pub window: Window,
+}
+
+/// What a client has been sent.
+#[derive(Debug, Default)]
+pub(crate) struct SessionPush {
+    /// The last result sent.
+    pub cursor: Cursor,
+    /// Contexts whose record and prekey this stream carried.
+    pub contexts: HashSet<(NodeId, u64)>,
+    /// Sessions whose wrapped key this stream carried.
+    pub sessions: HashSet<SessionId>,
+    /// Nodes whose record this stream carried with results.
+    pub signers: HashSet<NodeId>,
+    /// Tasks of other sessions that it watches.
+    pub watched: HashSet<TaskId>,
+    /// The queue was short: results wait in the state.
+    pub behind: bool,
+}
+
+impl SessionLink {
+    pub fn frame(&self, body: v1::session_frame::Body) -> bool {
+        self.link.send(v1::SessionFrame { body: Some(body) })
+    }
+    /// Says why, and ends the stream.
+    pub fn refuse(&self, error: &ControlError) {
+        self.frame(v1::session_frame::Body::Refused(error.refusal()));
+        self.link.end();
+    }
+}
+
+/// What a client has submitted and not had acknowledged.
+#[derive(Debug, Default)]
+pub(crate) struct Window {
+    tasks: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Window {
+    /// *Errors*: more than the bounds allow.
+    pub fn take(&self, tasks: u64, bytes: u64, most: (u64, u64)) -> Result<(), ControlError> {
+        let tasks = self.tasks.fetch_add(tasks, Ordering::Relaxed) + tasks;
+        let bytes = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        match () {
+            () if tasks > most.0 => Err(ControlError::WindowExceeded {
+                most: most.0,
+                unit: "tasks",
+            }),
+            () if bytes > most.1 => Err(ControlError::WindowExceeded {
+                most: most.1,
+                unit: "bytes",
+            }),
+            () => Ok(()),
+        }
+    }
+    pub fn give_back(&self, tasks: u64, bytes: u64) {
+        self.tasks.fetch_sub(tasks, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Everyone connected to this server.
+#[derive(Debug, Default)]
+pub(crate) struct Links {
+    agents: RwLock<HashMap<NodeId, Arc<AgentLink>>>,
+    sessions: RwLock<HashMap<SessionId, Arc<SessionLink>>>,
+    /// Task → who watches it from another session.
+    watchers: RwLock<HashMap<TaskId, Vec<Arc<SessionLink>>>>,
+}
+
+/// Most tasks that one stream may watch. Source: a page of a listing, ten times.
+pub(crate) const MAX_WATCHED: usize = 10_000;
+
+impl Links {
+    pub fn agent(&self, node: NodeId) -> Option<Arc<AgentLink>> {
+        self.agents.read().get(&node).cloned()
+    }
+    pub fn agents(&self) -> Vec<Arc<AgentLink>> {
+        self.agents.read().values().cloned().collect()
+    }
+    pub fn session(&self, session: SessionId) -> Option<Arc<SessionLink>> {
+        self.sessions.read().get(&session).cloned()
+    }
+    pub fn sessions(&self) -> Vec<Arc<SessionLink>> {
+        self.sessions.read().values().cloned().collect()
+    }
+    /// Adds an agent; an earlier stream of the same node ends.
+    pub fn add_agent(&self, agent: Arc<AgentLink>) {
+        if let Some(earlier) = self.agents.write().insert(agent.node, agent) {
+            earlier.link.end();
+        }
+    }
+    /// Takes an agent out unless a later stream has replaced it. True when it did.
+    pub fn remove_agent(&self, agent: &AgentLink) -> bool {
+        let mut agents = self.agents.write();
+        let current = agents
+            .get(&agent.node)
+            .is_some_and(|a| a.link.id == agent.link.id);
+        current && agents.remove(&agent.node).is_some()
+    }
+    /// Adds a client; an earlier stream of the same session ends.
+    pub fn add_session(&self, session: Arc<SessionLink>) {
+        let earlier = self.sessions.write().insert(session.session, session);
+        if let Some(earlier) = earlier {
+            self.unwatch(&earlier);
+            earlier.link.end();
+        }
+    }
+    /// Takes a client out unless a later stream has replaced it. True when it did.
+    pub fn remove_session(&self, session: &SessionLink) -> bool {
+        self.unwatch(session);
+        let mut sessions = self.sessions.write();
+        let current = sessions
+            .get(&session.session)
+            .is_some_and(|s| s.link.id == session.link.id);
+        current && sessions.remove(&session.session).is_some()
+    }
+
+    /// *Errors*: the stream watches too many.
+    pub fn watch(&self, session: &Arc<SessionLink>, tasks: &[TaskId]) -> Result<(), ControlError> {
+        let mut push = session.push.lock();
+        let mut watchers = self.watchers.write();
+        for task in tasks {
+            if push.watched.len() >= MAX_WATCHED {
+                let what = format!("a stream watches at most {MAX_WATCHED} tasks");
+                return Err(ControlError::invalid(what));
+            }
+            if push.watched.insert(*task) {
+                watchers.entry(*task).or_default().push(session.clone());
+            }
+        }
+        Ok(())
+    }
+    fn unwatch(&self, session: &SessionLink) {
+        let watched = std::mem::take(&mut session.push.lock().watched);
+        let mut watchers = self.watchers.write();
+        for task in watched {
+            if let Some(links) = watchers.get_mut(&task) {
+                links.retain(|l| l.link.id != session.link.id);
+                if links.is_empty() {
+                    watchers.remove(&task);
+                }
+            }
+        }
+    }
+    pub fn anybody_watches(&self) -> bool {
+        !self.watchers.read().is_empty()
+    }
+    pub fn watchers(&self, task: TaskId) -> Vec<Arc<SessionLink>> {
+        self.watchers.read().get(&task).cloned().unwrap_or_default()
+    }
+
+    /// Ends every stream, when leadership is lost or the server stops.
+    pub fn end_all(&self, error: &ControlError) {
+        for agent in self.agents() {
+            agent.frame(v1::control_frame::Body::Refused(error.refusal()));
+            agent.link.end();
+        }
+        for session in self.sessions() {
+            session.refuse(error);
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! What is proposed and not yet seen applied.
+//!
+//! Owns the list of placements and completions in flight, so that no plan places a task twice or
+//! gives away room that is taken. Once the state shows an effect, the overlay no longer counts it.
+
+use std::collections::HashMap;
+
+use farlane_model::{AttemptRef, NodeId, Resources, TaskId};
+use farlane_state::{Placement, State};
+
+use crate::planner::Reply;
+
+/// A task on its way to a node.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Placing {
+    pub task: TaskId,
+    pub node: NodeId,
+    pub generation: u32,
+    pub need: Resources,
+}
+
+impl Placing {
+    pub fn placement(&self) -> Placement {
+        Placement {
+            task: self.task,
+            node: self.node,
+            generation: self.generation,
+        }
+    }
+}
+
+/// An attempt whose end is on its way: the room that this frees.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Freeing {
+    pub attempt: AttemptRef,
+    pub node: NodeId,
+    pub need: Resources,
+    pub backlog: bool,
+}
+
+/// One entry on its way.
+#[derive(Default)]
+pub(crate) struct Flight {
+    pub replies: Vec<Reply>,
+    pub placed: Vec<Placing>,
+    pub freed: Vec<Freeing>,
+}
+
+/// All entries on their way.
+#[derive(Default)]
+pub(crate) struct Overlay {
+    placed: HashMap<TaskId, Placing>,
+    freed: HashMap<AttemptRef, Freeing>,
+}
+
+impl Overlay {
+    /// An entry was proposed.
+    pub fn take_off(&mut self, flight: &Flight) {
+        self.placed
+            .extend(flight.placed.iter().map(|p| (p.task, *p)));
+        self.freed
+            .extend(flight.freed.iter().map(|f| (f.attempt, *f)));
+    }
+    /// An entry was applied, or refused.
+    pub fn land(&mut self, flight: &Flight) {
+        for placed in &flight.placed {
+            self.placed.remove(&placed.task);
+        }
+        for freed in &flight.freed {
+            self.freed.remove(&freed.attempt);
+        }
+    }
+    /// Whether a placement of this task is on its way.
+    pub fn places(&self, task: &TaskId) -> bool {
+        self.placed.contains_key(task)
+    }
+    /// Whether the end of this attempt is on its way.
+    pub fn frees(&self, attempt: &AttemptRef) -> bool {
+        self.freed.contains_key(attempt)
+    }
+    /// Placements that the state does not show yet.
+    pub fn placing<'a>(&'a self, state: &'a State) -> impl Iterator<Item = &'a Placing> {
+        self.placed
+            .values()
+            .filter(|p| state.task(p.task).is_none_or(|t| t.placed.is_none()))
+    }
+    /// Completions that the state does not show yet.
+    pub fn freeing<'a>(&'a self, state: &'a State) -> impl Iterator<Item = &'a Freeing> {
+        self.freed.values().filter(|f| state.is_current(&f.attempt))
+    }
+}

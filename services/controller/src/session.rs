@@ -1,0 +1,322 @@
+//! A client's session stream.
+//!
+//! Owns what a server does with each of its frames. Leaves the API key to `farlane-api`: who calls is
+//! known.
+//!
+//! ```text
+//! open ─▶ OpenSession (+ AttachGranter) ─▶ SessionOpened ─▶ results after the cursor
+//!      ─▶ submissions, grants, cancellations, acknowledgements … ─▶ end: DetachGranter
+//! ```
+
+use std::sync::Arc;
+
+use farlane_model::{SessionId, TaskId, TenantId};
+use farlane_seal::record::DeviceRecord;
+use farlane_state::{
+    AckResults, AttachGranter, Cancel, Cursor, DetachGranter, MAX_BATCH, OpenSession, Order,
+    Outcome,
+};
+use farlane_wire::hello::{WINDOW_BYTES, WINDOW_TASKS};
+use farlane_wire::v1::client_frame::Body as FromClient;
+use farlane_wire::v1::session_frame::Body as ToClient;
+use farlane_wire::{id, v1};
+
+use crate::link::{Link, MAX_WATCHED, Outbound, SessionLink, SessionPush};
+use crate::planner::{Intake, unexpected};
+use crate::push::PushCommand;
+use crate::{Caller, ControlError, Controller, intake};
+
+/// A connected client; dropping it detaches the granter.
+pub struct ClientSession {
+    controller: Arc<Controller>,
+    link: Arc<SessionLink>,
+}
+
+impl Controller {
+    /// Opens a session, or takes it up again where its cursor is.
+    ///
+    /// *Errors*: another server leads, the session is another project's, the device is not the
+    /// tenant's, or the message is malformed.
+    pub async fn open_session(
+        self: &Arc<Self>,
+        caller: Caller,
+        open: v1::OpenSession,
+    ) -> Result<(ClientSession, Outbound<v1::SessionFrame>), ControlError> {
+        farlane_wire::hello::negotiate(open.hello.as_ref())?;
+        self.check_leads()?;
+        let session = id::session(&open.session)?;
+        let granter = open.granter();
+        let tenant = self.tenant_of(&caller, &open, granter)?;
+        if caller.tenant.is_none() {
+            self.bind(&caller, tenant).await?;
+        }
+        let resume = open.resume.map(|c| Cursor {
+            index: c.index,
+            ordinal: c.ordinal,
+        });
+        if let Some(cursor) = resume {
+            self.consensus.wait_applied(cursor.index).await;
+        }
+        let mut orders = vec![Order::OpenSession(OpenSession {
+            session,
+            project: caller.project,
+            tenant,
+            key: caller.key,
+            wrapped_session_key: open.wrapped_session_key,
+            device: open.device_bytes.clone(),
+        })];
+        if granter != v1::GranterKind::None {
+            orders.push(Order::AttachGranter(AttachGranter {
+                granter: session,
+                project: caller.project,
+                standing: granter == v1::GranterKind::Standing,
+                device: open.device_bytes,
+            }));
+        }
+        self.order(orders).await?;
+        self.link_session(caller, session, granter, resume.unwrap_or_default())
+            .await
+    }
+
+    async fn link_session(
+        self: &Arc<Self>,
+        caller: Caller,
+        session: SessionId,
+        granter: v1::GranterKind,
+        cursor: Cursor,
+    ) -> Result<(ClientSession, Outbound<v1::SessionFrame>), ControlError> {
+        let (link, outbound) = Link::new();
+        let link = Arc::new(SessionLink {
+            link,
+            session,
+            project: caller.project,
+            key: caller.key,
+            granter,
+            push: SessionPush {
+                cursor,
+                ..Default::default()
+            }
+            .into(),
+            window: Default::default(),
+        });
+        let (epoch, next) = self
+            .consensus
+            .read(|s| (s.epoch(), s.session(&session).map_or(1, |s| s.next_seq)));
+        link.frame(ToClient::Opened(v1::SessionOpened {
+            hello: Some(self.hello()),
+            network: self.network(),
+            epoch,
+            cluster_time_ms: self.now().0,
+            acknowledged_seq: next.saturating_sub(1),
+            project: id::project_bytes(&caller.project),
+            leader: String::new(),
+        }));
+        let client = ClientSession {
+            controller: self.clone(),
+            link: link.clone(),
+        };
+        self.tell_pusher(PushCommand::Session(link)).await?;
+        Ok((client, outbound))
+    }
+
+    /// The tenant by the device's record, which must be the project's if that is bound to one.
+    fn tenant_of(
+        &self,
+        caller: &Caller,
+        open: &v1::OpenSession,
+        granter: v1::GranterKind,
+    ) -> Result<TenantId, ControlError> {
+        let denied = |why: String| ControlError::Denied { why };
+        let device =
+            DeviceRecord::from_bytes(&open.device_bytes).map_err(|e| denied(e.to_string()))?;
+        device
+            .check(self.now())
+            .map_err(|e| denied(e.to_string()))?;
+        if granter != v1::GranterKind::None && !device.may_grant {
+            return Err(denied("this device may not grant".into()));
+        }
+        let tenant = device.tenant_root.tenant();
+        if caller.tenant.is_some_and(|bound| bound != tenant) {
+            return Err(denied(
+                "the device belongs to another tenant than the project".into(),
+            ));
+        }
+        Ok(tenant)
+    }
+
+    /// The first device that uses a project binds it to its tenant, for good.
+    async fn bind(&self, caller: &Caller, tenant: TenantId) -> Result<(), ControlError> {
+        match self
+            .store
+            .projects()
+            .bind_tenant(caller.project, tenant)
+            .await?
+            == tenant
+        {
+            true => Ok(()),
+            false => {
+                let why = "the device belongs to another tenant than the project".into();
+                Err(ControlError::Denied { why })
+            }
+        }
+    }
+
+    /// Those of the named tasks that are this project's, live or finished.
+    pub(crate) fn of_project(&self, caller: &Caller, tasks: &[TaskId]) -> Vec<TaskId> {
+        self.consensus.read(|state| {
+            let own = |task: &&TaskId| {
+                state
+                    .session(&task.session())
+                    .is_some_and(|s| s.project == caller.project)
+            };
+            tasks.iter().filter(own).copied().collect()
+        })
+    }
+
+    /// Cancels live tasks of the caller's project; those that were live.
+    ///
+    /// *Errors*: malformed, or no quorum.
+    pub async fn cancel(
+        &self,
+        caller: &Caller,
+        tasks: &[bytes::Bytes],
+        reason: String,
+    ) -> Result<Vec<TaskId>, ControlError> {
+        let mut named = Vec::with_capacity(tasks.len().min(MAX_WATCHED));
+        for task in tasks {
+            named.push(id::task(task)?);
+        }
+        if named.len() > MAX_WATCHED {
+            return Err(ControlError::invalid(format!(
+                "at most {MAX_WATCHED} tasks at once"
+            )));
+        }
+        let mut cancelled = Vec::new();
+        for some in self.of_project(caller, &named).chunks(MAX_BATCH) {
+            let order = Cancel {
+                project: caller.project,
+                tasks: some.to_vec(),
+                reason: reason.clone(),
+            };
+            match self.order(vec![order.into()]).await?.into_iter().next() {
+                Some(Outcome::Cancelled { tasks }) => cancelled.extend(tasks),
+                Some(other) => return Err(unexpected(&other)),
+                None => {}
+            }
+        }
+        Ok(cancelled)
+    }
+}
+
+impl ClientSession {
+    /// Does what a frame asks.
+    ///
+    /// *Errors*: malformed, too much at once, or the server cannot go on; the stream should end with
+    /// the error's refusal.
+    pub async fn receive(&self, frame: v1::ClientFrame) -> Result<(), ControlError> {
+        match frame.body {
+            Some(FromClient::Submit(batch)) => self.submit(batch).await,
+            Some(FromClient::Grant(batch)) => self.controller.relay_grants(&self.link, batch),
+            Some(FromClient::Cancel(batch)) => self.cancel(batch).await,
+            Some(FromClient::Ack(ack)) => self.acknowledge(ack).await,
+            Some(FromClient::Watch(watch)) => self.watch(watch).await,
+            Some(FromClient::Open(_)) => Err(ControlError::invalid("a stream opens one session")),
+            None => Ok(()),
+        }
+    }
+
+    /// Says why, and ends the stream after it.
+    pub fn refuse(&self, error: &ControlError) {
+        self.link.refuse(error);
+    }
+
+    /// Resolves when the server wants the stream to end.
+    pub fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.link.link.ended()
+    }
+
+    async fn submit(&self, batch: v1::SubmitBatch) -> Result<(), ControlError> {
+        let (tasks, bytes) = (batch.tasks.len() as u64, intake::submit_bytes(&batch));
+        let order = intake::submit(self.link.session, batch)?;
+        self.link
+            .window
+            .take(tasks, bytes, (WINDOW_TASKS, WINDOW_BYTES))?;
+        let session = self.link.clone();
+        self.controller
+            .hand_in(Intake::Submit {
+                session,
+                order,
+                tasks,
+                bytes,
+            })
+            .await
+    }
+
+    async fn cancel(&self, batch: v1::CancelBatch) -> Result<(), ControlError> {
+        let caller = self.caller();
+        let cancelled = self
+            .controller
+            .cancel(&caller, &batch.tasks, batch.reason)
+            .await?;
+        let tasks = cancelled.iter().map(id::task_bytes).collect();
+        self.link
+            .frame(ToClient::Cancelled(v1::CancelAck { tasks }));
+        Ok(())
+    }
+
+    async fn acknowledge(&self, ack: v1::AckResults) -> Result<(), ControlError> {
+        let through = ack.through.unwrap_or_default();
+        let through = Cursor {
+            index: through.index,
+            ordinal: through.ordinal,
+        };
+        let order = AckResults {
+            session: self.link.session,
+            through,
+        };
+        self.controller.order_quietly(order.into()).await
+    }
+
+    async fn watch(&self, watch: v1::Watch) -> Result<(), ControlError> {
+        let mut named = Vec::new();
+        for task in watch.tasks.iter().take(MAX_WATCHED + 1) {
+            named.push(id::task(task)?);
+        }
+        let tasks = self.controller.of_project(&self.caller(), &named);
+        if tasks.len() < named.len() {
+            return Err(ControlError::UnknownTask);
+        }
+        let session = self.link.clone();
+        self.controller
+            .tell_pusher(PushCommand::Watch { session, tasks })
+            .await
+    }
+
+    fn caller(&self) -> Caller {
+        let scopes = farlane_store::Scopes::default();
+        Caller {
+            key: self.link.key,
+            project: self.link.project,
+            tenant: None,
+            scopes,
+        }
+    }
+}
+
+impl Drop for ClientSession {
+    fn drop(&mut self) {
+        self.link.link.end();
+        if !self.controller.links.remove_session(&self.link)
+            || self.link.granter == v1::GranterKind::None
+        {
+            return;
+        }
+        let (controller, granter) = (self.controller.clone(), self.link.session);
+        tokio::spawn(async move {
+            // On a server that stops or no longer leads, the next leader does it after a full term.
+            let _ = controller
+                .order_quietly(DetachGranter { granter }.into())
+                .await;
+        });
+    }
+}

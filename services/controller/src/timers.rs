@@ -1,0 +1,244 @@
+//! What happens because time passed, or because this server came to lead.
+//!
+//! Owns the ticks: expired leases, grants that did not come, results of a restarted agent that did not
+//! come, deadlines, retention. Everything is proposed and judged like any other order; only a leader
+//! proposes.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use farlane_model::{AttemptRef, KeyId, LostCause, NodeId, SessionId};
+use farlane_state::{DetachGranter, Order, Return, ReturnReason, expired};
+use farlane_units::Micros;
+
+use crate::lease::LEASE;
+use crate::{ControlError, Controller};
+
+/// How often clocks are looked at. Source: a fortieth of a lease; deadlines are held this closely.
+const TICK: Duration = Duration::from_millis(250);
+/// Items of one order of this room. Source: farlane-state takes up to 8192.
+const PAGE: usize = 2048;
+/// Every so many ticks: infeasible tasks, retention of results, idle sessions and old output.
+const EACH_SECOND: u64 = 4;
+const EACH_TEN_SECONDS: u64 = 40;
+const EACH_HOUR: u64 = 4 * 3600;
+/// Output is kept as long as results. Source: design.md, "The life of a task", and an hour.
+const LOG_LIFE: Duration = Duration::from_secs(25 * 3600);
+
+/// Attempts of earlier boots whose results were announced: given a lease's term to come.
+#[derive(Debug, Default)]
+pub(crate) struct Restarts {
+    expected: VecDeque<(Micros, Vec<AttemptRef>)>,
+}
+
+impl Restarts {
+    pub fn expect(&mut self, attempts: Vec<AttemptRef>, now: Micros) {
+        if !attempts.is_empty() {
+            let until = now.saturating_add(Micros(LEASE.0 * 1000));
+            self.expected.push_back((until, attempts));
+        }
+    }
+    fn take_overdue(&mut self, now: Micros) -> Vec<AttemptRef> {
+        let mut overdue = Vec::new();
+        while self
+            .expected
+            .front()
+            .is_some_and(|(until, _)| *until <= now)
+        {
+            overdue.extend(
+                self.expected
+                    .pop_front()
+                    .map(|(_, a)| a)
+                    .unwrap_or_default(),
+            );
+        }
+        overdue
+    }
+}
+
+/// One lost attempt each.
+fn lost(attempts: Vec<AttemptRef>, cause: LostCause) -> Vec<Order> {
+    let of = |some: &[AttemptRef]| {
+        let reason = ReturnReason::Lost(cause);
+        Order::Return(Return {
+            attempts: some.iter().map(|a| (*a, reason)).collect(),
+        })
+    };
+    attempts.chunks(PAGE).map(of).collect()
+}
+
+impl Controller {
+    /// Looks at the clocks until the server stops.
+    pub(crate) async fn timer_loop(self: Arc<Self>) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let stop = self.shutdown.requested();
+        tokio::pin!(stop);
+        let (mut count, mut retention_from) = (0u64, None);
+        loop {
+            tokio::select! {
+                () = &mut stop => return,
+                _ = tick.tick() => count += 1,
+            }
+            if self.check_leads().is_err() {
+                continue;
+            }
+            if self.consensus.read(|s| s.counts().queued) > 0 {
+                self.planner_wake.notify_one();
+            }
+            let mut orders = self.due_now();
+            if count.is_multiple_of(EACH_SECOND) {
+                orders.extend(self.infeasible());
+            }
+            if count.is_multiple_of(EACH_TEN_SECONDS) {
+                orders.extend(self.due_seldom(&mut retention_from));
+            }
+            if count.is_multiple_of(EACH_HOUR) {
+                self.sweep_logs();
+            }
+            for order in orders {
+                if let Err(error) = self.order(vec![order]).await {
+                    tracing::debug!(%error, "what time made due waits for the next tick");
+                }
+            }
+        }
+    }
+
+    fn due_now(&self) -> Vec<Order> {
+        let steady = self.clock.steady();
+        let mut orders = Vec::new();
+        let expired = self.leases.lock().take_expired(steady);
+        for node in expired {
+            orders.extend(self.lease_expired(node));
+        }
+        if let Some(order) = self.overdue_grants() {
+            orders.push(order.into());
+        }
+        let overdue = self.restarts.lock().take_overdue(steady);
+        orders.extend(lost(overdue, LostCause::NodeRestarted));
+        let now = self.now();
+        if let Some(order) = self.consensus.read(|s| s.due(now, PAGE)) {
+            orders.push(order.into());
+        }
+        orders
+    }
+
+    /// What the node held is lost, and its stream, if there is one, must begin again.
+    fn lease_expired(&self, node: NodeId) -> Vec<Order> {
+        tracing::info!(%node, "the node's lease has expired");
+        if let Some(agent) = self.links.agent(node) {
+            agent.link.end();
+        }
+        self.planner_wake.notify_one();
+        let held = self
+            .consensus
+            .read(|s| s.desired(&node).map(|t| t.attempt_ref()).collect());
+        lost(held, LostCause::LeaseExpired)
+    }
+
+    fn due_seldom(&self, from: &mut Option<SessionId>) -> Vec<Order> {
+        let (now, rows) = (self.now(), self.consensus.rows());
+        let (results, next) = self.consensus.read(|s| expired(s, &rows, now, PAGE, *from));
+        *from = next;
+        let sessions = self.consensus.read(|s| s.idle_sessions(now, PAGE));
+        results
+            .into_iter()
+            .chain(sessions)
+            .map(Order::from)
+            .collect()
+    }
+
+    fn sweep_logs(&self) {
+        let logs = self.logs.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = logs.sweep(LOG_LIFE) {
+                tracing::warn!(%error, "old output could not be removed");
+            }
+        });
+    }
+
+    /// Follows who leads, until the server stops.
+    pub(crate) async fn lead_loop(self: Arc<Self>) {
+        let mut leadership = self.consensus.leadership();
+        let mut led = false;
+        let stop = self.shutdown.requested();
+        tokio::pin!(stop);
+        loop {
+            let mine = leadership.borrow_and_update().mine;
+            match (led, mine) {
+                (false, true) => self.begin_to_lead(),
+                (true, false) => self.cease_to_lead(),
+                _ => {}
+            }
+            led = mine;
+            tokio::select! {
+                () = &mut stop => break,
+                changed = leadership.changed() => if changed.is_err() { break },
+            }
+        }
+        self.links.end_all(&ControlError::Unavailable {
+            why: "this server is stopping".into(),
+        });
+    }
+
+    /// Every node gets a full term, and so does every granter that the state says is attached.
+    fn begin_to_lead(self: &Arc<Self>) {
+        let now = self.clock.steady();
+        let (nodes, granters): (Vec<NodeId>, Vec<SessionId>) = self.consensus.read(|s| {
+            let holding = s
+                .nodes()
+                .filter(|n| n.running() + n.waiting() > 0)
+                .map(|n| n.id);
+            (holding.collect(), s.granters().map(|(id, _)| *id).collect())
+        });
+        tracing::info!(
+            nodes = nodes.len(),
+            granters = granters.len(),
+            "this server leads"
+        );
+        {
+            let mut leases = self.leases.lock();
+            nodes.into_iter().for_each(|node| leases.inherit(node, now));
+        }
+        self.planner_wake.notify_one();
+        let controller = self.clone();
+        self.shutdown
+            .spawn(async move { controller.detach_absent(granters).await });
+    }
+
+    /// Detaches the granters of an earlier leader's time that have not come back in a term.
+    async fn detach_absent(self: Arc<Self>, granters: Vec<SessionId>) {
+        let term = Duration::from_millis(LEASE.0);
+        tokio::select! {
+            () = self.shutdown.requested() => return,
+            () = tokio::time::sleep(term) => {}
+        }
+        for granter in granters {
+            if self.check_leads().is_ok() && self.links.session(granter).is_none() {
+                // Gone already is as good.
+                let _ = self.order(vec![DetachGranter { granter }.into()]).await;
+            }
+        }
+    }
+
+    fn cease_to_lead(&self) {
+        let leader = self.check_leads().err();
+        self.leases.lock().clear();
+        self.ungranted.lock().clear();
+        *self.restarts.lock() = Restarts::default();
+        self.links
+            .end_all(&leader.unwrap_or(ControlError::NotLeader {
+                leader: String::new(),
+            }));
+    }
+
+    /// Ends the sessions of a key that was revoked.
+    pub(crate) fn end_sessions_of(&self, key: KeyId) {
+        for session in self.links.sessions() {
+            if session.key == key {
+                session.refuse(&ControlError::KeyRevoked);
+            }
+        }
+    }
+}
