@@ -1,0 +1,180 @@
+//! What is submitted: code and environments put once, specs shared by many calls.
+//!
+//! Sealed bytes leave through an [`Upload`], which starts at once and which every call that names
+//! them awaits before it is sent.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use farlane_model::{
+    BlobRef, Digest, EnvRef, ForwardSecrecy, NodeRequest, ProjectId, Resources, Retry, TaskSpec,
+    Timing,
+};
+use farlane_seal::TaskKey;
+use farlane_seal::grant::attempts_allowed;
+use farlane_units::ByteCount;
+use tokio::sync::watch;
+
+use crate::Error;
+
+/// Where an upload stands.
+#[derive(Debug, Clone)]
+pub(crate) enum Progress {
+    Running,
+    Done,
+    Failed(Error),
+}
+
+/// Ciphertext on its way to the blob store, and the key that opens it.
+#[derive(Clone)]
+pub struct Upload {
+    pub(crate) blob: BlobRef,
+    pub(crate) key: TaskKey,
+    pub(crate) progress: watch::Receiver<Progress>,
+}
+
+impl Upload {
+    /// Its name in the store.
+    pub fn blob(&self) -> BlobRef {
+        self.blob
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        matches!(*self.progress.borrow(), Progress::Done)
+    }
+
+    pub(crate) fn failure(&self) -> Option<Error> {
+        match &*self.progress.borrow() {
+            Progress::Failed(error) => Some(error.clone()),
+            Progress::Running | Progress::Done => None,
+        }
+    }
+
+    /// Waits until the store has acknowledged it.
+    ///
+    /// *Errors*: the failure of the upload.
+    pub(crate) async fn wait(mut self) -> Result<(), Error> {
+        loop {
+            match &*self.progress.borrow_and_update() {
+                Progress::Done => return Ok(()),
+                Progress::Failed(error) => return Err(error.clone()),
+                Progress::Running => {}
+            }
+            if self.progress.changed().await.is_err() {
+                return Err(Error::Closed);
+            }
+        }
+    }
+}
+
+/// A pickled function in the blob store.
+#[derive(Clone)]
+pub struct Code(pub(crate) Upload);
+
+/// A hashed lock in the blob store.
+#[derive(Clone)]
+pub struct Environment {
+    pub(crate) id: Digest,
+    pub(crate) upload: Upload,
+}
+
+/// A large buffer of an argument in the blob store; many calls may share it.
+#[derive(Clone)]
+pub struct Argument(pub(crate) Upload);
+
+/// A [`TaskSpec`] without what the client fills in.
+#[derive(Debug, Clone)]
+pub struct Template {
+    /// Name for people; at most 256 bytes.
+    pub function: String,
+    /// Held while running.
+    pub resources: Resources,
+    /// Where.
+    pub node: NodeRequest,
+    /// Again?
+    pub retry: Retry,
+    /// Until when.
+    pub timing: Timing,
+    /// −100 to 100.
+    pub priority: i8,
+    /// Prekey policy.
+    pub forward_secrecy: ForwardSecrecy,
+    /// Most bytes of output kept.
+    pub log_limit: ByteCount,
+}
+
+/// A checked spec with its code and environment: submit calls with it.
+#[derive(Clone)]
+pub struct Spec(pub(crate) Arc<SpecInner>);
+
+pub(crate) struct SpecInner {
+    pub digest: Digest,
+    /// Most attempts that may be granted.
+    pub grants: u32,
+    pub canonical: Bytes,
+    pub code: Upload,
+    pub environment: Option<Upload>,
+}
+
+impl Spec {
+    /// Puts a template, a code and an environment together.
+    ///
+    /// *Errors*: a field out of its bounds.
+    pub(crate) fn build(
+        project: ProjectId,
+        template: Template,
+        code: &Code,
+        environment: Option<&Environment>,
+    ) -> Result<Self, Error> {
+        let spec = TaskSpec {
+            project,
+            function: template.function,
+            code: code.0.blob,
+            environment: environment.map(|e| EnvRef {
+                id: e.id,
+                lock: e.upload.blob,
+            }),
+            resources: template.resources,
+            node: template.node,
+            retry: template.retry,
+            timing: template.timing,
+            priority: template.priority,
+            forward_secrecy: template.forward_secrecy,
+            log_limit: template.log_limit,
+        };
+        spec.check()?;
+        let canonical = Bytes::from(spec.to_canonical());
+        Ok(Self(Arc::new(SpecInner {
+            digest: Digest::of(&canonical),
+            grants: attempts_allowed(&spec.retry),
+            canonical,
+            code: code.0.clone(),
+            environment: environment.map(|e| e.upload.clone()),
+        })))
+    }
+
+    /// Of its canonical bytes.
+    pub fn digest(&self) -> Digest {
+        self.0.digest
+    }
+
+    /// Its canonical bytes.
+    pub fn canonical(&self) -> &Bytes {
+        &self.0.canonical
+    }
+}
+
+/// One call: a spec and its arguments.
+#[derive(Clone)]
+pub struct Call {
+    /// What many calls share.
+    pub spec: Spec,
+    /// `Payload.arguments` of docs/design/payload.md.
+    pub arguments: Bytes,
+    /// The payload's blobs, in the order that `arguments` names them.
+    pub blobs: Vec<Argument>,
+    /// Same key, same project, within 24 h: the same task.
+    pub idempotency_key: Option<String>,
+    /// Comes back in [`crate::Delivered`].
+    pub token: u64,
+}

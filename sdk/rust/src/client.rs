@@ -1,0 +1,275 @@
+//! The handle that callers hold: submit, cancel, attach, close.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use bytes::Bytes;
+use farlane_model::{Digest, NodeId, PythonVersion, SessionId, TaskId, TaskSpec};
+use farlane_seal::identity::Identity;
+use farlane_seal::{SessionKey, StreamContext, StreamKind, TaskKey, random, stream, vault};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::blobs::start_upload;
+use crate::call::{Argument, Call, Code, Environment, Spec, Template, Upload};
+use crate::granter::Granting;
+use crate::network::Network;
+use crate::options::ConnectOptions;
+use crate::outcome::Sink;
+use crate::session::Shared;
+use crate::session::driver::Driver;
+use crate::session::intake::{self, Work};
+use crate::session::live::Phase;
+use crate::session::queue::{Ask, Push, Queue};
+use crate::{Error, attach};
+
+/// Large arguments remembered, so that one that many calls share is sent once.
+const MAX_REMEMBERED: usize = 64;
+
+/// One session with a network. Cheap to clone; the session ends with the last clone.
+#[derive(Clone)]
+pub struct Client(Arc<Inner>);
+
+struct Inner {
+    shared: Arc<Shared>,
+    intake: Sender<Work>,
+    arguments: Mutex<Remembered>,
+    environments: Mutex<HashMap<Digest, Environment>>,
+}
+
+#[derive(Default)]
+struct Remembered {
+    by_content: HashMap<Digest, Argument>,
+    oldest: VecDeque<Digest>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // What waits is failed by the driver.
+        self.shared.queue.end();
+    }
+}
+
+/// What is known of an awaited task.
+#[derive(Debug, Clone, Copy)]
+pub struct TaskState {
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// Newest attempt, from 1; 0 before the first.
+    pub attempt: u32,
+    /// Which node holds it.
+    pub node: Option<NodeId>,
+}
+
+impl Client {
+    /// Opens a session; `sink` gets every result, in batches, from one thread.
+    ///
+    /// *Errors*: no server answers in time, or the identity is not accepted.
+    pub async fn connect(
+        identity: Identity,
+        options: ConnectOptions,
+        sink: Sink,
+    ) -> Result<Self, Error> {
+        Self::connect_as(identity, options, sink, Granting::session()).await
+    }
+
+    pub(crate) async fn connect_as(
+        identity: Identity,
+        options: ConnectOptions,
+        sink: Sink,
+        granting: Granting,
+    ) -> Result<Self, Error> {
+        let queue = Queue::new(options.window.get());
+        let network = Network::new(identity, options);
+        let session = SessionId::new(network.cluster_now().get(), random::bytes());
+        let session_key = SessionKey::generate();
+        let vault = network.identity().vault.public();
+        let wrapped = vault::seal_session(&vault, session, &session_key)
+            .map_err(|e| Error::BadIdentity(e.to_string()))?;
+        let runtime = tokio::runtime::Handle::current();
+        let shared = Shared::new(network, runtime, session, session_key, queue);
+        let intake = intake::start(shared.clone(), sink).map_err(|e| Error::File {
+            path: "delivery thread".to_owned(),
+            reason: e.to_string(),
+        })?;
+        let driver = Driver::new(
+            shared.clone(),
+            granting,
+            intake.clone(),
+            Bytes::from(wrapped),
+        );
+        let (tell, first) = oneshot::channel();
+        tokio::spawn(driver.run(tell));
+        let inner = Inner {
+            shared,
+            intake,
+            arguments: Mutex::default(),
+            environments: Mutex::default(),
+        };
+        let client = Self(Arc::new(inner));
+        first.await.map_err(|_| Error::Closed)??;
+        Ok(client)
+    }
+
+    /// The session.
+    pub fn session(&self) -> SessionId {
+        self.0.shared.session
+    }
+
+    /// The network, for single questions.
+    pub fn network(&self) -> &Network {
+        &self.0.shared.network
+    }
+
+    fn upload(&self, kind: StreamKind, plain: &[u8]) -> Upload {
+        let shared = &self.0.shared;
+        let key = TaskKey::generate();
+        let context = StreamContext::blob(kind, shared.network.tenant());
+        let sealed = stream::seal_padded(&key, &context, &farlane_codec::compress(plain));
+        start_upload(
+            &shared.runtime,
+            shared.network.clone(),
+            key,
+            Bytes::from(sealed),
+        )
+    }
+
+    /// Seals a pickled function and starts to put it.
+    pub fn code(&self, pickled: &[u8]) -> Code {
+        Code(self.upload(StreamKind::Code, pickled))
+    }
+
+    /// Seals a hashed lock and starts to put it; the same lock is put once.
+    pub fn environment(&self, lock: &str, python: PythonVersion) -> Environment {
+        let id = self.network().keyed_digest(&[
+            b"environment",
+            lock.as_bytes(),
+            &[python.major, python.minor],
+        ]);
+        let mut known = self.0.environments.lock();
+        let make = || Environment {
+            id,
+            upload: self.upload(StreamKind::Lock, lock.as_bytes()),
+        };
+        known.entry(id).or_insert_with(make).clone()
+    }
+
+    /// Seals a large buffer and starts to put it; the same bytes are put once.
+    pub fn argument(&self, plain: &[u8]) -> Argument {
+        let content = Digest::of(plain);
+        if let Some(known) = self.0.arguments.lock().by_content.get(&content) {
+            if known.0.failure().is_none() {
+                return known.clone();
+            }
+        }
+        let argument = Argument(self.upload(StreamKind::Argument, plain));
+        let mut known = self.0.arguments.lock();
+        if known.by_content.insert(content, argument.clone()).is_none() {
+            known.oldest.push_back(content);
+        }
+        if known.oldest.len() > MAX_REMEMBERED {
+            let oldest = known.oldest.pop_front();
+            oldest.map(|oldest| known.by_content.remove(&oldest));
+        }
+        argument
+    }
+
+    /// Puts what calls share together.
+    ///
+    /// *Errors*: a field out of its bounds.
+    pub fn spec(
+        &self,
+        template: Template,
+        code: &Code,
+        environment: Option<&Environment>,
+    ) -> Result<Spec, Error> {
+        Spec::build(
+            self.network().identity().project,
+            template,
+            code,
+            environment,
+        )
+    }
+
+    /// Submits, waiting without end for room in the window.
+    ///
+    /// *Errors*: the client is closed, or the connection was given up.
+    pub async fn submit(&self, call: Call) -> Result<TaskId, Error> {
+        let seq = self.0.shared.queue.push_async(call).await?;
+        Ok(self.session().task(seq))
+    }
+
+    /// Submits, waiting for room at most `patience`, which may be zero; the call comes back where
+    /// there was none.
+    ///
+    /// *Errors*: the client is closed, or the connection was given up.
+    pub fn submit_within(
+        &self,
+        call: Call,
+        patience: Duration,
+    ) -> Result<Result<TaskId, Box<Call>>, Error> {
+        let queue = &self.0.shared.queue;
+        let pushed = match patience.is_zero() {
+            true => queue.push(call)?,
+            false => queue.push_within(call, patience)?,
+        };
+        Ok(match pushed {
+            Push::Queued(seq) => Ok(self.session().task(seq)),
+            Push::Full(call) => Err(call),
+        })
+    }
+
+    /// Asks for tasks to be cancelled; their results say whether that came in time.
+    pub fn cancel(&self, tasks: Vec<TaskId>, reason: &str) {
+        self.0.shared.queue.ask(Ask::Cancel {
+            tasks,
+            reason: reason.to_owned(),
+        });
+    }
+
+    /// Makes the result of any task of the project come to the sink under `token`; answers its
+    /// spec, where this version can read it.
+    ///
+    /// *Errors*: no such task, no key for it, no connection.
+    pub async fn attach(&self, task: TaskId, token: u64) -> Result<Option<TaskSpec>, Error> {
+        attach::attach(&self.0.shared, &self.0.intake, task, token).await
+    }
+
+    /// What is known of an awaited task; `None` once delivered, or not yet sealed.
+    pub fn standing(&self, task: TaskId) -> Option<TaskState> {
+        let live = self.0.shared.live.lock();
+        live.get(&task).map(|l| TaskState {
+            phase: l.phase,
+            attempt: l.attempt,
+            node: l.node,
+        })
+    }
+
+    /// Tasks awaited, submitted or attached.
+    pub fn awaited(&self) -> usize {
+        self.0.shared.live.lock().len()
+    }
+
+    /// Submitted and not yet durable.
+    pub fn unacknowledged(&self) -> u64 {
+        self.0.shared.queue.unacknowledged()
+    }
+
+    /// Waits until all that was submitted is durable; `false` where it was not in time.
+    pub fn wait_acknowledged(&self, patience: Duration) -> bool {
+        self.0.shared.queue.wait_acknowledged(patience)
+    }
+
+    /// Whether the session has ended.
+    pub fn is_closed(&self) -> bool {
+        self.0.shared.queue.is_closed()
+    }
+
+    /// Ends the session. What is not delivered fails here with [`Error::Closed`], and goes on over
+    /// there.
+    pub fn close(&self) {
+        self.0.shared.queue.end();
+    }
+}

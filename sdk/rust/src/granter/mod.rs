@@ -1,0 +1,344 @@
+//! Answers the network's requests for grants.
+//!
+//! Owns the contexts with nodes, the memory of what was granted, and [`Standing`], which grants for
+//! sessions that are away. Leaves every check of records and keys to `farlane-seal`.
+//!
+//! ```text
+//! GrantRequest{node, context, prekey?} ─▶ context known? ─ no ─▶ open (record, pins, revocations)
+//!        └─ for each attempt: key known, not granted to another node ─▶ one sealed GrantBatch
+//! ```
+//!
+//! A context's opening goes with every batch until a result of a task granted under it shows that
+//! the node has it: the first batch may have been lost with a connection.
+
+mod file;
+mod standing;
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+
+use bytes::Bytes;
+use farlane_model::{AttemptRef, BootId, Digest, NodeId, Retry, SessionId, TaskId, TaskSpec};
+use farlane_seal::grant::{
+    Admission, Grant, GrantEntry, GrantError, GrantLog, GranterContext, MAX_GRANTS, OpenContext,
+    attempts_allowed,
+};
+use farlane_seal::record::{
+    NodeRecord, RecordError, RevocationList, RevocationPolicy, SignedPrekey,
+};
+use farlane_seal::{OpenError, SessionKey, TaskKey, vault, wrap};
+use farlane_units::Millis;
+use farlane_wire::v1;
+
+use crate::session::Shared;
+use file::GrantFile;
+pub use standing::Standing;
+
+/// A grant is opened on arrival; this covers a slow link and a clock that is off.
+const OPEN_WITHIN: Millis = Millis(60_000);
+/// Most session keys a standing granter holds at once.
+const MAX_SESSIONS: usize = 65_536;
+/// For a standing granter that is told a spec's digest alone: the retries of a task without options.
+/// Source: design.md, "Surfaces"; WorkerLost retries 3 times.
+const RETRY_UNKNOWN: Retry = Retry {
+    lost: 3,
+    raised: 0,
+    at_most_once: false,
+};
+
+/// Why a request was not answered.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error("node {node}: {source}")]
+    Grant { node: NodeId, source: GrantError },
+    #[error("node {node}: {source}")]
+    Record { node: NodeId, source: RecordError },
+    #[error("node {node} asks under a context that was never opened here")]
+    UnknownContext { node: NodeId },
+    #[error("a request for grants cannot be read")]
+    Unreadable,
+    #[error("the record of grants cannot be written: {0}")]
+    File(#[from] std::io::Error),
+}
+
+/// One open context.
+struct Context {
+    inner: GranterContext,
+    opening: v1::ContextOpening,
+    /// Granted while nothing has shown that the node opened the context; empty once it has.
+    unproven: HashSet<TaskId>,
+    proven: bool,
+}
+
+/// Where keys come from, and what outlives the process.
+enum Source {
+    /// The session's own tasks.
+    Session,
+    /// Any task of the project: keys from the vault, grants remembered on disk.
+    Standing {
+        file: GrantFile,
+        sessions: HashMap<SessionId, SessionKey>,
+    },
+}
+
+/// A granter's contexts and memory.
+pub(crate) struct Granting {
+    source: Source,
+    contexts: HashMap<(NodeId, u64), Context>,
+    log: GrantLog,
+}
+
+/// What is needed to grant one attempt.
+struct Grantable {
+    key: TaskKey,
+    spec: Digest,
+    payload: Digest,
+    limit: u32,
+}
+
+impl Granting {
+    /// For a session's own tasks.
+    pub fn session() -> Self {
+        Self {
+            source: Source::Session,
+            contexts: HashMap::new(),
+            log: GrantLog::new(),
+        }
+    }
+
+    /// For any task of the project; remembers in `folder`.
+    ///
+    /// *Errors*: the folder cannot be used.
+    pub fn standing(folder: &Path) -> std::io::Result<Self> {
+        let mut log = GrantLog::new();
+        let file = GrantFile::open(folder, &mut log)?;
+        let source = Source::Standing {
+            file,
+            sessions: HashMap::new(),
+        };
+        Ok(Self {
+            source,
+            contexts: HashMap::new(),
+            log,
+        })
+    }
+
+    pub fn kind(&self) -> v1::GranterKind {
+        match self.source {
+            Source::Session => v1::GranterKind::Session,
+            Source::Standing { .. } => v1::GranterKind::Standing,
+        }
+    }
+
+    /// Grants what may be granted, in batches.
+    ///
+    /// *Errors*: the node or its prekey does not hold; nothing is granted then.
+    pub fn answer(
+        &mut self,
+        shared: &Shared,
+        request: v1::GrantRequest,
+        now: Millis,
+    ) -> Result<Vec<v1::GrantBatch>, Refusal> {
+        let node = NodeId::from_slice(&request.node).map_err(|_| Refusal::Unreadable)?;
+        let slot = (node, request.context);
+        self.contexts
+            .retain(|_, context| context.inner.is_open(now));
+        if !self.contexts.contains_key(&slot) {
+            let context = open_context(shared, node, &request, now)?;
+            self.contexts.insert(slot, context);
+        }
+        let mut grants = Vec::with_capacity(request.tasks.len());
+        let mut first = Vec::new();
+        for wanted in &request.tasks {
+            let Some(attempt) = wanted
+                .attempt
+                .as_ref()
+                .and_then(|a| AttemptRef::try_from(a).ok())
+            else {
+                return Err(Refusal::Unreadable);
+            };
+            let Some(found) = self.grantable(shared, attempt.task, wanted) else {
+                tracing::debug!(task = %attempt.task, "asked to grant a task that is not awaited");
+                continue;
+            };
+            match self.log.admit(attempt, node, found.limit) {
+                Ok(Admission::First) => first.push(GrantEntry { attempt, node }),
+                Ok(Admission::Again) => {}
+                Err(error) => {
+                    tracing::warn!(task = %attempt.task, %node, %error, "not granted");
+                    continue;
+                }
+            }
+            grants.push(Grant {
+                attempt,
+                open_by: now.saturating_add(OPEN_WITHIN),
+                spec_digest: found.spec,
+                payload_digest: found.payload,
+                key: found.key,
+            });
+        }
+        if let Source::Standing { file, .. } = &mut self.source {
+            // On disk before it is sent.
+            file.append(&first, &mut self.log)?;
+        }
+        self.seal(slot, request, grants)
+    }
+
+    fn seal(
+        &mut self,
+        slot: (NodeId, u64),
+        request: v1::GrantRequest,
+        grants: Vec<Grant>,
+    ) -> Result<Vec<v1::GrantBatch>, Refusal> {
+        let (node, context_id) = slot;
+        let context = self
+            .contexts
+            .get_mut(&slot)
+            .ok_or(Refusal::UnknownContext { node })?;
+        let mut batches = Vec::with_capacity(grants.len().div_ceil(MAX_GRANTS));
+        for chunk in grants.chunks(MAX_GRANTS) {
+            let (counter, sealed) = context
+                .inner
+                .seal(chunk)
+                .map_err(|source| Refusal::Grant { node, source })?;
+            if !context.proven && context.unproven.len() < MAX_GRANTS {
+                context
+                    .unproven
+                    .extend(chunk.iter().map(|grant| grant.attempt.task));
+            }
+            batches.push(v1::GrantBatch {
+                node: request.node.clone(),
+                context: context_id,
+                opening: (!context.proven).then(|| context.opening.clone()),
+                counter,
+                sealed: Bytes::from(sealed),
+                attempts: chunk.iter().map(|grant| grant.attempt.into()).collect(),
+            });
+        }
+        Ok(batches)
+    }
+
+    /// The key and digests of an attempt; `None` where the task is not this granter's.
+    fn grantable(
+        &mut self,
+        shared: &Shared,
+        task: TaskId,
+        wanted: &v1::GrantWanted,
+    ) -> Option<Grantable> {
+        let Source::Standing { sessions, .. } = &mut self.source else {
+            let live = shared.live.lock();
+            let live = live.get(&task)?;
+            let (spec, payload) = (live.spec, live.payload_digest);
+            return Some(Grantable {
+                key: live.key.clone(),
+                spec,
+                payload,
+                limit: live.grants,
+            });
+        };
+        let session = task.session();
+        if !wanted.wrapped_session_key.is_empty() {
+            let vault = &shared.network.identity().vault;
+            let key = vault::open_session(vault, session, &wanted.wrapped_session_key).ok()?;
+            if sessions.len() >= MAX_SESSIONS {
+                sessions.clear();
+            }
+            sessions.insert(session, key);
+        }
+        let opened: Result<TaskKey, OpenError> =
+            wrap::unwrap_task_key(sessions.get(&session)?, task.seq(), &wanted.wrapped_key);
+        let (spec, retry) = match wanted.spec.len() {
+            32 => (Digest::from_slice(&wanted.spec).ok()?, RETRY_UNKNOWN),
+            _ => {
+                let spec = TaskSpec::from_canonical(&wanted.spec).ok()?;
+                (Digest::of(&wanted.spec), spec.retry)
+            }
+        };
+        let payload = Digest::from_slice(&wanted.payload_digest).ok()?;
+        Some(Grantable {
+            key: opened.ok()?,
+            spec,
+            payload,
+            limit: attempts_allowed(&retry),
+        })
+    }
+
+    /// Takes note that results of these tasks came from a node.
+    pub fn finished(&mut self, node: Option<NodeId>, tasks: impl Iterator<Item = TaskId>) {
+        let unproven: Vec<_> = match node {
+            Some(node) => {
+                let of_node =
+                    |(slot, c): &(&(NodeId, u64), &mut Context)| slot.0 == node && !c.proven;
+                self.contexts
+                    .iter_mut()
+                    .filter(of_node)
+                    .map(|(_, c)| c)
+                    .collect()
+            }
+            None => Vec::new(),
+        };
+        let mut unproven = unproven;
+        for task in tasks {
+            self.log.forget(&task);
+            for context in &mut unproven {
+                if context.unproven.contains(&task) {
+                    context.proven = true;
+                    context.unproven = HashSet::new();
+                }
+            }
+        }
+    }
+}
+
+fn open_context(
+    shared: &Shared,
+    node: NodeId,
+    request: &v1::GrantRequest,
+    now: Millis,
+) -> Result<Context, Refusal> {
+    if request.record_bytes.is_empty() || request.prekey_bytes.is_empty() {
+        return Err(Refusal::UnknownContext { node });
+    }
+    let bad = |source| Refusal::Record { node, source };
+    let record = NodeRecord::from_bytes(&request.record_bytes).map_err(bad)?;
+    if record.node() != node {
+        return Err(bad(RecordError::Misplaced {
+            what: "node record",
+        }));
+    }
+    let prekey = SignedPrekey::from_bytes(&request.prekey_bytes, &record).map_err(bad)?;
+    if BootId::from_slice(&request.boot).is_ok_and(|boot| boot != prekey.boot) {
+        return Err(bad(RecordError::Misplaced { what: "prekey" }));
+    }
+    let revocations = match request.revocations_bytes.is_empty() {
+        true => None,
+        false => Some(RevocationList::from_bytes(&request.revocations_bytes).map_err(bad)?),
+    };
+    let identity = shared.network.identity();
+    let order = OpenContext {
+        record: &record,
+        prekey: &prekey,
+        revocations: revocations.as_ref(),
+        revocation_policy: RevocationPolicy::WhenGiven,
+        manifest: &identity.manifest,
+        network: &identity.network,
+        granter: shared.session,
+        device: &identity.device_key,
+        device_record: &identity.device,
+        now,
+    };
+    let (inner, opening) =
+        GranterContext::open(&order).map_err(|source| Refusal::Grant { node, source })?;
+    let opening = v1::ContextOpening {
+        enc: opening.enc,
+        info_bytes: opening.info_bytes,
+        signature: opening.signature,
+        device_bytes: opening.device_bytes,
+    };
+    Ok(Context {
+        inner,
+        opening,
+        unproven: HashSet::new(),
+        proven: false,
+    })
+}

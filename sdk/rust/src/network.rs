@@ -1,0 +1,327 @@
+//! A network seen from a client: the channel, the identity, and every single question.
+//!
+//! Owns dialling, authentication, errors in the client's words, and the estimate of cluster time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use farlane_model::{Digest, TaskId, TenantId};
+use farlane_seal::identity::Identity;
+use farlane_seal::record::{NodeRecord, RevocationPolicy};
+use farlane_units::Millis;
+use farlane_wire::v1;
+use farlane_wire::v1::network_client::NetworkClient;
+use farlane_wire::{ErrorCode, channel};
+use parking_lot::RwLock;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tonic::transport::Channel;
+
+use crate::Error;
+use crate::options::ConnectOptions;
+
+/// Blobs under way at once: enough to fill a WAN, few enough to bound memory.
+const MAX_BULK: usize = 8;
+/// Largest message taken: a result batch of 512 rows of 16 KiB, and its envelope.
+const MAX_MESSAGE_BYTES: usize = 16 << 20;
+/// Waits between tries of the first dial.
+const REDIAL_EVERY: Duration = Duration::from_millis(100);
+
+/// A handle on one network as one identity; cheap to clone.
+#[derive(Clone)]
+pub struct Network(Arc<Inner>);
+
+struct Inner {
+    identity: Identity,
+    options: ConnectOptions,
+    /// Tried in order; the last one known to lead comes first.
+    urls: RwLock<Vec<String>>,
+    channel: RwLock<Option<Channel>>,
+    bulk: Semaphore,
+    /// Cluster time − own clock, ms.
+    offset_ms: AtomicI64,
+    /// Keys the idempotency keys and environment ids of the project.
+    naming_key: [u8; 32],
+}
+
+impl Network {
+    /// Dials a network; for single questions. A [`crate::Client`] does so by itself.
+    ///
+    /// *Errors*: no server answers in `options.connect_timeout`, or the identity is not accepted.
+    pub async fn connect(identity: Identity, options: ConnectOptions) -> Result<Self, Error> {
+        let network = Self::new(identity, options);
+        let begun = Instant::now();
+        loop {
+            match network.dial().await {
+                Ok(()) => return Ok(network),
+                Err(error) if begun.elapsed() >= network.options().connect_timeout => {
+                    return Err(network.unreachable(begun.elapsed(), &error));
+                }
+                Err(_) => tokio::time::sleep(REDIAL_EVERY).await,
+            }
+        }
+    }
+
+    pub(crate) fn new(identity: Identity, options: ConnectOptions) -> Self {
+        let naming_key = blake3::derive_key("farlane/names/1", identity.vault.expose());
+        Self(Arc::new(Inner {
+            urls: RwLock::new(identity.urls.clone()),
+            channel: RwLock::new(None),
+            bulk: Semaphore::new(MAX_BULK),
+            offset_ms: AtomicI64::new(0),
+            naming_key,
+            identity,
+            options,
+        }))
+    }
+
+    /// Whose eyes this sees with.
+    pub fn identity(&self) -> &Identity {
+        &self.0.identity
+    }
+
+    pub(crate) fn options(&self) -> &ConnectOptions {
+        &self.0.options
+    }
+
+    pub(crate) fn tenant(&self) -> TenantId {
+        self.0.identity.tenant()
+    }
+
+    /// Opens a channel to the first address that answers.
+    pub(crate) async fn dial(&self) -> Result<(), Error> {
+        let urls = self.0.urls.read().clone();
+        let channel = channel::connect(&urls, self.0.identity.ca_pem.as_bytes(), None)
+            .await
+            .map_err(|e| self.unexpected(&error_chain(&e)))?;
+        *self.0.channel.write() = Some(channel);
+        Ok(())
+    }
+
+    /// Puts an address first.
+    pub(crate) fn prefer(&self, url: &str) {
+        let mut urls = self.0.urls.write();
+        urls.retain(|known| known != url);
+        urls.insert(0, url.to_owned());
+        urls.truncate(16);
+    }
+
+    /// A client on the channel; `dial` came before.
+    pub(crate) fn client(&self) -> NetworkClient<Channel> {
+        let channel = self.0.channel.read().clone();
+        let channel = channel.expect("a network is handed out only once it was dialled");
+        NetworkClient::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// Authenticates a request.
+    pub(crate) fn request<T>(&self, message: T) -> tonic::Request<T> {
+        let mut request = tonic::Request::new(message);
+        channel::authorize(request.metadata_mut(), &self.0.identity.api_key);
+        request
+    }
+
+    pub(crate) async fn bulk_permit(&self) -> Option<SemaphorePermit<'_>> {
+        self.0.bulk.acquire().await.ok()
+    }
+
+    pub(crate) fn hello(&self) -> v1::Hello {
+        farlane_wire::hello(&self.0.options.software)
+    }
+
+    pub(crate) fn device_bytes(&self) -> Bytes {
+        self.0.identity.device.to_bytes()
+    }
+
+    /// Holds the server's answer against the identity and takes its time.
+    pub(crate) fn check_opened(&self, opened: &v1::SessionOpened) -> Result<(), Error> {
+        if opened.project[..] != self.0.identity.project.to_bytes() {
+            return Err(Error::Auth(
+                "the server opened another project than the identity's".to_owned(),
+            ));
+        }
+        if opened.network[..] != self.0.identity.network[..] {
+            return Err(Error::Auth(
+                "this server belongs to another network than the identity".to_owned(),
+            ));
+        }
+        let offset = opened.cluster_time_ms as i64 - wall_ms() as i64;
+        self.0.offset_ms.store(offset, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Cluster time, as well as this side knows it.
+    pub(crate) fn cluster_now(&self) -> Millis {
+        let offset = self.0.offset_ms.load(Ordering::Relaxed);
+        Millis(wall_ms().saturating_add_signed(offset))
+    }
+
+    /// A name that the control plane can compare and not read.
+    pub(crate) fn keyed(&self, text: &str) -> String {
+        blake3::keyed_hash(&self.0.naming_key, text.as_bytes())
+            .to_hex()
+            .to_string()
+    }
+
+    pub(crate) fn keyed_digest(&self, parts: &[&[u8]]) -> Digest {
+        let mut hash = blake3::Hasher::new_keyed(&self.0.naming_key);
+        for part in parts {
+            hash.update(&(part.len() as u64).to_le_bytes()).update(part);
+        }
+        Digest(*hash.finalize().as_bytes())
+    }
+
+    /// A node's record whose chain ends at a pinned provider, and whether that is our own.
+    ///
+    /// *Errors*: no pinned root stands behind it.
+    pub(crate) fn trusted_record(&self, bytes: &[u8]) -> Result<(NodeRecord, bool), Error> {
+        let bad = |e: farlane_seal::record::RecordError| Error::Integrity(e.to_string());
+        let record = NodeRecord::from_bytes(bytes).map_err(bad)?;
+        let pins = &self.0.identity.manifest.providers;
+        let pin = record
+            .check(pins, None, RevocationPolicy::WhenGiven, self.cluster_now())
+            .map_err(bad)?;
+        let own = pin.own;
+        Ok((record, own))
+    }
+
+    pub(crate) fn jittered(&self, wait: Duration) -> Duration {
+        let draw = f64::from(u16::from_le_bytes(farlane_seal::random::bytes())) / 65536.0;
+        wait.mul_f64(0.5 + draw / 2.0)
+    }
+
+    // Errors in the client's words.
+
+    pub(crate) fn unexpected(&self, reason: &str) -> Error {
+        let urls = self.0.urls.read().clone();
+        Error::Connection {
+            urls,
+            tried: Duration::ZERO,
+            reason: reason.to_owned(),
+        }
+    }
+
+    pub(crate) fn unreachable(&self, tried: Duration, last: &Error) -> Error {
+        match last {
+            Error::Connection { urls, reason, .. } => Error::Connection {
+                urls: urls.clone(),
+                tried,
+                reason: reason.clone(),
+            },
+            other => other.clone(),
+        }
+    }
+
+    pub(crate) fn refused(&self, status: tonic::Status) -> Error {
+        match ErrorCode::of(&status) {
+            Some(code) => self.coded(code, status.message()),
+            None => self.unexpected(&error_chain(&status)),
+        }
+    }
+
+    pub(crate) fn refusal(&self, refusal: v1::Refusal) -> Error {
+        match refusal.code.parse::<ErrorCode>() {
+            Ok(code) => self.coded(code, &refusal.message),
+            Err(_) => Error::Refused {
+                code: refusal.code,
+                message: refusal.message,
+            },
+        }
+    }
+
+    fn coded(&self, code: ErrorCode, message: &str) -> Error {
+        match code {
+            ErrorCode::Unauthenticated
+            | ErrorCode::PermissionDenied
+            | ErrorCode::KeyRevoked
+            | ErrorCode::KeyExpired => Error::Auth(message.to_owned()),
+            ErrorCode::NotLeader | ErrorCode::Unavailable => self.unexpected(message),
+            _ => Error::Refused {
+                code: code.to_string(),
+                message: message.to_owned(),
+            },
+        }
+    }
+}
+
+macro_rules! question {
+    ($($(#[$doc:meta])* $name:ident($request:ident) -> $reply:ident;)*) => {
+        impl Network {$(
+            $(#[$doc])*
+            ///
+            /// *Errors*: no connection, or the server refuses.
+            pub async fn $name(&self, request: v1::$request) -> Result<v1::$reply, Error> {
+                let reply = self.client().$name(self.request(request)).await;
+                reply.map(tonic::Response::into_inner).map_err(|s| self.refused(s))
+            }
+        )*}
+    };
+}
+question! {
+    /// How the network is.
+    get_status(GetStatusRequest) -> StatusReply;
+    /// Its nodes.
+    list_nodes(ListNodesRequest) -> ListNodesReply;
+    /// The project's tasks, newest first.
+    list_tasks(ListTasksRequest) -> ListTasksReply;
+    /// One task.
+    get_task(GetTaskRequest) -> TaskView;
+    /// Why a task is where it is, or whether a spec would be feasible.
+    explain(ExplainRequest) -> ExplainReply;
+    /// Cancels tasks; answers those that were live.
+    cancel_tasks(CancelTasksRequest) -> CancelTasksReply;
+    /// A new API key; its secret is shown once.
+    create_key(CreateKeyRequest) -> CreateKeyReply;
+    /// The project's API keys.
+    list_keys(ListKeysRequest) -> ListKeysReply;
+    /// Revokes an API key.
+    revoke_key(RevokeKeyRequest) -> RevokeKeyReply;
+    /// Registers the hash of a join secret.
+    create_join_token(CreateJoinTokenRequest) -> CreateJoinTokenReply;
+    /// Removes a node for good.
+    remove_node(RemoveNodeRequest) -> RemoveNodeReply;
+}
+
+impl Network {
+    /// One task's view.
+    ///
+    /// *Errors*: no such task, no connection, or the server refuses.
+    pub async fn task(&self, task: TaskId) -> Result<v1::TaskView, Error> {
+        let request = v1::GetTaskRequest {
+            task: Bytes::copy_from_slice(&task.to_bytes()),
+        };
+        match self.get_task(request).await {
+            Err(Error::Refused { code, .. }) if code == ErrorCode::UnknownTask.to_string() => {
+                Err(Error::UnknownTask(task))
+            }
+            Err(Error::Refused { code, .. }) if code == ErrorCode::ResultExpired.to_string() => {
+                Err(Error::ResultExpired(task))
+            }
+            other => other,
+        }
+    }
+}
+
+fn wall_ms() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// An error and its causes in one line: a transport error says little by itself.
+pub(crate) fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        let line = next.to_string();
+        if !text.contains(&line) {
+            text.push_str(": ");
+            text.push_str(&line);
+        }
+        cause = next.source();
+    }
+    text
+}

@@ -1,0 +1,411 @@
+//! From batches of results to the sink: verify, open, hand over.
+//!
+//! Owns the delivery thread. One node signature is verified for each batch, whatever its size; what
+//! fails a check is delivered as a failure and never tried again.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use bytes::Bytes;
+use farlane_model::{
+    AttemptRef, BlobRef, Digest, Exit, ExitKind, NodeId, Sealed, SessionId, TaskId,
+};
+use farlane_seal::record::NodeRecord;
+use farlane_seal::{StreamContext, TaskKey, batch, stream};
+use farlane_units::{Millis, UsdMicros};
+use farlane_wire::v1;
+
+use super::Shared;
+use crate::options::MAX_OPENED_BYTES;
+use crate::outcome::{Codec, Delivered, Outcome, Receipt, Sink};
+use crate::{Error, blobs};
+
+/// Results gathered into one call of the sink: large enough to share the caller's lock, small
+/// enough that the first is not late.
+const MAX_GATHERED: usize = 2048;
+/// Verified signatures remembered, since one node's batch may arrive in several pieces.
+const MAX_VERIFIED: usize = 64;
+
+/// What the delivery thread works on.
+pub(crate) enum Work {
+    /// Results as the server sent them.
+    Batch(v1::ResultBatch),
+    /// A result whose blob has arrived, its signature verified before.
+    Fetched(Box<Fetched>),
+    /// Decided on this side.
+    Local(Vec<Delivered>),
+    /// The end.
+    Stop,
+}
+
+/// A verified result with its ciphertext.
+pub(crate) struct Fetched {
+    result: Checked,
+    body: Result<Bytes, Error>,
+}
+
+/// A result that is awaited and whose signature holds.
+struct Checked {
+    attempt: AttemptRef,
+    exit: Exit,
+    sealed: Option<Sealed>,
+    receipt: Receipt,
+    key: TaskKey,
+    token: u64,
+    signer: Option<Signer>,
+}
+
+/// Who signed, and whether it is our own provider's.
+#[derive(Clone, Copy)]
+struct Signer {
+    node: NodeId,
+    own: bool,
+}
+
+/// Starts the delivery thread.
+pub(crate) fn start(shared: Arc<Shared>, sink: Sink) -> std::io::Result<Sender<Work>> {
+    let (tx, rx) = channel();
+    let back = tx.clone();
+    std::thread::Builder::new()
+        .name("farlane-deliver".to_owned())
+        .spawn(move || {
+            Intake {
+                shared,
+                sink,
+                back,
+                records: HashMap::new(),
+                verified: VecDeque::new(),
+            }
+            .run(rx);
+        })?;
+    Ok(tx)
+}
+
+struct Intake {
+    shared: Arc<Shared>,
+    sink: Sink,
+    back: Sender<Work>,
+    records: HashMap<NodeId, (NodeRecord, bool)>,
+    verified: VecDeque<(NodeId, Digest)>,
+}
+
+impl Intake {
+    fn run(mut self, rx: Receiver<Work>) {
+        while let Ok(first) = rx.recv() {
+            let mut out = Vec::new();
+            let mut cursor = None;
+            let mut next = Some(first);
+            while let Some(work) = next {
+                if !self.take(work, &mut out, &mut cursor) {
+                    self.hand_over(out, cursor);
+                    return;
+                }
+                next = if out.len() < MAX_GATHERED {
+                    rx.try_recv().ok()
+                } else {
+                    None
+                };
+            }
+            self.hand_over(out, cursor);
+        }
+    }
+
+    fn hand_over(&self, out: Vec<Delivered>, cursor: Option<v1::Cursor>) {
+        if !out.is_empty() {
+            (self.sink)(out);
+        }
+        if let Some(cursor) = cursor {
+            *self.shared.delivered.lock() = Some(cursor);
+        }
+    }
+
+    /// One piece of work; `false` at the end.
+    fn take(
+        &mut self,
+        work: Work,
+        out: &mut Vec<Delivered>,
+        cursor: &mut Option<v1::Cursor>,
+    ) -> bool {
+        match work {
+            Work::Batch(batch) => {
+                *cursor = batch.cursor.or(*cursor);
+                self.take_batch(batch, out);
+            }
+            Work::Fetched(fetched) => {
+                let Fetched { result, body } = *fetched;
+                let outcome = match body {
+                    Ok(body) => open(&self.shared, &result, &body),
+                    Err(error) => Outcome::Failed(error),
+                };
+                out.push(delivered(result, outcome));
+            }
+            Work::Local(local) => out.extend(local),
+            Work::Stop => return false,
+        }
+        true
+    }
+
+    fn take_batch(&mut self, batch: v1::ResultBatch, out: &mut Vec<Delivered>) {
+        let signer = self.signer(&batch);
+        let leaves = batch
+            .signature
+            .as_ref()
+            .map(|s| s.leaves.clone())
+            .unwrap_or_default();
+        let awaited = self.claim(batch.results);
+        for (result, leaf) in awaited {
+            let result = match check(result, &signer, &leaves, leaf) {
+                Ok(result) => result,
+                Err((result, error)) => {
+                    out.push(delivered(*result, Outcome::Failed(error)));
+                    continue;
+                }
+            };
+            match &result.sealed {
+                Some(Sealed::Blob(blob)) => self.fetch(*blob, result),
+                Some(Sealed::Inline(body)) => {
+                    let outcome = open(&self.shared, &result, body);
+                    out.push(delivered(result, outcome));
+                }
+                None => {
+                    let outcome = without_body(&result.exit);
+                    out.push(delivered(result, outcome));
+                }
+            }
+        }
+    }
+
+    /// Takes the batch's tasks out of the awaited ones; others were delivered before, or are not
+    /// ours.
+    fn claim(&self, results: Vec<v1::TaskResult>) -> Vec<(Checked, u32)> {
+        let mut live = self.shared.live.lock();
+        let claim = |result: v1::TaskResult| {
+            let attempt = AttemptRef::try_from(result.attempt?).ok()?;
+            let exit = Exit::try_from(result.exit?).ok()?;
+            let sealed = result.sealed.map(Sealed::try_from).transpose().ok()?;
+            let task = live.remove(&attempt.task)?;
+            let receipt = Receipt {
+                attempt: attempt.attempt,
+                node: None,
+                node_name: result.node_name,
+                region: result.region,
+                started: Millis(result.started_ms),
+                ended: Millis(result.ended_ms),
+                cost: UsdMicros(result.cost_usd_micros),
+            };
+            let (key, token) = (task.key, task.token);
+            Some((
+                Checked {
+                    attempt,
+                    exit,
+                    sealed,
+                    receipt,
+                    key,
+                    token,
+                    signer: None,
+                },
+                result.leaf,
+            ))
+        };
+        results.into_iter().filter_map(claim).collect()
+    }
+
+    /// The batch's signer, `None` where it is unsigned.
+    ///
+    /// *Errors*: record or signature do not hold.
+    fn signer(&mut self, batch: &v1::ResultBatch) -> Result<Option<Signer>, Error> {
+        let Some(signature) = &batch.signature else {
+            return Ok(None);
+        };
+        let bad = |what: String| Error::Integrity(what);
+        let node = NodeId::from_slice(&batch.node).map_err(|e| bad(e.to_string()))?;
+        if !batch.record_bytes.is_empty() {
+            let record = self.shared.network.trusted_record(&batch.record_bytes)?;
+            if record.0.node() != node {
+                return Err(bad("a result came with another node's record".to_owned()));
+            }
+            self.records.insert(node, record);
+        }
+        let (record, own) = self.records.get(&node).ok_or_else(|| {
+            bad(format!(
+                "node {node} signed a result but never showed its record"
+            ))
+        })?;
+        let signer = Signer { node, own: *own };
+        let session = session_of(batch)?;
+        let seen = (node, fingerprint(signature));
+        if self.verified.contains(&seen) {
+            return Ok(Some(signer));
+        }
+        batch::verify(
+            record,
+            session,
+            &signature.batch,
+            &signature.leaves,
+            &signature.signature,
+        )
+        .map_err(|e| bad(format!("results of node {node}: {e}")))?;
+        if self.verified.len() == MAX_VERIFIED {
+            self.verified.pop_front();
+        }
+        self.verified.push_back(seen);
+        Ok(Some(signer))
+    }
+
+    fn fetch(&self, blob: BlobRef, result: Checked) {
+        let (network, back) = (self.shared.network.clone(), self.back.clone());
+        self.shared.runtime.spawn(async move {
+            let body = blobs::fetch(&network, blob).await;
+            // The thread has ended: the client was closed meanwhile.
+            let _ = back.send(Work::Fetched(Box::new(Fetched { result, body })));
+        });
+    }
+}
+
+/// Whose results these are: a node's batch holds one session's.
+fn session_of(batch: &v1::ResultBatch) -> Result<SessionId, Error> {
+    let first = batch.results.first().and_then(|r| r.attempt.as_ref());
+    let task = first.and_then(|a| TaskId::from_slice(&a.task).ok());
+    task.map(TaskId::session)
+        .ok_or_else(|| Error::Integrity("an empty signed batch".to_owned()))
+}
+
+fn fingerprint(signature: &v1::NodeSignature) -> Digest {
+    let mut hash = blake3::Hasher::new();
+    hash.update(&signature.batch)
+        .update(&signature.signature)
+        .update(&signature.leaves);
+    Digest(*hash.finalize().as_bytes())
+}
+
+/// Holds one result against the signed leaves.
+fn check(
+    mut result: Checked,
+    signer: &Result<Option<Signer>, Error>,
+    leaves: &[u8],
+    leaf: u32,
+) -> Result<Checked, (Box<Checked>, Error)> {
+    let signer = match signer {
+        Ok(signer) => *signer,
+        Err(error) => return Err((Box::new(result), error.clone())),
+    };
+    let Some(signer) = signer else {
+        return match result.sealed {
+            // What the control plane decides has no body; a body without a signature is forged.
+            Some(_) => Err((
+                Box::new(result),
+                Error::Integrity("a result is not signed by any node".to_owned()),
+            )),
+            None if matches!(result.exit.kind, ExitKind::Returned | ExitKind::Raised) => Err((
+                Box::new(result),
+                Error::Integrity("a finished task came without its result".to_owned()),
+            )),
+            None => Ok(result),
+        };
+    };
+    let digest = match &result.sealed {
+        Some(Sealed::Inline(body)) => Some(Digest::of(body)),
+        Some(Sealed::Blob(blob)) => Some(blob.digest),
+        None => None,
+    };
+    let expected = batch::leaf(&result.attempt, result.exit.kind, digest.as_ref());
+    if !batch::matches(leaves, leaf as usize, &expected) {
+        let error = Error::Integrity(format!(
+            "the result of task {} is not what its node signed",
+            result.attempt.task
+        ));
+        return Err((Box::new(result), error));
+    }
+    result.receipt.node = Some(signer.node);
+    result.signer = Some(signer);
+    Ok(result)
+}
+
+fn delivered(result: Checked, outcome: Outcome) -> Delivered {
+    Delivered {
+        token: result.token,
+        attempt: result.attempt,
+        outcome,
+        receipt: result.receipt,
+    }
+}
+
+fn without_body(exit: &Exit) -> Outcome {
+    match exit.kind {
+        ExitKind::EnvFailed => Outcome::EnvFailed {
+            exit: exit.clone(),
+            log: Bytes::new(),
+        },
+        _ => Outcome::Ended(exit.clone()),
+    }
+}
+
+/// Opens a verified body.
+fn open(shared: &Shared, result: &Checked, sealed: &[u8]) -> Outcome {
+    let Some(signer) = result.signer else {
+        return Outcome::Failed(Error::Integrity(
+            "a result is not signed by any node".to_owned(),
+        ));
+    };
+    let (tenant, attempt, node) = (shared.network.tenant(), result.attempt, signer.node);
+    let context = match result.exit.kind {
+        ExitKind::Returned => StreamContext::result(tenant, attempt, node),
+        ExitKind::Raised => StreamContext::exception(tenant, attempt, node),
+        ExitKind::EnvFailed => StreamContext::log(tenant, attempt, node, u32::MAX),
+        _ => return Outcome::Ended(result.exit.clone()),
+    };
+    match open_plain(&result.key, &context, sealed) {
+        Ok(plain) => decode(result, signer, plain),
+        Err(error) => Outcome::Failed(error),
+    }
+}
+
+/// Opens, unpads and decompresses.
+///
+/// *Errors*: damaged, or larger than a client takes.
+pub(crate) fn open_plain(
+    key: &TaskKey,
+    context: &StreamContext,
+    sealed: &[u8],
+) -> Result<Bytes, Error> {
+    let padded = stream::open_padded(key, context, sealed, MAX_OPENED_BYTES)
+        .map_err(|e| Error::Integrity(e.to_string()))?;
+    let padded = Bytes::from(padded);
+    match farlane_codec::decompress_cow(&padded, MAX_OPENED_BYTES) {
+        Ok(Cow::Borrowed(raw)) => Ok(padded.slice_ref(raw)),
+        Ok(Cow::Owned(plain)) => Ok(Bytes::from(plain)),
+        Err(error) => Err(Error::Integrity(error.to_string())),
+    }
+}
+
+fn decode(result: &Checked, signer: Signer, plain: Bytes) -> Outcome {
+    let bad = |what: &str| Outcome::Failed(Error::Integrity(what.to_owned()));
+    let Some(codec) = plain.first().copied() else {
+        return bad("an empty result");
+    };
+    let body = plain.slice(1..);
+    match (result.exit.kind, codec) {
+        (ExitKind::Returned, 0) => Outcome::Returned {
+            codec: Codec::Safe,
+            body,
+        },
+        (ExitKind::Returned, 1) if signer.own => Outcome::Returned {
+            codec: Codec::Pickle,
+            body,
+        },
+        (ExitKind::Returned, 1) => {
+            bad("a provider that is not your own sent a pickle, which could run code here")
+        }
+        (ExitKind::Raised, 0) => Outcome::Raised {
+            trusted: signer.own,
+            body,
+        },
+        (ExitKind::EnvFailed, 0) => Outcome::EnvFailed {
+            exit: result.exit.clone(),
+            log: body,
+        },
+        _ => bad("a result in an unknown encoding"),
+    }
+}

@@ -1,0 +1,81 @@
+//! Tasks whose result this client awaits, and the keys that open them.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use farlane_model::{Digest, NodeId, TaskId};
+use farlane_seal::TaskKey;
+
+/// Task ids are dense and our own: folding them is hash enough.
+#[derive(Default)]
+pub(crate) struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(FOLD);
+        }
+    }
+    fn write_u128(&mut self, n: u128) {
+        let folded = (n as u64) ^ ((n >> 64) as u64).rotate_left(32);
+        self.0 = (self.0 ^ folded).wrapping_mul(FOLD);
+        self.0 ^= self.0 >> 29;
+    }
+}
+
+/// 2⁶⁴ ÷ golden ratio, odd. Source: Knuth, TAOCP 3, 6.4.
+const FOLD: u64 = 0x9E37_79B9_7F4A_7C15;
+
+/// Where a live task is, as the server last said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Phase {
+    /// Not yet acknowledged, or waits for a node.
+    #[default]
+    Queued,
+    /// Leased to a node.
+    Placed,
+    /// Begun.
+    Running,
+    /// Ended; the result is here or on its way.
+    Finished,
+}
+
+/// One awaited task.
+pub(crate) struct Live {
+    pub key: TaskKey,
+    pub spec: Digest,
+    pub payload_digest: Digest,
+    /// Most attempts that may be granted.
+    pub grants: u32,
+    pub token: u64,
+    pub phase: Phase,
+    pub attempt: u32,
+    pub node: Option<NodeId>,
+}
+
+/// Every awaited task of a client.
+pub(crate) type LiveMap = HashMap<TaskId, Live, BuildHasherDefault<IdHasher>>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use farlane_model::SessionId;
+    use std::collections::HashSet;
+    use std::hash::Hash;
+
+    #[test]
+    fn dense_ids_do_not_collide_in_their_low_bits() {
+        let session = SessionId::new(1_700_000_000_000, [9, 8, 7, 6, 5]);
+        let low: HashSet<u64> = (1..=4096u64)
+            .map(|seq| {
+                let mut hasher = IdHasher::default();
+                session.task(seq).hash(&mut hasher);
+                hasher.finish() & 0xFFFF
+            })
+            .collect();
+        assert!(low.len() > 3900, "{} of 4096 are distinct", low.len());
+    }
+}
