@@ -10,7 +10,11 @@ use crate::sign::DeviceKey;
 use crate::vectors::network::{Cast, NETWORK, NOW};
 
 fn attempt(cast: &Cast, seq: u64, attempt: u32) -> AttemptRef {
-    AttemptRef { task: cast.granter().task(seq), attempt, epoch: 1 }
+    AttemptRef {
+        task: cast.granter().task(seq),
+        attempt,
+        epoch: 1,
+    }
 }
 
 fn grant(cast: &Cast, seq: u64) -> Grant {
@@ -37,8 +41,14 @@ fn batches_cross_and_each_opens_once() {
     assert_eq!(node.open(first, &sealed, NOW), Err(AcceptError::Replayed));
     assert_eq!(node.open(second, &more, NOW), Err(AcceptError::Replayed));
     // Under another counter it does not open.
-    assert!(matches!(node.open(3, &more, NOW), Err(AcceptError::Damaged(_))));
-    assert!(matches!(node.open(0, &more, NOW), Err(AcceptError::Replayed)));
+    assert!(matches!(
+        node.open(3, &more, NOW),
+        Err(AcceptError::Damaged(_))
+    ));
+    assert!(matches!(
+        node.open(0, &more, NOW),
+        Err(AcceptError::Replayed)
+    ));
     let (third, empty) = granter.seal(&[]).unwrap();
     assert_eq!(node.open(third, &empty, NOW).unwrap(), []);
     let too_many = vec![grants[0].clone(); MAX_GRANTS + 1];
@@ -68,9 +78,15 @@ fn another_context_opens_nothing() {
     let (mut granter, opening, _, mut stock) = cast.context();
     let (_, _, mut elsewhere, mut foreign) = other.context();
     let (counter, sealed) = granter.seal(&[grant(&cast, 1)]).unwrap();
-    assert!(matches!(elsewhere.open(counter, &sealed, NOW), Err(AcceptError::Damaged(_))));
+    assert!(matches!(
+        elsewhere.open(counter, &sealed, NOW),
+        Err(AcceptError::Damaged(_))
+    ));
     let misplaced = foreign.accept(&opening, NETWORK, NOW);
-    assert_eq!(misplaced.unwrap_err(), AcceptError::Misplaced { what: "node" });
+    assert_eq!(
+        misplaced.unwrap_err(),
+        AcceptError::Misplaced { what: "node" }
+    );
     // The one-time key is gone: the same opening is not served twice.
     let again = stock.accept(&opening, NETWORK, NOW);
     assert_eq!(again.unwrap_err(), AcceptError::PrekeyGone);
@@ -96,7 +112,10 @@ fn any_wrong_bit_of_an_opening_is_refused_and_the_prekey_survives() {
             let mut bytes = part(&mut bad).to_vec();
             bytes[at] ^= 1;
             *part(&mut bad) = bytes.into();
-            assert!(stock.accept(&bad, NETWORK, NOW).is_err(), "byte {at} of {len}");
+            assert!(
+                stock.accept(&bad, NETWORK, NOW).is_err(),
+                "byte {at} of {len}"
+            );
         }
         let mut cut = opening.clone();
         *part(&mut cut) = part(&mut cut).slice(1..);
@@ -113,13 +132,22 @@ fn a_context_ends() {
     let (counter, sealed) = granter.seal(&[grant(&cast, 1)]).unwrap();
     let end = NOW.saturating_add(CONTEXT_LIFE);
     assert!(granter.is_open(NOW) && !granter.is_open(end));
-    assert_eq!(node.open(counter, &sealed, end), Err(AcceptError::BadExpiry));
+    assert_eq!(
+        node.open(counter, &sealed, end),
+        Err(AcceptError::BadExpiry)
+    );
     let mut stock = cast.stock();
     let prekey = SignedPrekey::from_bytes(&stock.one_time(1, NOW)[0], &cast.record).unwrap();
     let (_, opening) = GranterContext::open(&cast.order(&prekey)).unwrap();
-    assert_eq!(stock.accept(&opening, NETWORK, end).unwrap_err(), AcceptError::BadExpiry);
+    assert_eq!(
+        stock.accept(&opening, NETWORK, end).unwrap_err(),
+        AcceptError::BadExpiry
+    );
     let early = NOW.saturating_sub(Millis(10 * 60_000));
-    assert_eq!(stock.accept(&opening, NETWORK, early).unwrap_err(), AcceptError::BadExpiry);
+    assert_eq!(
+        stock.accept(&opening, NETWORK, early).unwrap_err(),
+        AcceptError::BadExpiry
+    );
 }
 
 #[test]
@@ -134,11 +162,20 @@ fn a_daily_key_serves_many_openings_each_once() {
     let first = openings.next().unwrap();
     stock.accept(&first, NETWORK, NOW).unwrap();
     openings.for_each(|opening| drop(stock.accept(&opening, NETWORK, NOW).unwrap()));
-    assert_eq!(stock.accept(&first, NETWORK, NOW).unwrap_err(), AcceptError::Replayed);
+    assert_eq!(
+        stock.accept(&first, NETWORK, NOW).unwrap_err(),
+        AcceptError::Replayed
+    );
     let tomorrow = NOW.saturating_add(DAILY_EVERY);
     assert!(stock.daily(tomorrow).is_some());
-    assert_eq!(stock.len(), 2, "yesterday's still opens what was sealed to it");
-    let later = tomorrow.saturating_add(DAILY_EVERY).saturating_add(Millis(1));
+    assert_eq!(
+        stock.len(),
+        2,
+        "yesterday's still opens what was sealed to it"
+    );
+    let later = tomorrow
+        .saturating_add(DAILY_EVERY)
+        .saturating_add(Millis(1));
     assert!(stock.daily(later).is_some());
     assert_eq!(stock.len(), 2);
 }
@@ -151,7 +188,12 @@ fn another_boot_knows_no_prekey_of_this_one() {
     let (_, opening) = GranterContext::open(&cast.order(&prekey)).unwrap();
     cast.boot = farlane_model::BootId([0xee; 16]);
     let error = cast.stock().accept(&opening, NETWORK, NOW).unwrap_err();
-    assert_eq!(error, AcceptError::Misplaced { what: "boot of this node" });
+    assert_eq!(
+        error,
+        AcceptError::Misplaced {
+            what: "boot of this node"
+        }
+    );
 }
 
 #[test]
@@ -161,16 +203,26 @@ fn granters_refuse_nodes_that_do_not_hold() {
     let prekey = SignedPrekey::from_bytes(&stock.one_time(1, NOW)[0], &cast.record).unwrap();
     let fails = |order: OpenContext<'_>| GranterContext::open(&order).unwrap_err();
     assert!(matches!(
-        fails(OpenContext { manifest: &other.manifest, ..cast.order(&prekey) }),
+        fails(OpenContext {
+            manifest: &other.manifest,
+            ..cast.order(&prekey)
+        }),
         GrantError::Record(RecordError::UnknownProvider { .. })
     ));
     assert!(matches!(
-        fails(OpenContext { record: &other.record, manifest: &other.manifest, ..cast.order(&prekey) }),
+        fails(OpenContext {
+            record: &other.record,
+            manifest: &other.manifest,
+            ..cast.order(&prekey)
+        }),
         GrantError::BadPrekey
     ));
     let late = prekey.not_after.saturating_add(Millis(1));
     assert!(matches!(
-        fails(OpenContext { now: late, ..cast.order(&prekey) }),
+        fails(OpenContext {
+            now: late,
+            ..cast.order(&prekey)
+        }),
         GrantError::Record(RecordError::Expired { what: "prekey", .. })
     ));
     // Another node's signature on a prekey of this one.
@@ -191,16 +243,31 @@ fn nodes_take_grants_of_granting_devices_only() {
     let cast = Cast::new();
     let mut stock = cast.stock();
     let prekey = SignedPrekey::from_bytes(&stock.one_time(1, NOW)[0], &cast.record).unwrap();
-    let terms = |may_grant| DeviceTerms { may_grant, ..(*cast.device_record).clone() };
+    let terms = |may_grant| DeviceTerms {
+        may_grant,
+        ..(*cast.device_record).clone()
+    };
     let reader = DeviceRecord::sign(&cast.tenant, terms(false)).unwrap();
-    let order = OpenContext { device_record: &reader, ..cast.order(&prekey) };
+    let order = OpenContext {
+        device_record: &reader,
+        ..cast.order(&prekey)
+    };
     let (_, opening) = GranterContext::open(&order).unwrap();
-    assert_eq!(stock.accept(&opening, NETWORK, NOW).unwrap_err(), AcceptError::NotSigned);
+    assert_eq!(
+        stock.accept(&opening, NETWORK, NOW).unwrap_err(),
+        AcceptError::NotSigned
+    );
     // A device that signs with another key than its record's.
     let thief = DeviceKey::generate();
-    let order = OpenContext { device: &thief, ..cast.order(&prekey) };
+    let order = OpenContext {
+        device: &thief,
+        ..cast.order(&prekey)
+    };
     let (_, opening) = GranterContext::open(&order).unwrap();
-    assert_eq!(stock.accept(&opening, NETWORK, NOW).unwrap_err(), AcceptError::NotSigned);
+    assert_eq!(
+        stock.accept(&opening, NETWORK, NOW).unwrap_err(),
+        AcceptError::NotSigned
+    );
     // A device of another tenant that claims this one's work.
     let other = Cast::new();
     let order = OpenContext {
@@ -209,7 +276,10 @@ fn nodes_take_grants_of_granting_devices_only() {
         ..cast.order(&prekey)
     };
     let (_, opening) = GranterContext::open(&order).unwrap();
-    assert_eq!(stock.accept(&opening, NETWORK, NOW).unwrap_err(), AcceptError::NotSigned);
+    assert_eq!(
+        stock.accept(&opening, NETWORK, NOW).unwrap_err(),
+        AcceptError::NotSigned
+    );
 }
 
 #[test]
@@ -220,7 +290,10 @@ fn foreign_providers_are_said_to_be_foreign() {
     let manifest = Manifest::sign(&cast.tenant, terms).unwrap();
     let mut stock = cast.stock();
     let prekey = SignedPrekey::from_bytes(&stock.one_time(1, NOW)[0], &cast.record).unwrap();
-    let order = OpenContext { manifest: &manifest, ..cast.order(&prekey) };
+    let order = OpenContext {
+        manifest: &manifest,
+        ..cast.order(&prekey)
+    };
     let (_, opening) = GranterContext::open(&order).unwrap();
     let node = stock.accept(&opening, NETWORK, NOW).unwrap();
     assert!(!node.info().own_provider);
@@ -238,23 +311,47 @@ fn an_attempt_is_granted_to_one_node_and_a_task_only_so_often() {
     assert_eq!(log.admit(at(2), b, 2), Ok(Admission::First));
     assert_eq!(log.admit(at(1), b, 2), Err(GrantError::GrantedElsewhere));
     assert_eq!(log.admit(at(1), a, 2), Ok(Admission::Again));
-    assert_eq!(log.admit(at(3), a, 2), Err(GrantError::AttemptsUsed { limit: 2 }));
+    assert_eq!(
+        log.admit(at(3), a, 2),
+        Err(GrantError::AttemptsUsed { limit: 2 })
+    );
     let other_epoch = AttemptRef { epoch: 2, ..at(1) };
-    assert_eq!(log.admit(other_epoch, b, 2), Err(GrantError::AttemptsUsed { limit: 2 }));
+    assert_eq!(
+        log.admit(other_epoch, b, 2),
+        Err(GrantError::AttemptsUsed { limit: 2 })
+    );
     log.forget(&at(1).task);
     assert!(log.is_empty());
-    let once = Retry { lost: 3, raised: 0, at_most_once: true };
+    let once = Retry {
+        lost: 3,
+        raised: 0,
+        at_most_once: true,
+    };
     let limit = attempts_allowed(&once);
-    log.restore(GrantEntry { attempt: at(1), node: a });
-    assert_eq!(log.admit(at(2), a, limit), Err(GrantError::AttemptsUsed { limit: 1 }));
+    log.restore(GrantEntry {
+        attempt: at(1),
+        node: a,
+    });
+    assert_eq!(
+        log.admit(at(2), a, limit),
+        Err(GrantError::AttemptsUsed { limit: 1 })
+    );
     assert_eq!(log.admit(at(1), a, limit), Ok(Admission::Again));
-    assert!(attempts_allowed(&Retry { at_most_once: false, ..once }) >= 4);
+    assert!(
+        attempts_allowed(&Retry {
+            at_most_once: false,
+            ..once
+        }) >= 4
+    );
 }
 
 #[test]
 fn a_torn_entry_is_seen() {
     let cast = Cast::new();
-    let entry = GrantEntry { attempt: attempt(&cast, 7, 3), node: NodeId([5; 32]) };
+    let entry = GrantEntry {
+        attempt: attempt(&cast, 7, 3),
+        node: NodeId([5; 32]),
+    };
     let bytes = entry.to_bytes();
     assert_eq!(GrantEntry::from_bytes(&bytes), Some(entry));
     for at in 0..bytes.len() {

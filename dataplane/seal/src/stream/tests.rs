@@ -6,21 +6,38 @@ use super::*;
 
 fn context() -> StreamContext {
     let task = SessionId::new(1, [1; 5]).task(1);
-    let at = AttemptRef { task, attempt: 1, epoch: 1 };
+    let at = AttemptRef {
+        task,
+        attempt: 1,
+        epoch: 1,
+    };
     StreamContext::result(TenantId([2; 32]), at, NodeId([3; 32]))
 }
 
 #[test]
 fn what_is_sealed_opens_at_every_size() {
     let key = TaskKey::generate();
-    for len in [0, 1, 127, 128, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 3 * CHUNK + 7] {
+    for len in [
+        0,
+        1,
+        127,
+        128,
+        CHUNK - 1,
+        CHUNK,
+        CHUNK + 1,
+        2 * CHUNK,
+        3 * CHUNK + 7,
+    ] {
         let plain: Vec<u8> = (0..len).map(|i| i as u8).collect();
         let sealed = seal(&key, &context(), &plain);
         assert_eq!(sealed.len(), sealed_len(len));
         assert_eq!(open(&key, &context(), &sealed, len).unwrap(), plain);
         let padded = seal_padded(&key, &context(), &plain);
         assert!(looks_sealed(&padded), "{len}");
-        assert_eq!(open_padded(&key, &context(), &padded, 1 << 20).unwrap(), plain);
+        assert_eq!(
+            open_padded(&key, &context(), &padded, 1 << 20).unwrap(),
+            plain
+        );
         let whole = open(&key, &context(), &padded, 1 << 20).unwrap();
         assert_eq!(whole, pad::pad(&plain), "{len}");
     }
@@ -62,9 +79,13 @@ fn nothing_can_be_cut_off_put_on_or_exchanged() {
     }
     assert!(damaged(&[&sealed[..], &[0]].concat()));
     assert!(damaged(&[&sealed[..], &sealed[chunk(2)..]].concat()));
-    let swapped =
-        [&sealed[..HEADER], &sealed[chunk(1)..chunk(2)], &sealed[HEADER..chunk(1)], &sealed[chunk(2)..]]
-            .concat();
+    let swapped = [
+        &sealed[..HEADER],
+        &sealed[chunk(1)..chunk(2)],
+        &sealed[HEADER..chunk(1)],
+        &sealed[chunk(2)..],
+    ]
+    .concat();
     assert!(damaged(&swapped));
 }
 
@@ -74,19 +95,41 @@ fn it_opens_in_its_own_context_only() {
     let mine = context();
     let sealed = seal(&key, &mine, b"x");
     let others = [
-        StreamContext { kind: StreamKind::Exception, ..mine },
-        StreamContext { kind: StreamKind::Payload, ..mine },
-        StreamContext { tenant: TenantId([4; 32]), ..mine },
-        StreamContext { task: mine.task.session().task(2), ..mine },
+        StreamContext {
+            kind: StreamKind::Exception,
+            ..mine
+        },
+        StreamContext {
+            kind: StreamKind::Payload,
+            ..mine
+        },
+        StreamContext {
+            tenant: TenantId([4; 32]),
+            ..mine
+        },
+        StreamContext {
+            task: mine.task.session().task(2),
+            ..mine
+        },
         StreamContext { epoch: 2, ..mine },
         StreamContext { attempt: 2, ..mine },
-        StreamContext { node: NodeId([4; 32]), ..mine },
+        StreamContext {
+            node: NodeId([4; 32]),
+            ..mine
+        },
         StreamContext { part: 1, ..mine },
     ];
     for other in others {
-        assert_eq!(open(&key, &other, &sealed, 10), Err(OpenError::Damaged), "{other:?}");
+        assert_eq!(
+            open(&key, &other, &sealed, 10),
+            Err(OpenError::Damaged),
+            "{other:?}"
+        );
     }
-    assert_eq!(open(&TaskKey::generate(), &mine, &sealed, 10), Err(OpenError::Damaged));
+    assert_eq!(
+        open(&TaskKey::generate(), &mine, &sealed, 10),
+        Err(OpenError::Damaged)
+    );
     assert!(open(&key, &mine, &sealed, 10).is_ok());
 }
 
@@ -94,7 +137,10 @@ fn it_opens_in_its_own_context_only() {
 fn the_output_is_bounded_before_anything_is_opened() {
     let key = TaskKey::generate();
     let sealed = seal(&key, &context(), &[0; 100]);
-    assert_eq!(open(&key, &context(), &sealed, 99), Err(OpenError::TooLarge { limit: 99 }));
+    assert_eq!(
+        open(&key, &context(), &sealed, 99),
+        Err(OpenError::TooLarge { limit: 99 })
+    );
 }
 
 #[test]
@@ -103,5 +149,8 @@ fn plain_bytes_do_not_look_sealed() {
     assert!(looks_sealed(&sealed));
     assert!(!looks_sealed(&sealed[..sealed.len() - 1]));
     assert!(!looks_sealed(b"") && !looks_sealed(&[0; 128]) && !looks_sealed(b"\x80\x05pickle"));
-    assert!(!looks_sealed(&seal(&TaskKey::generate(), &context(), b"x")), "not padded");
+    assert!(
+        !looks_sealed(&seal(&TaskKey::generate(), &context(), b"x")),
+        "not padded"
+    );
 }
