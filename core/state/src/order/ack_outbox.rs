@@ -29,9 +29,12 @@ impl AckOutbox {
                 most: MAX_SINKS as u64,
             });
         }
-        let mark = ctx.state.sinks.entry(self.sink).or_default();
-        if *mark < self.through {
-            *mark = self.through;
+        if ctx
+            .state
+            .sink(self.sink)
+            .is_none_or(|mark| mark < self.through)
+        {
+            ctx.state.sinks.insert(self.sink, self.through);
             ctx.writes
                 .put_serde(Table::Sinks, &keys::sink(self.sink), &self.through);
         }
