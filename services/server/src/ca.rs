@@ -20,6 +20,7 @@ use farlane_controller::{
 };
 use farlane_model::NodeId;
 use farlane_units::Millis;
+use farlane_wire::channel::SERVER_NAME;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
     DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
@@ -38,8 +39,6 @@ const SERVER_LIFE: Millis = Millis(7 * DAY);
 /// The organisational units by which a leaf's role is told.
 pub(crate) const NODE_UNIT: &str = "farlane node";
 pub(crate) const SERVER_UNIT: &str = "farlane server";
-/// A name that every server's certificate carries, whatever its address.
-pub const SERVER_NAME: &str = "farlane";
 
 /// Why the authority could not be opened.
 #[derive(Debug, thiserror::Error)]

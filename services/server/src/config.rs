@@ -104,8 +104,8 @@ impl ServerConfig {
             id: 1,
             members: Vec::new(),
             found: true,
-            // Source: issue "The spine" echoes 64 MiB arrays; a GiB leaves room for real ones.
-            blob_limit: ByteCount::gib(4),
+            blob_limit: ByteCount(farlane_wire::hello::BLOB_BYTES),
+            // Source: fills a quarter of a common disk; raise it where there is more.
             blob_total: ByteCount::gib(64),
             // Source: SPEC.md, idle memory of a server.
             cache: ByteCount::mib(8),

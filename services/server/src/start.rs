@@ -1,0 +1,369 @@
+//! Starting and stopping, in order.
+//!
+//! ```text
+//! certificates, port ─▶ accounts, blobs, output ─▶ consensus ─▶ (founded?) ─▶ controller ─▶ serve
+//! stop: streams end ─▶ loops end ─▶ connections drain ─▶ consensus flushes ─▶ accounts close
+//! ```
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use farlane_consensus::{Config, Consensus, Member, PlainConnector, StartError};
+use farlane_controller::{ControlError, Controller, LogError, LogStore, Parts};
+use farlane_model::Digest;
+use farlane_runtime::{Clock, Entropy, Shutdown, SystemClock, SystemEntropy};
+use farlane_state::{Genesis, Order, Outcome, Refusal};
+use farlane_store::{Pepper, Store, StoreError};
+use farlane_transfer::{BlobError, FileBlobStore};
+use farlane_wire::channel::{CONNECTION_WINDOW, KEEPALIVE, KEEPALIVE_TIMEOUT, MAX_FRAME, STREAM_WINDOW};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::interceptor::InterceptedService;
+
+use crate::ca::{Authority, CaError};
+use crate::config::ServerConfig;
+use crate::listener::{CurrentCertificate, TlsError, accept, tls_config};
+use crate::owner::{self, Owner};
+use crate::peers::{TlsConnector, servers_only};
+
+/// How often the server's own certificate is made anew. Source: a fourteenth of its life.
+const RENEW: Duration = Duration::from_secs(12 * 3600);
+/// How long open connections may take to end after their streams were told to.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// Why a server did not start, or not stop cleanly.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// A file or folder of the data folder.
+    #[error("{path}: {source}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The port cannot be had. Stop what holds it, or name another with `--listen`.
+    #[error("cannot listen on {address}: {source}; name another address with --listen")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The network's certificates.
+    #[error(transparent)]
+    Authority(#[from] CaError),
+    /// TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// Accounts.
+    #[error("accounts cannot be opened: {0}")]
+    Store(#[from] StoreError),
+    /// Blobs.
+    #[error(transparent)]
+    Blobs(#[from] BlobError),
+    /// Output.
+    #[error(transparent)]
+    Logs(#[from] LogError),
+    /// The log and the state.
+    #[error(transparent)]
+    Consensus(#[from] StartError),
+    /// The network could not be founded.
+    #[error("the network could not be founded: {0}")]
+    Founding(ControlError),
+    /// Serving ended by itself.
+    #[error("serving ended: {0}")]
+    Serving(String),
+}
+
+/// Starts servers.
+pub struct Server;
+
+/// A server at work. It stops with the shutdown that it was started with.
+pub struct Running {
+    urls: Vec<String>,
+    ca_pem: String,
+    local_addr: SocketAddr,
+    network: Digest,
+    store: Store,
+    clock: Arc<dyn Clock>,
+    shutdown: Shutdown,
+    closing: JoinHandle<Result<(), ServerError>>,
+}
+
+impl Server {
+    /// Starts a server; it answers when this returns.
+    ///
+    /// *Errors*: see [`ServerError`]; nothing runs on then.
+    pub async fn start(config: ServerConfig, shutdown: Shutdown) -> Result<Running, ServerError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        std::fs::create_dir_all(&config.data).map_err(file_error(&config.data))?;
+        let authority = Arc::new(Authority::open(&config.data.join("ca"), config.id, clock.wall())?);
+        let (listener, local_addr) = listen(&config).await?;
+        let names = names(&config, local_addr.ip());
+        let urls: Vec<String> = hosts(&config, local_addr.ip())
+            .into_iter()
+            .map(|host| format!("https://{}:{}", bracketed(&host), local_addr.port()))
+            .collect();
+        let first = authority.server_certificate(config.id, &names, clock.wall())?;
+        let certificate = CurrentCertificate::new(first)?;
+        let tls = tls_config(authority.root_pem(), certificate.clone())?;
+        renew(authority.clone(), certificate, config.id, names, clock.clone(), &shutdown);
+
+        let store = open_store(&config).await?;
+        let blobs = FileBlobStore::open(config.data.join("blobs"), config.blob_limit, config.blob_total)?;
+        let logs = LogStore::open(config.data.join("logs"))?;
+        let consensus = open_consensus(&config, &urls, &authority, clock.clone()).await?;
+        let network = found(&consensus, &config).await?;
+        let service = InterceptedService::new(consensus.service(), servers_only);
+        let controller = Controller::start(Parts {
+            consensus: consensus.clone(),
+            store: store.clone(),
+            blobs: Arc::new(blobs),
+            logs,
+            clock: clock.clone(),
+            issuer: authority.clone(),
+            shutdown: shutdown.clone(),
+            name: format!("server {}", config.id),
+            urls: urls.clone(),
+            blob_limit: config.blob_limit.0,
+            voters: voters(&config, &urls),
+        });
+        let incoming = ReceiverStream::new(accept(listener, tls, &shutdown));
+        let router = tonic::transport::Server::builder()
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_frame_size(MAX_FRAME)
+            .http2_keepalive_interval(Some(KEEPALIVE))
+            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .add_service(farlane_api::network_service(controller.clone()))
+            .add_service(farlane_api::fleet_service(controller))
+            .add_service(service);
+        let stop = shutdown.requested();
+        let serving = tokio::spawn(router.serve_with_incoming_shutdown(incoming, stop));
+        let closing = shutdown.spawn(close(shutdown.clone(), serving, consensus, store.clone()));
+        let ca_pem = authority.root_pem().to_owned();
+        Ok(Running { urls, ca_pem, local_addr, network, store, clock, shutdown, closing })
+    }
+}
+
+impl Running {
+    /// Where it is reached, the best address first.
+    pub fn urls(&self) -> &[String] {
+        &self.urls
+    }
+    /// The network's root certificate, which clients and nodes pin.
+    pub fn ca_pem(&self) -> &str {
+        &self.ca_pem
+    }
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+    /// The network's id.
+    pub fn network(&self) -> &[u8; 32] {
+        &self.network.0
+    }
+    /// The founder's project and key: `held`, if it is good still, else a new one.
+    ///
+    /// *Errors*: accounts cannot be read or written.
+    pub async fn bootstrap_owner(&self, held: Option<&str>) -> Result<Owner, ServerError> {
+        Ok(owner::ensure(&self.store, self.clock.as_ref(), held).await?)
+    }
+    /// Stops it, and waits until everything is on disk.
+    ///
+    /// *Errors*: serving had ended by itself.
+    pub async fn stop(self) -> Result<(), ServerError> {
+        self.shutdown.trigger();
+        self.closing.await.unwrap_or_else(|e| Err(ServerError::Serving(e.to_string())))
+    }
+}
+
+fn file_error(path: &Path) -> impl FnOnce(std::io::Error) -> ServerError + '_ {
+    move |source| ServerError::File { path: path.to_owned(), source }
+}
+
+/// Ends what is left once the shutdown was asked for, or serving ended.
+async fn close(
+    shutdown: Shutdown,
+    mut serving: JoinHandle<Result<(), tonic::transport::Error>>,
+    consensus: Consensus,
+    store: Store,
+) -> Result<(), ServerError> {
+    let ended = tokio::select! {
+        () = shutdown.requested() => tokio::time::timeout(DRAIN, &mut serving).await.ok(),
+        ended = &mut serving => Some(ended),
+    };
+    shutdown.trigger();
+    serving.abort();
+    consensus.shutdown().await;
+    store.close().await;
+    match ended {
+        Some(Ok(Err(error))) => Err(ServerError::Serving(error.to_string())),
+        _ => Ok(()),
+    }
+}
+
+/// Listens where the configuration says; a port that was chosen once is kept.
+async fn listen(config: &ServerConfig) -> Result<(TcpListener, SocketAddr), ServerError> {
+    let file = config.data.join("port");
+    let mut address = config.listen;
+    if address.port() == 0 {
+        let kept = match std::fs::read_to_string(&file) {
+            Ok(text) => text.trim().parse().unwrap_or(0),
+            Err(e) if e.kind() == ErrorKind::NotFound => 0,
+            Err(e) => return Err(file_error(&file)(e)),
+        };
+        address.set_port(kept);
+    }
+    let failed = |source| ServerError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let local = listener.local_addr().map_err(failed)?;
+    if config.listen.port() == 0 {
+        std::fs::write(&file, format!("{}\n", local.port())).map_err(file_error(&file))?;
+    }
+    Ok((listener, local))
+}
+
+/// Names under which others may reach this server, the best first.
+fn hosts(config: &ServerConfig, ip: IpAddr) -> Vec<String> {
+    let mut hosts = config.advertise.clone();
+    let own = match ip {
+        ip if !ip.is_unspecified() => ip.to_string(),
+        IpAddr::V4(_) => "127.0.0.1".to_owned(),
+        IpAddr::V6(_) => "::1".to_owned(),
+    };
+    if !hosts.contains(&own) {
+        hosts.push(own);
+    }
+    hosts
+}
+
+/// Names in this server's certificate.
+fn names(config: &ServerConfig, ip: IpAddr) -> Vec<String> {
+    let mut names = hosts(config, ip);
+    names.push("localhost".to_owned());
+    names.sort();
+    names.dedup();
+    names
+}
+
+fn bracketed(host: &str) -> String {
+    match host.parse::<IpAddr>() {
+        Ok(IpAddr::V6(ip)) => format!("[{ip}]"),
+        _ => host.to_owned(),
+    }
+}
+
+/// Makes the server's certificate anew, long before it ends.
+fn renew(
+    authority: Arc<Authority>,
+    current: Arc<CurrentCertificate>,
+    server: u64,
+    names: Vec<String>,
+    clock: Arc<dyn Clock>,
+    shutdown: &Shutdown,
+) {
+    let stop = shutdown.requested();
+    shutdown.spawn(async move {
+        tokio::pin!(stop);
+        loop {
+            tokio::select! {
+                () = &mut stop => return,
+                () = tokio::time::sleep(RENEW) => {}
+            }
+            let renewed = authority.server_certificate(server, &names, clock.wall());
+            match renewed.map_err(ServerError::from).and_then(|c| Ok(current.replace(c)?)) {
+                Ok(()) => tracing::debug!("the server's certificate was renewed"),
+                Err(error) => tracing::error!(%error, "the server's certificate could not be renewed"),
+            }
+        }
+    });
+}
+
+async fn open_store(config: &ServerConfig) -> Result<Store, ServerError> {
+    let path = config.data.join("pepper");
+    let pepper = Pepper::load_or_create(&path).map_err(file_error(&path))?;
+    let url = match config.database.as_str() {
+        "" => format!("sqlite://{}", config.data.join("accounts.db").display()),
+        url => url.to_owned(),
+    };
+    Ok(Store::open(&url, pepper).await?)
+}
+
+async fn open_consensus(
+    config: &ServerConfig,
+    urls: &[String],
+    authority: &Arc<Authority>,
+    clock: Arc<dyn Clock>,
+) -> Result<Consensus, ServerError> {
+    let own = Member { id: config.id, url: urls.first().cloned().unwrap_or_default() };
+    let members: Vec<Member> = match config.members.as_slice() {
+        [] => vec![own],
+        some => some.iter().map(|m| Member { id: m.id, url: m.url.clone() }).collect(),
+    };
+    let alone = members.len() == 1;
+    let server = config.id;
+    let dialled = TlsConnector { authority: authority.clone(), server, clock: clock.clone() };
+    let raft = Config {
+        id: config.id,
+        dir: config.data.join("raft"),
+        members,
+        bootstrap: config.found,
+        cache: config.cache,
+        connector: if alone { Arc::new(PlainConnector) } else { Arc::new(dialled) },
+    };
+    Ok(Consensus::start(raft, clock).await?)
+}
+
+fn voters(config: &ServerConfig, urls: &[String]) -> Vec<String> {
+    match config.members.as_slice() {
+        [] => urls.iter().take(1).cloned().collect(),
+        some => some.iter().map(|m| m.url.clone()).collect(),
+    }
+}
+
+/// Names the network, once. A server that does not lead yet leaves it to the one that does.
+async fn found(consensus: &Consensus, config: &ServerConfig) -> Result<Digest, ServerError> {
+    let known = consensus.read(|s| s.is_founded().then(|| s.network()));
+    if let Some(network) = known {
+        return Ok(network);
+    }
+    let mut name = [0; 32];
+    SystemEntropy.fill(&mut name);
+    let order = Order::Genesis(Genesis { network: Digest(name), epoch: 1, cluster_version: 1 });
+    if config.members.len() > 1 {
+        tokio::spawn(found_when_led(consensus.clone(), order));
+        return Ok(Digest::default());
+    }
+    let proposed = consensus.propose(vec![order.encode()]).await;
+    let proposed = proposed.map_err(|e| ServerError::Founding(e.into()))?;
+    match proposed.outcomes.first() {
+        Some(Outcome::Done | Outcome::Refused(Refusal::AlreadyFounded)) => {}
+        other => {
+            let detail = format!("{other:?}");
+            return Err(ServerError::Founding(ControlError::Internal { detail }));
+        }
+    }
+    Ok(consensus.read(|s| s.network()))
+}
+
+/// Of several founders, whoever leads first names the network.
+async fn found_when_led(consensus: Consensus, order: Order) {
+    let mut leadership = consensus.leadership();
+    loop {
+        if consensus.read(|s| s.is_founded()) {
+            return;
+        }
+        if leadership.borrow_and_update().mine && consensus.propose(vec![order.encode()]).await.is_ok() {
+            return;
+        }
+        if leadership.changed().await.is_err() {
+            return;
+        }
+    }
+}
