@@ -39,10 +39,8 @@ pub enum FrameError {
 /// Frames bytes, compressed where it pays. One allocation where they are small.
 pub fn compress(bytes: &[u8]) -> Vec<u8> {
     let pays = bytes.len() >= SMALLEST && bytes.len() <= LARGEST && samples_shrink(bytes);
-    if pays {
-        if let Some(frame) = compress_lz4(bytes) {
-            return frame;
-        }
+    if pays && let Some(frame) = compress_lz4(bytes) {
+        return frame;
     }
     let mut frame = Vec::with_capacity(1 + bytes.len());
     frame.push(RAW);
