@@ -1,11 +1,34 @@
-//! The handle on a running agent.
+//! Starting an agent, and the handle on a running one.
 
 use std::future::Future;
+use std::sync::Arc;
 
-use farlane_model::NodeId;
-use tokio::sync::{oneshot, watch};
+use farlane_model::{BootId, NodeId, NodeSpec, Tier};
+use farlane_runtime::{Entropy, SystemEntropy};
+use farlane_seal::join::JoinFile;
+use farlane_units::{ByteCount, UsdMicros};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::{AgentConfig, AgentError, StartError};
+use crate::blobs::Blobs;
+use crate::engine::{Codes, Engine, Preparer, Setup};
+use crate::environment::Environments;
+use crate::folder::{Folder, Joined};
+use crate::link::Link;
+use crate::probe::machine::{self, Machine};
+use crate::probe::python::{self, Found};
+use crate::sandbox::{self, Enforced, Sandbox};
+use crate::user::User;
+use crate::{AgentConfig, AgentError, StartError, files, join};
+
+/// Frames and events between the connection and the loop.
+const LINK: usize = 256;
+/// Bound of built environments unless configured. Source: three with PyTorch.
+const ENV_CACHE: ByteCount = ByteCount::gib(10);
+/// Bound of fetched ciphertext unless configured.
+const BLOB_CACHE: ByteCount = ByteCount::gib(2);
+/// Backlog credit before any task has run, for each core: enough for a first round trip of no-ops,
+/// and corrected after eight tasks.
+const FIRST_CREDIT_A_CORE: u32 = 8;
 
 /// A running agent. Dropping it does not stop it; its shutdown does.
 #[derive(Debug)]
@@ -24,8 +47,91 @@ impl Agent {
         config: AgentConfig,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<Self, StartError> {
-        let _ = (config, shutdown);
-        Err(StartError::NotJoined)
+        keep_memory_private();
+        let folder = Folder::open(&config.state_dir)?;
+        let probing = {
+            let (config, folder) = (config.clone(), folder.clone());
+            tokio::task::spawn_blocking(move || probe(&config, &folder))
+        };
+        let probed = probing.await.map_err(|error| StartError::Io {
+            what: "probing this machine".into(),
+            source: std::io::Error::other(error),
+        })??;
+        let joined = match folder.joined()? {
+            Some(joined) => joined,
+            None => {
+                let text = config.join_file.as_deref().ok_or(StartError::NotJoined)?;
+                join::join(&folder, text, &probed.machine.hostname, &probed.spec).await?
+            }
+        };
+        Self::run(config, folder, probed, joined, shutdown)
+    }
+
+    fn run(
+        config: AgentConfig,
+        folder: Folder,
+        probed: Probed,
+        joined: Joined,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<Self, StartError> {
+        let node = joined.record.node();
+        let shared = probed.shared;
+        let (channel, live) = watch::channel(None);
+        let (events, linked) = mpsc::channel(LINK);
+        let (told, connected) = watch::channel(false);
+        let (end, ended) = oneshot::channel();
+        let pythons = probed.found.pythons;
+        let cache = config.blob_cache.unwrap_or(BLOB_CACHE);
+        let preparer = Arc::new(Preparer {
+            blobs: Blobs::new(live.clone(), folder.path("blobs"), cache),
+            codes: Codes::default(),
+            environments: Environments::new(
+                shared.environments,
+                config.uv,
+                config.env_cache.unwrap_or(ENV_CACHE),
+            ),
+            pythons,
+        });
+        let mut boot = [0; 16];
+        SystemEntropy.fill(&mut boot);
+        let setup = Setup {
+            identity: joined.identity,
+            spec: with_terms(probed.spec, &joined.record),
+            record: joined.record,
+            boot: BootId(boot),
+            tenants: config.tenants,
+            own_tenants: config.own_tenants,
+            sandbox: probed.sandbox,
+            preparer,
+            journal: folder.path("journal"),
+            channel: live,
+        };
+        let link = Link {
+            folder,
+            network: joined.network,
+            transport: joined.transport,
+            events,
+            channel,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(8)
+            .build()
+            .map_err(StartError::io("the agent's runtime"))?;
+        // A thread of its own that lives as long as the agent: sandboxes die with the thread that
+        // started them, and nothing here has to be handed between threads.
+        std::thread::Builder::new()
+            .name("farlane-agent".into())
+            .spawn(move || {
+                let result = runtime.block_on(async {
+                    tokio::spawn(link.run());
+                    Engine::run(setup, linked, told, shutdown).await
+                });
+                runtime.shutdown_timeout(std::time::Duration::from_millis(500));
+                let _ = end.send(result);
+            })
+            .map_err(StartError::io("the agent's thread"))?;
+        Ok(Self { node, connected, ended })
     }
 
     /// Which node this is.
@@ -43,5 +149,118 @@ impl Agent {
     /// *Errors*: why it stopped by itself.
     pub async fn wait(self) -> Result<(), AgentError> {
         self.ended.await.unwrap_or(Err(AgentError::Crashed))
+    }
+}
+
+/// What this machine is.
+struct Probed {
+    machine: Machine,
+    found: Found,
+    sandbox: Sandbox,
+    spec: NodeSpec,
+    shared: files::Shared,
+}
+
+fn probe(config: &AgentConfig, folder: &Folder) -> Result<Probed, StartError> {
+    let user = User::is_root().then(User::unprivileged);
+    let state = folder.path("");
+    let machine = machine::read(&state);
+    let found = python::find(&config.interpreters, user);
+    for (path, why) in &found.skipped {
+        tracing::info!(path = %path.display(), %why, "an interpreter cannot serve");
+    }
+    let Some(python) = found.pythons.first().cloned() else {
+        return Err(StartError::NoPython { skipped: found.reasons() });
+    };
+    let place = match folder.identity()? {
+        Some(identity) => identity.public().fingerprint().to_string(),
+        None => farlane_model::Digest::of(state.as_os_str().as_encoded_bytes()).to_string(),
+    };
+    let shared = files::install(&state, &place, user)?;
+    let sandbox = Sandbox {
+        tier: Tier::Namespaces,
+        bwrap: sandbox::bubblewrap(),
+        root: shared.root.clone(),
+        python,
+        environment: None,
+        scratch: ByteCount::mib(16),
+        scratch_outside: shared.scratch.clone(),
+        threads: 1,
+        user,
+    };
+    let wanted = config.strongest_tier.unwrap_or(Tier::MicroVm);
+    let enforced = match wanted {
+        Tier::Process => Enforced {
+            tier: Tier::Process,
+            names: vec!["seccomp".into(), "rlimits".into()],
+            advice: None,
+        },
+        _ => sandbox::probe(&sandbox),
+    };
+    if let Some(advice) = &enforced.advice {
+        tracing::warn!(%advice, "no namespaces here: only your own tenant's work can run (tier 0)");
+    }
+    let spec = spec(config, &machine, &found, &enforced);
+    Ok(Probed { machine, found, sandbox, spec, shared })
+}
+
+fn spec(
+    config: &AgentConfig,
+    machine: &Machine,
+    found: &Found,
+    enforced: &Enforced,
+) -> NodeSpec {
+    let cpus = config.cpus.unwrap_or(machine.cpus);
+    let name = config.name.clone().unwrap_or_else(|| machine.hostname.clone());
+    let mut labels = config.labels.clone();
+    labels.sort();
+    labels.dedup_by(|a, b| a.0 == b.0);
+    labels.truncate(64);
+    let join = config.join_file.as_deref().and_then(|text| JoinFile::from_text(text).ok());
+    let promised = join.and_then(|file| file.enrolment.price_usd_micros_core_hour);
+    NodeSpec {
+        name: name.chars().filter(|c| !c.is_control()).take(64).collect(),
+        cpu_model: machine.cpu_model.clone(),
+        cpus,
+        clock_mhz: machine.clock_mhz,
+        memory: config.memory.unwrap_or(ByteCount(machine.memory.0 / 10 * 9)),
+        disk: config.disk.unwrap_or(ByteCount(machine.disk_free.0 / 2)),
+        interpreters: found.pythons.iter().map(|python| python.interpreter.clone()).collect(),
+        tier: enforced.tier,
+        enforced: enforced.names.clone(),
+        labels,
+        price_usd_micros_core_hour: config
+            .price_usd_micros_core_hour
+            .or(promised)
+            .unwrap_or(UsdMicros::ZERO),
+        backlog_credit: cpus.0.div_ceil(1000).saturating_mul(FIRST_CREDIT_A_CORE).clamp(2, 1024),
+        os: std::env::consts::OS.into(),
+        arch: std::env::consts::ARCH.into(),
+        agent: env!("CARGO_PKG_VERSION").into(),
+    }
+}
+
+/// What the provider's certificate says goes before what the machine says.
+fn with_terms(mut spec: NodeSpec, record: &farlane_seal::record::NodeRecord) -> NodeSpec {
+    let terms = record.certificate();
+    if let Some(price) = terms.price_usd_micros_core_hour {
+        spec.price_usd_micros_core_hour = price;
+    }
+    for (key, value) in &terms.labels {
+        spec.labels.retain(|(other, _)| other != key);
+        spec.labels.push((key.clone(), value.clone()));
+    }
+    spec.labels.sort();
+    spec.labels.truncate(64);
+    spec.tier = spec.tier.min(terms.tier);
+    spec
+}
+
+/// Other processes of this user must not read the keys in this one's memory.
+#[allow(unsafe_code)]
+fn keep_memory_private() {
+    // SAFETY: prctl with these constants takes no pointers and changes this process only.
+    unsafe {
+        libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0);
     }
 }

@@ -13,9 +13,22 @@
 //! One thread runs it all; what takes longer than a fraction of a millisecond goes to blocking threads.
 
 mod agent;
+mod blobs;
+mod clock;
 mod config;
+mod engine;
+mod environment;
 mod error;
+mod files;
+mod folder;
+mod join;
+mod link;
+mod probe;
+mod sandbox;
+mod user;
+mod worker;
 
 pub use agent::Agent;
 pub use config::AgentConfig;
 pub use error::{AgentError, StartError};
+pub use user::{User, drop_privileges};

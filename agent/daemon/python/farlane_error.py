@@ -1,0 +1,140 @@
+"""Exceptions as a structure that cannot execute: docs/design/payload.md, "Exception".
+
+Owns the walk over causes and frames, and its bounds. Leaves raising them again to the client.
+"""
+
+import linecache
+import pickle
+import traceback
+
+import farlane_value
+
+TEXT_LIMIT = 64 * 1024
+MESSAGE_LIMIT = 16 * 1024
+REPR_LIMIT = 1024
+CHAIN_LIMIT = 16
+FRAMES_KEPT = 32
+PICKLE_LIMIT = 1 << 20
+# Encoded size beyond which the parts that may be left out are.
+TOTAL_LIMIT = 4 << 20
+
+
+def describe(error, phase, own):
+    """The sealed exception's plaintext: codec 0, then the value codec of a dict."""
+    chain, seen, relation = [], set(), None
+    link = error
+    while link is not None and len(chain) < CHAIN_LIMIT and id(link) not in seen:
+        seen.add(id(link))
+        chain.append(_one(link, relation, own))
+        if link.__cause__ is not None:
+            link, relation = link.__cause__, "cause"
+        elif link.__context__ is not None and not link.__suppress_context__:
+            link, relation = link.__context__, "context"
+        else:
+            link = None
+    if phase == "encode":
+        first = chain[0]
+        first["message"] = "the result cannot be sent: %s: %s" % (first["type"], first["message"])
+        first["args"] = [first["message"]]
+        first["type"], first["module"], first["pickle"] = "SerializationError", "farlane", None
+    whole = {"v": 1, "phase": phase, "text": _text(error), "chain": chain}
+    encoded = _encode(whole)
+    if encoded is None or len(encoded) > TOTAL_LIMIT:
+        for one in chain:
+            one["args"], one["pickle"] = [], None
+        encoded = _encode(whole)
+    return b"\x00" + (encoded or b"")
+
+
+def _encode(value):
+    try:
+        return farlane_value.encode(value)
+    except Exception:
+        return None
+
+
+def _one(error, relation, own):
+    kind = type(error)
+    return {
+        "relation": relation,
+        "type": str(getattr(kind, "__qualname__", kind.__name__)),
+        "module": str(getattr(kind, "__module__", "")),
+        "message": _printable(str, error, MESSAGE_LIMIT),
+        "args": [_argument(a) for a in _arguments(error)],
+        "frames": _frames(error.__traceback__),
+        "pickle": _pickle(error) if own else None,
+    }
+
+
+def _arguments(error):
+    try:
+        return list(error.args)[:64]
+    except Exception:
+        return []
+
+
+def _argument(value):
+    try:
+        if len(farlane_value.encode(value)) <= PICKLE_LIMIT:
+            return value
+    except Exception:
+        pass
+    return _printable(repr, value, REPR_LIMIT)
+
+
+def _printable(how, value, limit):
+    try:
+        text = how(value)
+    except Exception:
+        text = "<unprintable %s>" % type(value).__name__
+    return str(text).encode("utf-8", "backslashreplace").decode()[:limit]
+
+
+def _pickle(error):
+    """This exception alone: its traceback and causes travel beside it."""
+    try:
+        cause, context, suppress = error.__cause__, error.__context__, error.__suppress_context__
+        try:
+            error.__cause__ = error.__context__ = None
+            try:
+                data = pickle.dumps(error, 5)
+            except Exception:
+                import cloudpickle
+
+                data = cloudpickle.dumps(error, 5)
+            pickle.loads(data)
+        finally:
+            error.__cause__, error.__context__ = cause, context
+            error.__suppress_context__ = suppress
+    except BaseException:
+        return None
+    return data if len(data) <= PICKLE_LIMIT else None
+
+
+def _own_frame(name):
+    return name.endswith("farlane_worker.py")
+
+
+def _frames(tb):
+    found = []
+    while tb is not None:
+        code = tb.tb_frame.f_code
+        if not _own_frame(code.co_filename):
+            line = linecache.getline(code.co_filename, tb.tb_lineno, tb.tb_frame.f_globals).strip()
+            found.append([code.co_filename, tb.tb_lineno or 0, code.co_name, line[:REPR_LIMIT]])
+        tb = tb.tb_next
+    if len(found) > 2 * FRAMES_KEPT:
+        found = found[:FRAMES_KEPT] + found[-FRAMES_KEPT:]
+    return found
+
+
+def _text(error):
+    try:
+        tb = error.__traceback__
+        while tb is not None and _own_frame(tb.tb_frame.f_code.co_filename):
+            tb = tb.tb_next
+        text = "".join(traceback.format_exception(type(error), error, tb))
+    except BaseException:
+        text = "<unprintable %s>" % type(error).__name__
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= TEXT_LIMIT else text[: TEXT_LIMIT // 2] + "\n…\n" + text[-TEXT_LIMIT // 2 + 8 :]

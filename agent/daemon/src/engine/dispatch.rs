@@ -1,0 +1,418 @@
+//! Which attempt goes to which worker.
+//!
+//! At most as many run as the node has cores for. A worker gets one task at a time, unless its tasks
+//! are known to be short: then messages lie ahead in its socket, and are taken back when the one that
+//! runs turns out long.
+
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use farlane_model::{Exit, ExitKind, LostCause};
+use farlane_units::ByteCount;
+use farlane_wire::v1;
+use farlane_wire::v1::agent_frame::Body;
+
+use super::Engine;
+use super::attempt::{Prepared, Spec, Stage, Token};
+use super::pool::{Doom, FAILURES, pieces};
+use crate::clock::ClusterClock;
+use crate::worker::WorkerNumber;
+use crate::worker::message::{FLAG_PICKLE, TaskHead, code_head};
+use crate::worker::socket::{PIECE, Sent, Socket};
+use crate::worker::template::TemplateNumber;
+
+/// Tasks shorter than this are sent ahead, in microseconds.
+const SHORT: u32 = 2_000;
+/// As many as run within this, in microseconds. Source: the longest that anything waits on the path
+/// to the control plane and back (5 ms with two syncs under load).
+const AHEAD: u32 = 5_000;
+/// And at most so many. Source: the smallest usual socket buffer (208 KiB) holds 160 small messages.
+const MOST_AHEAD: usize = 64;
+/// A task that has run so long no longer holds up those behind it, in microseconds.
+const STUCK: u64 = 20_000;
+/// Functions that one worker holds.
+const CODES_A_WORKER: usize = 64;
+/// A worker that was told to die has this long, in milliseconds; then its sandbox goes.
+const DEATH: u64 = 2_000;
+
+/// Whether a pool can take more now.
+enum Step {
+    Again,
+    Enough,
+}
+
+impl Engine {
+    /// Gives every free worker something to do.
+    pub(super) fn dispatch(&mut self) {
+        let mut waiting: Vec<TemplateNumber> = self
+            .pools
+            .pools
+            .iter()
+            .filter(|(_, pool)| !pool.ready.is_empty())
+            .map(|(number, _)| *number)
+            .collect();
+        if waiting.is_empty() {
+            return;
+        }
+        self.pools.turn = self.pools.turn.wrapping_add(1);
+        let first = self.pools.turn % waiting.len();
+        waiting.rotate_left(first);
+        for number in waiting {
+            while let Step::Again = self.dispatch_one(number) {}
+        }
+    }
+
+    /// Sends the first ready attempt of a pool, or sees to it that it can be sent soon.
+    fn dispatch_one(&mut self, number: TemplateNumber) -> Step {
+        let Some(pool) = self.pools.pools.get_mut(&number) else { return Step::Enough };
+        let Some(token) = pool.ready.front().copied() else { return Step::Enough };
+        pool.used = ClusterClock::steady();
+        let ready = self.attempts.get(&token).map(|attempt| (&attempt.stage, &attempt.spec));
+        let Some((Stage::Ready(prepared), Some(spec))) = ready else {
+            pool.ready.pop_front();
+            return Step::Again;
+        };
+        if pool.template.is_none() {
+            let environment = prepared.environment.clone();
+            return self.start_template(number, environment);
+        }
+        if !pool.up {
+            return Step::Enough;
+        }
+        let resources = spec.spec.resources;
+        let (cpus, memory) = (resources.cpus.0, resources.memory.0);
+        let depth = depth(spec);
+        let starting = |w: &WorkerNumber| self.pools.workers.get(w).is_some_and(|w| !w.up);
+        let starting = pool.workers.iter().filter(|w| starting(w)).count();
+        let idle = pool
+            .workers
+            .iter()
+            .find(|w| self.pools.workers.get(w).is_some_and(|w| w.is_idle()))
+            .copied();
+        let fits = self.pools.fits(cpus, memory);
+        if let (Some(worker), true) = (idle, fits) {
+            return self.send(worker, token, cpus, memory);
+        }
+        let waiting = self.pools.pools.get(&number).map_or(0, |pool| pool.ready.len());
+        if idle.is_none() && fits && starting < waiting {
+            return match self.pools.fork(number, cpus, memory) {
+                Ok(()) => Step::Again,
+                Err(error) => {
+                    tracing::warn!(%error, "a template does not take orders; its sandbox is ended");
+                    self.end_template(number);
+                    Step::Enough
+                }
+            };
+        }
+        match self.shortest(number, depth) {
+            Some(worker) => self.send(worker, token, cpus, memory),
+            None => Step::Enough,
+        }
+    }
+
+    /// The worker with the fewest tasks ahead, where one may take another.
+    fn shortest(&self, number: TemplateNumber, depth: usize) -> Option<WorkerNumber> {
+        let pool = self.pools.pools.get(&number)?;
+        let now = ClusterClock::steady();
+        let can = |number: &WorkerNumber| {
+            let worker = self.pools.workers.get(number)?;
+            let free = worker.up
+                && worker.doom.is_none()
+                && worker.writer.is_none()
+                && !worker.queue.is_empty()
+                && worker.queue.len() < depth
+                && !worker.is_worn(now)
+                && ClusterClock::steady_micros().saturating_sub(worker.began) < STUCK;
+            free.then_some((worker.queue.len(), *number))
+        };
+        pool.workers.iter().filter_map(can).min().map(|(_, number)| number)
+    }
+
+    fn start_template(
+        &mut self,
+        number: TemplateNumber,
+        environment: Option<std::path::PathBuf>,
+    ) -> Step {
+        let failed = match self.pools.pools.get(&number) {
+            Some(pool) if pool.failures >= FAILURES => Some(pool.complaint.clone()),
+            _ => self.pools.start(number, environment).err().map(|error| error.to_string()),
+        };
+        if let Some(complaint) = failed {
+            self.give_up(number, &complaint);
+        }
+        Step::Enough
+    }
+
+    /// Ends everything that waits for a sandbox that cannot be made.
+    fn give_up(&mut self, number: TemplateNumber, complaint: &str) {
+        let Some(pool) = self.pools.pools.get_mut(&number) else { return };
+        pool.failures = 0;
+        let ready: Vec<_> = pool.ready.drain(..).collect();
+        let message = format!("the sandbox could not be made: {complaint}");
+        for token in ready {
+            let exit = Exit::new(ExitKind::Lost(LostCause::Sandbox), message.clone());
+            self.end(token, exit, None);
+        }
+    }
+
+    /// Sends one attempt to a worker.
+    fn send(&mut self, number: WorkerNumber, token: Token, cpus: u32, memory: u64) -> Step {
+        let Some(worker) = self.pools.workers.get_mut(&number) else { return Step::Enough };
+        let Some(attempt) = self.attempts.get_mut(&token) else { return Step::Enough };
+        let (Stage::Ready(prepared), Some(spec), Some(grant)) =
+            (&attempt.stage, &attempt.spec, &attempt.grant)
+        else {
+            return Step::Enough;
+        };
+        let deadline = spec.spec.timing.deadline.map_or(0, |limit| attempt.arrived_ms + limit.0);
+        let head = TaskHead {
+            flags: if grant.own { FLAG_PICKLE } else { 0 },
+            code: prepared.code.number,
+            attempt: attempt.at.attempt,
+            blobs: prepared.blobs.len() as u32,
+            token: token.0,
+            deadline_ms: deadline,
+            task: attempt.at.task.to_bytes(),
+            log_limit: spec.spec.log_limit.0,
+            memory: spec.spec.resources.memory.0,
+        };
+        let was_idle = worker.queue.is_empty();
+        let sent = transmit(worker, &head, prepared, was_idle);
+        if sent != Sent::Whole {
+            // A full socket empties with the next answer; a closed one is a worker that has ended.
+            return Step::Enough;
+        }
+        if let Stage::Ready(prepared) = std::mem::replace(&mut attempt.stage, Stage::Waiting) {
+            attempt.stage = Stage::Sent(number, prepared);
+        }
+        if was_idle {
+            worker.began = ClusterClock::steady_micros();
+            (worker.cpus, worker.memory) = (cpus, memory);
+        }
+        worker.queue.push_back(token);
+        let pool = worker.pool;
+        if let Some(pool) = self.pools.pools.get_mut(&pool) {
+            pool.ready.pop_front();
+        }
+        Step::Again
+    }
+
+    /// Puts attempts that have not begun back to the front of their pool.
+    pub(super) fn put_back(&mut self, pool: TemplateNumber, tokens: Vec<Token>) {
+        for token in tokens.into_iter().rev() {
+            let Some(attempt) = self.attempts.get_mut(&token) else { continue };
+            match std::mem::replace(&mut attempt.stage, Stage::Waiting) {
+                Stage::Sent(_, prepared) => attempt.stage = Stage::Ready(prepared),
+                other => attempt.stage = other,
+            }
+            if let Some(pool) = self.pools.pools.get_mut(&pool) {
+                pool.ready.push_front(token);
+            }
+        }
+    }
+
+    /// Ends the run of one attempt in a worker: those behind it are taken back first.
+    pub(super) fn kill_for(&mut self, number: WorkerNumber, token: Token, exit: Option<Exit>) {
+        let Some(worker) = self.pools.workers.get_mut(&number) else { return };
+        let pool = worker.pool;
+        let mut back = worker.take_back();
+        if back.contains(&token) {
+            // It had not begun: nothing needs to die.
+            back.retain(|other| *other != token);
+            self.put_back(pool, back);
+            return match exit {
+                Some(exit) => self.end(token, exit, None),
+                None => self.forget(token),
+            };
+        }
+        if worker.doom.is_none() {
+            let since = ClusterClock::steady();
+            worker.doom = Some(Doom { verdict: Some((token, exit)), since });
+        }
+        self.put_back(pool, back);
+        self.kill(number);
+    }
+
+    pub(super) fn kill(&mut self, number: WorkerNumber) {
+        let Some(worker) = self.pools.workers.get_mut(&number) else { return };
+        let since = ClusterClock::steady();
+        worker.doom.get_or_insert(Doom { verdict: None, since });
+        let pool = worker.pool;
+        let template = self.pools.pools.get(&pool).and_then(|pool| pool.template.as_ref());
+        if template.is_none_or(|template| template.kill(number).is_err()) {
+            self.end_template(pool);
+        }
+    }
+
+    /// Ends a sandbox at once, with all in it; its `TemplateGone` event does the rest.
+    fn end_template(&mut self, number: TemplateNumber) {
+        if let Some(pool) = self.pools.pools.get_mut(&number) {
+            pool.up = false;
+            if let Some(template) = &mut pool.template {
+                template.end();
+            }
+        }
+    }
+
+    /// Looks for what has run too long, and for what waits behind it.
+    pub(super) fn overdue(&mut self) {
+        let (now, steady) = (ClusterClock::steady_micros(), ClusterClock::steady());
+        let (mut late, mut stuck, mut undead) = (Vec::new(), Vec::new(), Vec::new());
+        for (number, worker) in &self.pools.workers {
+            if let Some(doom) = &worker.doom {
+                if steady.saturating_sub(doom.since) > DEATH {
+                    undead.push(worker.pool);
+                }
+                continue;
+            }
+            let Some(token) = worker.queue.front().copied() else { continue };
+            let ran = now.saturating_sub(worker.began);
+            let attempt = self.attempts.get(&token);
+            let timeout = attempt.and_then(|a| a.spec.as_ref()?.spec.timing.timeout);
+            if timeout.is_some_and(|timeout| ran > timeout.0.saturating_mul(1000)) {
+                late.push((*number, token));
+            } else if ran > STUCK && worker.queue.len() > 1 && worker.writer.is_none() {
+                stuck.push(*number);
+            }
+        }
+        undead.into_iter().for_each(|pool| self.end_template(pool));
+        for (number, token) in late {
+            self.kill_for(number, token, Some(Exit::plain(ExitKind::TimedOut)));
+        }
+        for number in stuck {
+            let Some(worker) = self.pools.workers.get_mut(&number) else { continue };
+            let (pool, back) = (worker.pool, worker.take_back());
+            self.put_back(pool, back);
+        }
+    }
+
+    /// Tells which attempts have begun, once they have run for a while; only for people.
+    pub(super) fn tell_started(&mut self) {
+        let now = ClusterClock::steady_micros();
+        let mut begun = Vec::new();
+        for worker in self.pools.workers.values() {
+            if now.saturating_sub(worker.began) < STUCK {
+                continue;
+            }
+            let Some(attempt) = worker.queue.front().and_then(|t| self.attempts.get_mut(t)) else {
+                continue;
+            };
+            if !std::mem::replace(&mut attempt.told_started, true) {
+                begun.push(attempt.at.into());
+            }
+        }
+        if !begun.is_empty() {
+            self.tell(Body::Started(v1::Started { attempts: begun }));
+        }
+    }
+
+    /// Backlog credit follows what the node works off within a round trip.
+    pub(super) fn size_credit(&mut self) {
+        /// Beyond the round trip: two syncs and a plan under load.
+        const SLACK_MICROS: u64 = 5_000;
+        const EVERY_MS: u64 = 1_000;
+        if self.tasks_run < 8 || self.average_micros == 0 || self.out.is_none() {
+            return;
+        }
+        let steady = ClusterClock::steady();
+        let first = self.credit_told_at == 0;
+        if !first && steady.saturating_sub(self.credit_told_at) < EVERY_MS {
+            return;
+        }
+        let cores = u64::from(self.spec.cpus.0.div_ceil(1000));
+        // A worker needs about 25 µs a task beyond the task itself. Source: SPEC.md, CPU per no-op.
+        let each = self.average_micros + 25;
+        let window = self.round_trip_micros + SLACK_MICROS;
+        let wanted = (cores * window / each).clamp(2 * cores, 1024);
+        let wanted = u32::try_from(wanted).unwrap_or(1024);
+        let now = self.spec.backlog_credit;
+        if wanted >= now.saturating_mul(2) || wanted <= now / 2 {
+            self.spec.backlog_credit = wanted;
+            self.credit_told_at = steady;
+            let spec_bytes: Bytes = self.spec.to_canonical().into();
+            self.tell(Body::Update(v1::NodeUpdate { spec_bytes }));
+        }
+    }
+}
+
+/// How many tasks of this spec may lie in one worker's socket, the running one included.
+fn depth(spec: &Spec) -> usize {
+    match spec.micros() {
+        Some(micros) if micros < SHORT && spec.spec.resources.memory <= ByteCount::MAX => {
+            (AHEAD / micros.max(1)).clamp(2, MOST_AHEAD as u32) as usize
+        }
+        _ => 1,
+    }
+}
+
+/// Sends function and task; what is too large for one piece only to a worker that has nothing else.
+fn transmit(
+    worker: &mut super::pool::Worker,
+    head: &TaskHead,
+    prepared: &Prepared,
+    idle: bool,
+) -> Sent {
+    let mut body = vec![prepared.arguments.clone()];
+    if !prepared.blobs.is_empty() {
+        let mut lengths = BytesMut::with_capacity(8 * (prepared.blobs.len() + 1));
+        lengths.put_u64_le(prepared.arguments.len() as u64);
+        prepared.blobs.iter().for_each(|blob| lengths.put_u64_le(blob.len() as u64));
+        body.insert(0, lengths.freeze());
+        body.extend(prepared.blobs.iter().cloned());
+    }
+    let len: usize = body.iter().map(Bytes::len).sum();
+    let head = head.encode(len);
+    let code = &prepared.code;
+    let has_code = worker.codes.contains(&code.number);
+    let code_head = code_head(code.number, Some(code.bytes.len()));
+    let small = head.len() + len <= PIECE
+        && (has_code || code_head.len() + code.bytes.len() <= PIECE)
+        && body.len() == 1;
+    if !small {
+        if !idle {
+            return Sent::Full;
+        }
+        let mut messages = Vec::new();
+        if !has_code {
+            messages.extend(pieces(&code_head, vec![code.bytes.clone()]));
+            remember(worker, code.number);
+        }
+        messages.extend(pieces(&head, body));
+        let socket = worker.link.socket.clone();
+        worker.writer = Some(tokio::spawn(write(socket, messages)));
+        return Sent::Whole;
+    }
+    if !has_code {
+        let sent = worker.link.socket.send(&code_head, &code.bytes);
+        if sent != Sent::Whole {
+            return sent;
+        }
+        remember(worker, code.number);
+    }
+    worker.link.socket.send(&head, &prepared.arguments)
+}
+
+/// The worker has this function now; beyond a bound it forgets another.
+fn remember(worker: &mut super::pool::Worker, code: u32) {
+    if worker.codes.len() >= CODES_A_WORKER
+        && worker.queue.is_empty()
+        && let Some(other) = worker.codes.iter().copied().find(|other| *other != code)
+        && worker.link.socket.send(&crate::worker::message::code_head(other, None), &[]) == Sent::Whole
+    {
+        worker.codes.remove(&other);
+    }
+    worker.codes.insert(code);
+}
+
+/// Writes messages as the worker reads them.
+async fn write(socket: Arc<Socket>, messages: Vec<Bytes>) {
+    for message in messages {
+        loop {
+            match socket.send(&message, &[]) {
+                Sent::Whole => break,
+                Sent::Full => socket.writable().await,
+                Sent::Closed => return,
+            }
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! What the control plane says: assignments, grants, stops, acknowledgements.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use farlane_model::{AttemptRef, Digest, Exit, ExitKind, Sealed, TaskSpec, Tier};
+use farlane_wire::v1::agent_frame::Body as Out;
+use farlane_wire::v1::control_frame::Body as In;
+use farlane_wire::{BadMessage, id, v1};
+use tokio::sync::watch;
+
+use super::attempt::{Attempt, Spec, Stage, Token};
+use super::log::Log;
+use super::prepare::{Order, Unready};
+use super::{Done, Engine, MAX_SPECS};
+use crate::clock::ClusterClock;
+use crate::link::LinkEvent;
+use crate::worker::WorkerNumber;
+
+/// One-time prekeys at the start. Source: granters that find this node in its first minutes.
+const FIRST_PREKEYS: usize = 16;
+/// Most made at one wish.
+const MOST_PREKEYS: u32 = 256;
+/// Attempts held at once. Source: four times the largest backlog credit; a server that sends more is wrong.
+const MAX_ATTEMPTS: usize = 4096;
+
+impl Engine {
+    pub(super) fn linked(&mut self, event: LinkEvent, connected: &watch::Sender<bool>) {
+        match event {
+            LinkEvent::WantHello(answer) => {
+                let _ = answer.send(self.hello());
+            }
+            LinkEvent::Up { out, hello, sent } => {
+                self.out = Some(out);
+                self.up(hello, sent);
+                connected.send_replace(true);
+            }
+            LinkEvent::Frame(v1::ControlFrame { body: Some(body) }) => self.frame(body),
+            LinkEvent::Frame(_) => {}
+            LinkEvent::Down => self.out = None,
+            LinkEvent::Removed(why) => self.removed = Some(why),
+        }
+    }
+
+    fn hello(&self) -> v1::AgentHello {
+        v1::AgentHello {
+            hello: Some(farlane_wire::hello(&crate::join::software())),
+            boot: id::boot_bytes(&self.boot),
+            seen_index: self.seen,
+            spec_bytes: self.spec.to_canonical().into(),
+            observed: Some(v1::Observed {
+                live: self.by_ref.keys().map(|at| (*at).into()).collect(),
+                ended: self.outbox.ended(),
+            }),
+            record_bytes: self.record.to_bytes(),
+        }
+    }
+
+    fn up(&mut self, hello: v1::ControlHello, sent: u64) {
+        self.network = hello.network;
+        self.clock.learn(hello.cluster_time_ms, sent);
+        if let Some(limits) = hello.hello.and_then(|hello| hello.limits)
+            && limits.lease_ms > 0
+        {
+            self.lease_ms = limits.lease_ms;
+        }
+        self.lease_until = self.lease_until.max(sent + self.lease_ms);
+        self.round_trip_micros = ClusterClock::steady().saturating_sub(sent) * 1000;
+        self.outbox.reconnected();
+        self.give_prekeys(FIRST_PREKEYS);
+        self.heartbeat();
+    }
+
+    fn give_prekeys(&mut self, count: usize) {
+        let now = self.clock.now();
+        let stock = v1::PrekeyStock {
+            boot: id::boot_bytes(&self.boot),
+            daily_bytes: self.grants.daily(now).unwrap_or_default(),
+            one_time_bytes: self.grants.one_time(count, now),
+        };
+        self.tell(Out::Prekeys(stock));
+    }
+
+    fn frame(&mut self, body: In) {
+        match body {
+            In::Heartbeat(ack) => self.renewed(&ack),
+            In::Assign(assign) => {
+                for spec in assign.specs {
+                    self.learn_spec(&spec.spec_bytes);
+                }
+                self.seen = self.seen.max(assign.index);
+                assign.attempts.into_iter().for_each(|one| self.assigned(one));
+            }
+            In::Desired(desired) => self.desired(desired),
+            In::Grant(batch) => self.granted(&batch),
+            In::Completed(ack) => {
+                self.seen = self.seen.max(ack.index);
+                self.outbox.acknowledged(ack.batch);
+            }
+            In::PrekeysWanted(wanted) => {
+                self.give_prekeys(wanted.count.min(MOST_PREKEYS) as usize);
+            }
+            In::Stop(stop) => self.stop(&stop),
+            In::Hello(_) | In::Refused(_) => {}
+        }
+    }
+
+    fn renewed(&mut self, ack: &v1::HeartbeatAck) {
+        let now = ClusterClock::steady();
+        // Never from the future: a server cannot stretch a lease.
+        let sent = ack.sent_ms.min(now);
+        self.lease_until = self.lease_until.max(sent + self.lease_ms);
+        self.clock.learn(ack.cluster_time_ms, sent);
+        self.round_trip_micros = (now - sent) * 1000;
+        self.seen = self.seen.max(ack.applied_index);
+    }
+
+    fn learn_spec(&mut self, bytes: &Bytes) {
+        let digest = Digest::of(bytes);
+        if self.specs.contains_key(&digest) {
+            return;
+        }
+        let Ok(spec) = TaskSpec::from_canonical(bytes) else {
+            tracing::warn!(%digest, "a task's spec cannot be read");
+            return;
+        };
+        if self.specs.len() >= MAX_SPECS {
+            self.specs.retain(|_, spec| Arc::strong_count(spec) > 1);
+        }
+        let spec = Arc::new(Spec::new(digest, spec));
+        self.specs.insert(digest, spec.clone());
+        let waiting: Vec<Token> = self
+            .attempts
+            .iter()
+            .filter(|(_, attempt)| attempt.spec.is_none() && attempt.spec_digest == digest)
+            .map(|(token, _)| *token)
+            .collect();
+        for token in waiting {
+            if let Some(attempt) = self.attempts.get_mut(&token) {
+                attempt.spec = Some(spec.clone());
+            }
+            self.advance(token);
+        }
+    }
+
+    /// Everything that should be here: what is not gets started, what should not be gets stopped.
+    fn desired(&mut self, desired: v1::Desired) {
+        if desired.index < self.seen {
+            tracing::debug!(desired.index, self.seen, "older than what was seen already");
+            return;
+        }
+        self.seen = desired.index;
+        let wanted: std::collections::HashSet<AttemptRef> =
+            desired.attempts.iter().filter_map(|a| a.attempt.as_ref()?.try_into().ok()).collect();
+        let unwanted: Vec<Token> = self
+            .by_ref
+            .iter()
+            .filter(|(at, _)| !wanted.contains(at))
+            .map(|(_, token)| *token)
+            .collect();
+        for token in unwanted {
+            self.stop_one(token, None);
+        }
+        desired.attempts.into_iter().for_each(|one| self.assigned(one));
+    }
+
+    fn assigned(&mut self, assignment: v1::Assignment) {
+        if let Err(bad) = self.try_assign(assignment) {
+            tracing::warn!(%bad, "an assignment cannot be read");
+        }
+    }
+
+    fn try_assign(&mut self, assignment: v1::Assignment) -> Result<(), BadMessage> {
+        let at = farlane_wire::convert::attempt(assignment.attempt)?;
+        if self.by_ref.contains_key(&at)
+            || self.outbox.holds(&at)
+            || self.attempts.len() >= MAX_ATTEMPTS
+        {
+            return Ok(());
+        }
+        let spec_digest = id::digest(&assignment.spec)?;
+        let payload = farlane_wire::convert::present(assignment.payload, "payload")?;
+        let payload = Sealed::try_from(payload)?;
+        let token = Token(self.next_token);
+        self.next_token += 1;
+        let attempt = Attempt {
+            at,
+            spec_digest,
+            spec: self.specs.get(&spec_digest).cloned(),
+            payload,
+            grant: self.grants.take(&at),
+            stage: Stage::Waiting,
+            arrived_ms: self.clock.now().0,
+            log: Log::default(),
+            told_started: false,
+        };
+        self.by_ref.insert(at, token);
+        self.attempts.insert(token, attempt);
+        self.advance(token);
+        Ok(())
+    }
+
+    fn granted(&mut self, batch: &v1::GrantBatch) {
+        let opened = self.grants.open(batch, &self.network, self.clock.now());
+        let granted = match opened {
+            Ok(granted) => granted,
+            Err(error) => {
+                tracing::warn!(%error, context = batch.context, "a batch of grants was not taken");
+                return;
+            }
+        };
+        let steady = ClusterClock::steady();
+        for (at, granted) in granted {
+            let Some(token) = self.by_ref.get(&at).copied() else {
+                self.grants.hold(at, granted, steady);
+                continue;
+            };
+            if let Some(attempt) = self.attempts.get_mut(&token)
+                && attempt.grant.is_none()
+            {
+                attempt.grant = Some(granted);
+                self.advance(token);
+            }
+        }
+    }
+
+    /// Moves an attempt on that has its spec and its grant.
+    fn advance(&mut self, token: Token) {
+        let Some(attempt) = self.attempts.get_mut(&token) else { return };
+        let (Stage::Waiting, Some(spec), Some(grant)) = (&attempt.stage, &attempt.spec, &attempt.grant)
+        else {
+            return;
+        };
+        let refusal = if grant.spec_digest != spec.digest {
+            Some("the spec is not the one that was granted")
+        } else if spec.spec.node.tier > self.tier {
+            Some("this node cannot shut the task in as tightly as it asks")
+        } else if self.tenants.as_ref().is_some_and(|all| !all.contains(&grant.tenant)) {
+            Some("this provider does not run this tenant's work; see `farlane tenants allow`")
+        } else if self.tier == Tier::Process && !self.own_tenants.contains(&grant.tenant) {
+            Some("without a sandbox this node runs its own tenant's work only")
+        } else {
+            None
+        };
+        if let Some(why) = refusal {
+            return self.end(token, Exit::new(ExitKind::Refused, why), None);
+        }
+        let Some(order) = Order::of(attempt) else { return };
+        attempt.stage = Stage::Preparing;
+        match self.preparer.at_once(&order) {
+            Some(prepared) => self.prepared(token, prepared),
+            None => {
+                let (preparer, done) = (self.preparer.clone(), self.done.clone());
+                tokio::spawn(async move {
+                    let prepared = preparer.prepare(order).await;
+                    let _ = done.send(Done::Prepared(token, prepared)).await;
+                });
+            }
+        }
+    }
+
+    pub(super) fn prepared(
+        &mut self,
+        token: Token,
+        prepared: Result<super::attempt::Prepared, Unready>,
+    ) {
+        let Some(attempt) = self.attempts.get_mut(&token) else { return };
+        match prepared {
+            Ok(prepared) => {
+                attempt.stage = Stage::Ready(prepared);
+                let Some(key) = attempt.pool(self.tier) else { return };
+                self.pools.ready(key, token);
+            }
+            Err(Unready::Environment(log)) => self.environment_failed(token, &log),
+            Err(unready) => {
+                self.end(token, Exit::new(ExitKind::Refused, unready.to_string()), None);
+            }
+        }
+    }
+
+    fn stop(&mut self, stop: &v1::Stop) {
+        for at in &stop.attempts {
+            let Ok(at) = AttemptRef::try_from(at) else { continue };
+            if let Some(token) = self.by_ref.get(&at).copied() {
+                let exit = Exit::new(ExitKind::Cancelled, stop.reason.clone());
+                self.stop_one(token, Some(exit));
+            }
+        }
+    }
+
+    /// Ends an attempt that is not wanted; with an exit to say so, without one silently.
+    pub(super) fn stop_one(&mut self, token: Token, exit: Option<Exit>) {
+        let Some(attempt) = self.attempts.get(&token) else { return };
+        let sent_to: Option<WorkerNumber> = match &attempt.stage {
+            Stage::Sent(worker, _) => Some(*worker),
+            Stage::Finishing => return,
+            _ => None,
+        };
+        match sent_to {
+            Some(worker) => self.kill_for(worker, token, exit),
+            None => match exit {
+                Some(exit) => self.end(token, exit, None),
+                None => self.forget(token),
+            },
+        }
+    }
+
+    /// Removes an attempt without a word.
+    pub(super) fn forget(&mut self, token: Token) {
+        if let Some(attempt) = self.attempts.remove(&token) {
+            self.by_ref.remove(&attempt.at);
+        }
+    }
+}

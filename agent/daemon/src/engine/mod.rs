@@ -1,0 +1,279 @@
+//! The agent's one loop: what should run here, what runs, and what came of it.
+//!
+//! ```text
+//! link ──frames──▶ intake ─▶ attempts ─▶ dispatch ─▶ workers
+//!                    ▲           prepare ┘              │ events
+//! link ◀─batches── complete ◀───────── outcome ◀────────┘
+//! ```
+//! One thread owns all of it, so nothing here locks or waits; what takes long runs beside it and
+//! comes back as an event. Owns leases, grants, prekeys, dispatch and completion. Leaves processes to
+//! `worker`, the connection to `link`.
+
+mod attempt;
+mod complete;
+mod dispatch;
+mod finish;
+mod grants;
+mod intake;
+mod journal;
+mod log;
+mod outcome;
+mod pool;
+mod prepare;
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use farlane_model::{AttemptRef, BootId, Digest, NodeId, NodeSpec, TenantId, Tier};
+use farlane_seal::NodeIdentity;
+use farlane_seal::record::NodeRecord;
+use farlane_wire::v1;
+use tokio::sync::{mpsc, watch};
+use tonic::transport::Channel;
+
+use crate::AgentError;
+use crate::clock::ClusterClock;
+use crate::link::{LinkEvent, frame};
+use crate::sandbox::Sandbox;
+use crate::worker::Event;
+use attempt::{Attempt, Prepared, Spec, Token};
+use complete::Outbox;
+use finish::Sealing;
+use grants::Grants;
+use pool::Pools;
+pub(crate) use prepare::{Codes, Preparer};
+use prepare::Unready;
+
+/// Events handled before attempts are dispatched and results leave.
+const TURN: usize = 256;
+/// Worker events under way; workers wait beyond it.
+pub(crate) const EVENTS: usize = 1024;
+/// How often timeouts, leases and stuck queues are looked at while something is here.
+const TICK: Duration = Duration::from_millis(20);
+/// Specs remembered. Source: 1 KiB each at most a few MiB; a forgotten one is sent again on the next stream.
+const MAX_SPECS: usize = 4096;
+
+/// Who this node is and what it was told.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    pub(crate) identity: NodeIdentity,
+    pub(crate) record: NodeRecord,
+    pub(crate) boot: BootId,
+    pub(crate) spec: NodeSpec,
+    pub(crate) tenants: Option<Vec<TenantId>>,
+    pub(crate) own_tenants: Vec<TenantId>,
+    /// What each template is made from; interpreter, environment and sizes are set for each.
+    pub(crate) sandbox: Sandbox,
+    pub(crate) preparer: Arc<Preparer>,
+    pub(crate) journal: std::path::PathBuf,
+    pub(crate) channel: watch::Receiver<Option<Channel>>,
+}
+
+/// What runs beside the loop tells it.
+#[derive(Debug)]
+enum Done {
+    Prepared(Token, Result<Prepared, Unready>),
+    Sealed(Token, Result<Sealing, String>),
+}
+
+/// The loop's state.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    identity: NodeIdentity,
+    record: NodeRecord,
+    node: NodeId,
+    boot: BootId,
+    spec: NodeSpec,
+    tier: Tier,
+    tenants: Option<Vec<TenantId>>,
+    own_tenants: Vec<TenantId>,
+    clock: ClusterClock,
+    network: Bytes,
+    out: Option<mpsc::Sender<v1::AgentFrame>>,
+    /// Highest log index seen; the server answers only from a state at least this new.
+    seen: u64,
+    round_trip_micros: u64,
+    /// On the steady clock, in milliseconds.
+    lease_until: u64,
+    lease_ms: u64,
+    specs: HashMap<Digest, Arc<Spec>>,
+    attempts: HashMap<Token, Attempt>,
+    by_ref: HashMap<AttemptRef, Token>,
+    next_token: u64,
+    grants: Grants,
+    pools: Pools,
+    outbox: Outbox,
+    preparer: Arc<Preparer>,
+    done: mpsc::Sender<Done>,
+    logs: mpsc::Sender<v1::LogChunk>,
+    credit_told_at: u64,
+    /// Moving average over all tasks, microseconds; 0 before any.
+    average_micros: u64,
+    tasks_run: u64,
+    removed: Option<String>,
+}
+
+impl Engine {
+    /// Runs until `shutdown`, or the node is removed. `connected` is told of the first connection.
+    pub(crate) async fn run(
+        setup: Setup,
+        mut link: mpsc::Receiver<LinkEvent>,
+        connected: watch::Sender<bool>,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), AgentError> {
+        let (events, mut happened) = mpsc::channel(EVENTS);
+        let (done, mut finished) = mpsc::channel(EVENTS);
+        let (logs, chunks) = mpsc::channel(log::QUEUE);
+        tokio::spawn(log::push(chunks, setup.channel.clone()));
+        let mut engine = Self::new(setup, events, done, logs);
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut heartbeat = tokio::time::interval(heartbeat_every());
+        tokio::pin!(shutdown);
+        let (mut frames, mut said) = (Vec::new(), Vec::new());
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut shutdown => break,
+                n = link.recv_many(&mut frames, TURN) => {
+                    if n == 0 {
+                        break;
+                    }
+                    frames.drain(..).for_each(|event| engine.linked(event, &connected));
+                }
+                _ = happened.recv_many(&mut said, TURN) => {
+                    engine.workers_said(&mut said, &mut happened);
+                }
+                Some(done) = finished.recv() => {
+                    engine.done(done);
+                    while let Ok(done) = finished.try_recv() {
+                        engine.done(done);
+                    }
+                }
+                _ = tick.tick(), if engine.is_busy() => engine.tick(),
+                _ = heartbeat.tick() => engine.heartbeat(),
+            }
+            engine.dispatch();
+            engine.send_completions();
+            if let Some(why) = engine.removed.take() {
+                engine.pools.end_all();
+                return Err(AgentError::Removed(why));
+            }
+        }
+        engine.pools.end_all();
+        Ok(())
+    }
+
+    fn new(
+        setup: Setup,
+        events: mpsc::Sender<Event>,
+        done: mpsc::Sender<Done>,
+        logs: mpsc::Sender<v1::LogChunk>,
+    ) -> Self {
+        let node = setup.record.node();
+        let place = crate::worker::template::Place {
+            node: node.to_string(),
+            region: setup.record.region().to_owned(),
+        };
+        let pools = Pools::new(&setup.spec, setup.sandbox, place, setup.preparer.clone(), events);
+        Self {
+            grants: Grants::new(setup.identity.clone(), setup.record.clone(), setup.boot),
+            outbox: Outbox::open(setup.journal),
+            identity: setup.identity,
+            record: setup.record,
+            node,
+            boot: setup.boot,
+            tier: setup.spec.tier,
+            spec: setup.spec,
+            tenants: setup.tenants,
+            own_tenants: setup.own_tenants,
+            clock: ClusterClock::default(),
+            network: Bytes::new(),
+            out: None,
+            seen: 0,
+            round_trip_micros: 0,
+            lease_until: 0,
+            lease_ms: farlane_wire::hello::LEASE_MS,
+            specs: HashMap::new(),
+            attempts: HashMap::new(),
+            by_ref: HashMap::new(),
+            next_token: 1,
+            pools,
+            preparer: setup.preparer,
+            done,
+            logs,
+            credit_told_at: 0,
+            average_micros: 0,
+            tasks_run: 0,
+            removed: None,
+        }
+    }
+
+    fn done(&mut self, done: Done) {
+        match done {
+            Done::Prepared(token, prepared) => self.prepared(token, prepared),
+            Done::Sealed(token, sealed) => self.sealed(token, sealed),
+        }
+    }
+
+    /// Whether the tick has anything to look at.
+    fn is_busy(&self) -> bool {
+        !self.attempts.is_empty() || self.pools.is_busy()
+    }
+
+    /// Sends a frame, where there is a connection; a connection that does not drain is given up.
+    fn tell(&mut self, body: v1::agent_frame::Body) -> bool {
+        let Some(out) = &self.out else { return false };
+        if out.try_send(frame(body)).is_ok() {
+            return true;
+        }
+        self.out = None;
+        false
+    }
+
+    fn heartbeat(&mut self) {
+        let (running, waiting) = self.pools.counts(&self.attempts);
+        let beat = v1::Heartbeat {
+            sent_ms: ClusterClock::steady(),
+            running,
+            waiting,
+            round_trip_micros: self.round_trip_micros,
+        };
+        self.tell(v1::agent_frame::Body::Heartbeat(beat));
+        self.pools.retire(ClusterClock::steady());
+        self.grants.sweep(self.clock.now());
+        if let Some(daily) = self.out.as_ref().and_then(|_| self.grants.daily(self.clock.now())) {
+            let boot = farlane_wire::id::boot_bytes(&self.boot);
+            let stock =
+                v1::PrekeyStock { boot, daily_bytes: daily, one_time_bytes: Vec::new() };
+            self.tell(v1::agent_frame::Body::Prekeys(stock));
+        }
+    }
+
+    fn tick(&mut self) {
+        if !self.attempts.is_empty() && ClusterClock::steady() > self.lease_until {
+            self.lease_ended();
+        }
+        self.overdue();
+        self.flush_logs();
+        self.tell_started();
+        self.size_credit();
+    }
+
+    /// The lease was not renewed: others may run these by now.
+    fn lease_ended(&mut self) {
+        tracing::warn!(attempts = self.attempts.len(), "the lease ended; what ran here is stopped");
+        let finishing: Vec<_> = self.attempts.keys().copied().collect();
+        for token in finishing {
+            self.forget(token);
+        }
+        self.pools.end_all();
+    }
+}
+
+fn heartbeat_every() -> Duration {
+    Duration::from_millis(farlane_wire::hello::HEARTBEAT_MS)
+}

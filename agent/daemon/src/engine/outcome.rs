@@ -1,0 +1,244 @@
+//! What workers and templates say, and how they end.
+
+use farlane_model::{Exit, ExitKind, LostCause};
+use tokio::sync::mpsc;
+
+use super::Engine;
+use super::attempt::Token;
+use super::finish::Usage;
+use crate::clock::ClusterClock;
+use crate::worker::message::{Answer, Said};
+use crate::worker::template::{TemplateNumber, WaitStatus};
+use crate::worker::{Event, WorkerNumber};
+
+/// How someone ended.
+enum Death {
+    Worker(WorkerNumber, Option<WaitStatus>),
+    Template(TemplateNumber, String),
+}
+
+/// Exit code with which a worker says that its own code failed. Source: python/farlane_worker.py.
+const WORKER_BROKE: i32 = 70;
+/// Output below Python's own streams counts as stdout.
+const STDOUT: u8 = 1;
+
+impl Engine {
+    /// Handles events; ends come last, so that nothing said before is missed.
+    pub(super) fn workers_said(
+        &mut self,
+        said: &mut Vec<Event>,
+        more: &mut mpsc::Receiver<Event>,
+    ) {
+        let mut deaths = Vec::new();
+        for event in said.drain(..) {
+            self.happened(event, &mut deaths);
+        }
+        if deaths.is_empty() {
+            return;
+        }
+        while let Ok(event) = more.try_recv() {
+            self.happened(event, &mut deaths);
+        }
+        for death in deaths {
+            match death {
+                Death::Worker(number, status) => self.worker_ended(number, status, None),
+                Death::Template(number, complaint) => self.template_gone(number, complaint),
+            }
+        }
+    }
+
+    fn happened(&mut self, event: Event, deaths: &mut Vec<Death>) {
+        match event {
+            Event::TemplateReady { template } => {
+                if let Some(pool) = self.pools.pools.get_mut(&template) {
+                    pool.up = true;
+                }
+            }
+            Event::Said { worker, said } => self.said(worker, said),
+            Event::Violated { worker, said } => {
+                self.said(worker, said);
+                self.violated(worker);
+            }
+            Event::Printed { worker, data } => {
+                let running = self.pools.workers.get(&worker).and_then(|w| w.queue.front().copied());
+                if let Some(token) = running {
+                    self.printed(token, STDOUT, &data);
+                }
+            }
+            Event::WorkerEnded { worker, status } => deaths.push(Death::Worker(worker, status)),
+            Event::TemplateGone { template, complaint } => {
+                deaths.push(Death::Template(template, complaint));
+            }
+        }
+    }
+
+    fn said(&mut self, number: WorkerNumber, said: Vec<Said>) {
+        for one in said {
+            match one {
+                Said::Hello => self.worker_up(number),
+                Said::Log { token, stream, data } => {
+                    let owns = |w: &super::pool::Worker| w.queue.contains(&Token(token));
+                    if self.pools.workers.get(&number).is_some_and(owns) {
+                        self.printed(Token(token), stream, &data);
+                    }
+                }
+                Said::Result(answer) => {
+                    if !self.answer(number, answer) {
+                        return self.violated(number);
+                    }
+                }
+            }
+        }
+    }
+
+    fn worker_up(&mut self, number: WorkerNumber) {
+        let Some(worker) = self.pools.workers.get_mut(&number) else { return };
+        worker.up = true;
+        worker.idle_since = ClusterClock::steady();
+        let pool = worker.pool;
+        if let Some(pool) = self.pools.pools.get_mut(&pool) {
+            pool.failures = 0;
+        }
+    }
+
+    fn printed(&mut self, token: Token, stream: u8, data: &[u8]) {
+        let Some(attempt) = self.attempts.get_mut(&token) else { return };
+        let limit = attempt.spec.as_ref().map_or(0, |spec| spec.spec.log_limit.0);
+        if attempt.log.take(stream, data, limit) {
+            self.push_log(token);
+        }
+    }
+
+    fn push_log(&mut self, token: Token) {
+        let Some(attempt) = self.attempts.get_mut(&token) else { return };
+        let Some(grant) = &attempt.grant else { return };
+        for chunk in attempt.log.seal(attempt.at, grant, self.node, false) {
+            let _ = self.logs.try_send(chunk);
+        }
+    }
+
+    /// Lets output that has gathered go, so that a reader who follows sees it.
+    pub(super) fn flush_logs(&mut self) {
+        let due: Vec<Token> = self
+            .pools
+            .workers
+            .values()
+            .filter_map(|worker| worker.queue.front().copied())
+            .filter(|token| self.attempts.get(token).is_some_and(|a| a.log.is_due(false)))
+            .collect();
+        due.into_iter().for_each(|token| self.push_log(token));
+    }
+
+    /// Takes an answer; false where it answers nothing that this worker runs.
+    fn answer(&mut self, number: WorkerNumber, answer: Answer) -> bool {
+        let now = ClusterClock::steady_micros();
+        let Some(worker) = self.pools.workers.get_mut(&number) else { return true };
+        let token = Token(answer.token);
+        if worker.queue.front() != Some(&token) {
+            return false;
+        }
+        worker.queue.pop_front();
+        worker.writer = None;
+        worker.done += 1;
+        worker.began = now;
+        let steady = now / 1000;
+        worker.idle_since = steady;
+        let worn = worker.queue.is_empty() && worker.doom.is_none() && worker.is_worn(steady);
+        let micros = answer.end.saturating_sub(answer.begin) / 1000;
+        if let Some(spec) = self.attempts.get(&token).and_then(|a| a.spec.as_ref()) {
+            spec.ran(micros);
+        }
+        self.tasks_run += 1;
+        self.average_micros = match self.average_micros {
+            0 => micros.max(1),
+            average => (average - average / 16 + micros / 16).max(1),
+        };
+        self.answered(token, answer);
+        if worn {
+            self.pools.dismiss(number);
+        }
+        true
+    }
+
+    fn violated(&mut self, number: WorkerNumber) {
+        tracing::warn!(worker = number.0, "a worker broke its protocol");
+        let running = self.pools.workers.get(&number).and_then(|w| w.queue.front().copied());
+        let message = "the worker broke its protocol";
+        let exit = Exit::new(ExitKind::Lost(LostCause::Sandbox), message);
+        match running {
+            Some(token) => self.kill_for(number, token, Some(exit)),
+            None => self.kill(number),
+        }
+    }
+
+    /// A worker is gone: what it said last still counts, what it had not begun goes to another.
+    fn worker_ended(
+        &mut self,
+        number: WorkerNumber,
+        status: Option<WaitStatus>,
+        complaint: Option<&str>,
+    ) {
+        let Some(worker) = self.pools.workers.get_mut(&number) else { return };
+        let last_words = worker.link.last_words();
+        self.said(number, last_words);
+        let Some(worker) = self.pools.workers.get_mut(&number) else { return };
+        let back = worker.take_back();
+        let was_up = worker.up;
+        let Some(mut worker) = self.pools.remove(number) else { return };
+        self.put_back(worker.pool, back);
+        if !was_up && status.is_none_or(|status| status.code() == Some(WORKER_BROKE)) {
+            if let Some(pool) = self.pools.pools.get_mut(&worker.pool) {
+                pool.failures += 1;
+            }
+        }
+        let verdict = worker.doom.take().and_then(|doom| doom.verdict);
+        let began = worker.began;
+        for token in std::mem::take(&mut worker.queue) {
+            let usage = self.died(began);
+            match &verdict {
+                Some((doomed, exit)) if *doomed == token => match exit.clone() {
+                    Some(exit) => self.end(token, exit, Some(usage)),
+                    None => self.forget(token),
+                },
+                _ => self.end(token, lost(status, complaint), Some(usage)),
+            }
+        }
+    }
+
+    fn died(&self, began_micros: u64) -> Usage {
+        let ran = ClusterClock::steady_micros().saturating_sub(began_micros) / 1000;
+        let ended_ms = self.clock.now().0;
+        Usage { started_ms: ended_ms.saturating_sub(ran), ended_ms, ..Usage::default() }
+    }
+
+    fn template_gone(&mut self, number: TemplateNumber, complaint: String) {
+        let Some(pool) = self.pools.pools.get_mut(&number) else { return };
+        if !pool.up {
+            pool.failures += 1;
+        }
+        if !complaint.is_empty() {
+            tracing::warn!(%complaint, "a sandbox ended");
+        }
+        pool.template = None;
+        pool.up = false;
+        pool.complaint = complaint;
+        let complaint = pool.complaint.clone();
+        for worker in std::mem::take(&mut pool.workers) {
+            self.worker_ended(worker, None, Some(&complaint));
+        }
+    }
+}
+
+/// Why a worker is gone, from how it ended.
+fn lost(status: Option<WaitStatus>, complaint: Option<&str>) -> Exit {
+    let signal = status.and_then(WaitStatus::signal);
+    let code = status.and_then(WaitStatus::code);
+    match (signal, code) {
+        (Some(signal), _) => Exit::plain(ExitKind::Lost(LostCause::Signal(signal))),
+        (_, Some(code)) => Exit::plain(ExitKind::Lost(LostCause::ExitCode(code))),
+        _ => {
+            let why = complaint.filter(|text| !text.is_empty()).unwrap_or("its sandbox ended");
+            Exit::new(ExitKind::Lost(LostCause::Sandbox), why)
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! Getting an attempt ready: payload, function, environment, large arguments.
+//!
+//! Owns opening what is sealed towards this node, and the cache of opened functions. Leaves fetching
+//! to `blobs` and building to `environment`. Small payloads with a known function are opened on the
+//! spot; everything else runs as a task of its own.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use farlane_model::{BlobRef, Digest, Sealed, TenantId};
+use farlane_seal::payload::Payload;
+use farlane_seal::stream::open_padded;
+use farlane_seal::{BlobKey, StreamContext, StreamKind, TaskKey};
+use parking_lot::Mutex;
+use tokio::sync::OnceCell;
+
+use super::attempt::{Attempt, Code, Granted, Prepared, Spec};
+use crate::blobs::{BlobError, Blobs};
+use crate::environment::{BuildError, Environments, Wanted};
+use crate::probe::python::Python;
+
+/// Sealed bytes above this are opened on a blocking thread. Source: AES-256-GCM and lz4 at 1 GB/s:
+/// 64 µs.
+const INLINE: usize = 64 * 1024;
+/// Most bytes of one opened payload, function or argument. Source: the largest blob that is taken.
+const OPENED: usize = 2 << 30;
+/// Most bytes of opened functions held.
+const CODES: usize = 256 << 20;
+/// Most bytes of one opened function.
+const CODE: usize = 64 << 20;
+/// Most bytes of one lock.
+const LOCK: usize = 4 << 20;
+
+/// Why an attempt cannot be run here.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum Unready {
+    /// Sealed bytes, digests or keys do not fit: not retried as such.
+    #[error("{0}")]
+    Refused(&'static str),
+    #[error("{0}")]
+    Blob(#[from] BlobError),
+    #[error("the environment could not be built")]
+    Environment(String),
+}
+
+/// Functions opened, by blob and key: another tenant that names the same blob needs its key too.
+#[derive(Debug, Default)]
+pub(crate) struct Codes {
+    held: Mutex<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    cells: HashMap<(Digest, TenantId), (BlobKey, Arc<OnceCell<Arc<Code>>>)>,
+    /// Oldest first.
+    order: std::collections::VecDeque<(Digest, TenantId)>,
+    bytes: usize,
+    next: u32,
+}
+
+impl Codes {
+    /// The function, where it is open already.
+    fn ready(&self, digest: Digest, tenant: TenantId, key: &BlobKey) -> Option<Arc<Code>> {
+        let held = self.held.lock();
+        let (known, cell) = held.cells.get(&(digest, tenant))?;
+        if known != key { None } else { cell.get().cloned() }
+    }
+
+    fn cell(&self, digest: Digest, tenant: TenantId, key: &BlobKey) -> Arc<OnceCell<Arc<Code>>> {
+        let mut held = self.held.lock();
+        let name = (digest, tenant);
+        match held.cells.get(&name) {
+            Some((known, cell)) if known == key => cell.clone(),
+            _ => {
+                let cell = Arc::<OnceCell<_>>::default();
+                held.cells.insert(name, (key.clone(), cell.clone()));
+                held.order.push_back(name);
+                cell
+            }
+        }
+    }
+
+    fn number(&self, size: usize) -> u32 {
+        let mut held = self.held.lock();
+        held.bytes += size;
+        while held.bytes > CODES && held.order.len() > 1 {
+            let Some(oldest) = held.order.pop_front() else { break };
+            let gone = held.cells.remove(&oldest);
+            let size = gone.and_then(|(_, cell)| cell.get().map(|code| code.bytes.len()));
+            held.bytes = held.bytes.saturating_sub(size.unwrap_or(0));
+        }
+        held.next += 1;
+        held.next
+    }
+}
+
+/// Everything that getting ready needs.
+#[derive(Debug)]
+pub(crate) struct Preparer {
+    pub(crate) blobs: Blobs,
+    pub(crate) codes: Codes,
+    pub(crate) environments: Environments,
+    pub(crate) pythons: Vec<Python>,
+}
+
+/// An order to get one attempt ready.
+#[derive(Debug)]
+pub(crate) struct Order {
+    pub(crate) spec: Arc<Spec>,
+    pub(crate) grant: Granted,
+    pub(crate) payload: Sealed,
+    pub(crate) context: StreamContext,
+}
+
+impl Order {
+    pub(crate) fn of(attempt: &Attempt) -> Option<Self> {
+        let (spec, grant) = (attempt.spec.clone()?, attempt.grant.clone()?);
+        let context = StreamContext::payload(grant.tenant, attempt.at.task);
+        Some(Self { spec, grant, payload: attempt.payload.clone(), context })
+    }
+}
+
+impl Preparer {
+    /// Gets it ready on the spot; `None` where something must be fetched, built or is large.
+    pub(crate) fn at_once(&self, order: &Order) -> Option<Result<Prepared, Unready>> {
+        let Sealed::Inline(sealed) = &order.payload else { return None };
+        let spec = &order.spec.spec;
+        if sealed.len() > INLINE || spec.environment.is_some() {
+            return None;
+        }
+        let payload = match open_payload(order, sealed) {
+            Ok(payload) => payload,
+            Err(unready) => return Some(Err(unready)),
+        };
+        if !payload.blobs.is_empty() {
+            return None;
+        }
+        let code = self.codes.ready(spec.code.digest, order.grant.tenant, &payload.code_key)?;
+        let arguments = payload.arguments;
+        Some(Ok(Prepared { code, arguments, blobs: Vec::new(), environment: None }))
+    }
+
+    /// Gets it ready, whatever it takes.
+    ///
+    /// *Errors*: see [`Unready`].
+    pub(crate) async fn prepare(&self, order: Order) -> Result<Prepared, Unready> {
+        let sealed = match &order.payload {
+            Sealed::Inline(bytes) => bytes.clone(),
+            Sealed::Blob(blob) => {
+                if blob.digest != order.grant.payload_digest {
+                    return Err(Unready::Refused("the payload is not the one that was granted"));
+                }
+                self.blobs.get(*blob).await?
+            }
+        };
+        let order = Arc::new(order);
+        let payload = {
+            let order = order.clone();
+            blocking(sealed.len(), move || open_payload(&order, &sealed)).await?
+        };
+        let tenant = order.grant.tenant;
+        let spec = &order.spec.spec;
+        let code = self.code(spec.code, tenant, &payload.code_key).await?;
+        let environment = match spec.environment {
+            None => None,
+            Some(wanted) => {
+                let key = payload
+                    .env_key
+                    .as_ref()
+                    .ok_or(Unready::Refused("the payload lacks its environment's key"))?;
+                Some(self.environment(&order, wanted, key).await?)
+            }
+        };
+        let mut blobs = Vec::with_capacity(payload.blobs.len());
+        for (blob, key) in &payload.blobs {
+            blobs.push(self.open_blob(*blob, key, StreamKind::Argument, tenant, OPENED).await?);
+        }
+        Ok(Prepared { code, arguments: payload.arguments, blobs, environment })
+    }
+
+    async fn code(
+        &self,
+        blob: BlobRef,
+        tenant: TenantId,
+        key: &BlobKey,
+    ) -> Result<Arc<Code>, Unready> {
+        let cell = self.codes.cell(blob.digest, tenant, key);
+        let opened = cell.get_or_try_init(|| async {
+            let bytes = self.open_blob(blob, key, StreamKind::Code, tenant, CODE).await?;
+            let number = self.codes.number(bytes.len());
+            Ok::<_, Unready>(Arc::new(Code { number, bytes }))
+        });
+        opened.await.cloned()
+    }
+
+    async fn environment(
+        &self,
+        order: &Order,
+        wanted: farlane_model::EnvRef,
+        key: &BlobKey,
+    ) -> Result<std::path::PathBuf, Unready> {
+        let version = order.spec.spec.node.python;
+        let python = self
+            .pythons
+            .iter()
+            .find(|python| python.interpreter.version == version)
+            .ok_or(Unready::Refused("this node does not have that interpreter any more"))?;
+        let tenant = order.grant.tenant;
+        let lock = self.open_blob(wanted.lock, key, StreamKind::Lock, tenant, LOCK).await?;
+        let wanted = Wanted { tenant, project: order.spec.spec.project, id: wanted.id, lock, python };
+        self.environments.get(wanted).await.map_err(|BuildError { log }| Unready::Environment(log))
+    }
+
+    async fn open_blob(
+        &self,
+        blob: BlobRef,
+        key: &BlobKey,
+        kind: StreamKind,
+        tenant: TenantId,
+        limit: usize,
+    ) -> Result<Bytes, Unready> {
+        let sealed = self.blobs.get(blob).await?;
+        let (key, context) = (key.clone(), StreamContext::blob(kind, tenant));
+        blocking(sealed.len(), move || open(&key, &context, &sealed, limit)).await
+    }
+}
+
+fn open_payload(order: &Order, sealed: &Bytes) -> Result<Payload, Unready> {
+    if Digest::of(sealed) != order.grant.payload_digest {
+        return Err(Unready::Refused("the payload is not the one that was granted"));
+    }
+    let plain = open(&order.grant.key, &order.context, sealed, OPENED)?;
+    Payload::decode(plain).map_err(|_| Unready::Refused("the payload cannot be read"))
+}
+
+fn open(
+    key: &TaskKey,
+    context: &StreamContext,
+    sealed: &[u8],
+    limit: usize,
+) -> Result<Bytes, Unready> {
+    let padded = open_padded(key, context, sealed, limit)
+        .map_err(|_| Unready::Refused("sealed bytes do not open with the granted key"))?;
+    let plain = farlane_codec::decompress(&padded, limit)
+        .map_err(|_| Unready::Refused("sealed bytes cannot be decompressed"))?;
+    Ok(plain.into())
+}
+
+/// Runs `work` here when its input is small, else where it may block.
+async fn blocking<T: Send + 'static>(
+    size: usize,
+    work: impl FnOnce() -> Result<T, Unready> + Send + 'static,
+) -> Result<T, Unready> {
+    if size <= INLINE {
+        return work();
+    }
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or(Err(Unready::Refused("opening it failed; please report this")))
+}

@@ -1,0 +1,222 @@
+//! Environments: built once from their lock, shared by everyone of the same project who asks.
+//!
+//! Owns building with uv, the cache on disk and its bound. Leaves the lock's secrecy to `engine`.
+//! Wheels only, hashes required, nothing resolved: what is not in the lock is not installed.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use farlane_model::{Digest, ProjectId, TenantId};
+use farlane_units::ByteCount;
+use parking_lot::Mutex;
+use tokio::io::AsyncReadExt;
+use tokio::sync::{OnceCell, Semaphore};
+
+use crate::probe::python::Python;
+
+/// Longest a build may take. Source: PyTorch with CUDA (3 GB) over 10 MB/s takes 5 minutes.
+const PATIENCE: Duration = Duration::from_secs(1200);
+/// Builds at once. Source: a second one still uses what the first leaves of the link.
+const AT_ONCE: usize = 2;
+/// Most bytes of a build's log.
+const LOG: u64 = 256 * 1024;
+/// Written last: an environment without it is not complete.
+const COMPLETE: &str = ".farlane-complete";
+
+/// What is wanted.
+#[derive(Debug)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) tenant: TenantId,
+    pub(crate) project: ProjectId,
+    pub(crate) id: Digest,
+    pub(crate) lock: Bytes,
+    pub(crate) python: &'a Python,
+}
+
+/// A build that failed, in the words of the tool.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the environment could not be built")]
+pub(crate) struct BuildError {
+    pub(crate) log: String,
+}
+
+/// The cache.
+#[derive(Debug)]
+pub(crate) struct Environments {
+    dir: PathBuf,
+    /// As configured.
+    uv: Option<PathBuf>,
+    bound: ByteCount,
+    turns: Semaphore,
+    building: Mutex<HashMap<Digest, Arc<OnceCell<PathBuf>>>>,
+}
+
+impl Environments {
+    /// `uv` is the one configured; else it is looked for.
+    pub(crate) fn new(dir: PathBuf, uv: Option<PathBuf>, bound: ByteCount) -> Self {
+        let _ = std::fs::create_dir_all(&dir);
+        let building = Mutex::default();
+        Self { dir, uv, bound, turns: Semaphore::new(AT_ONCE), building }
+    }
+
+    /// The folder of a built environment; those who ask at the same time share one build.
+    ///
+    /// *Errors*: the build's log. The next one who asks tries again.
+    pub(crate) async fn get(&self, wanted: Wanted<'_>) -> Result<PathBuf, BuildError> {
+        let name = name(&wanted);
+        let path = self.dir.join(name.to_string());
+        let cell = self.building.lock().entry(name).or_default().clone();
+        let built = cell
+            .get_or_try_init(|| async {
+                if !path.join(COMPLETE).exists() {
+                    self.build(&wanted, &path).await?;
+                }
+                Ok(path.clone())
+            })
+            .await?;
+        // Used now: what was used longest ago goes first.
+        let _ = std::fs::File::options()
+            .append(true)
+            .open(built.join(COMPLETE))
+            .and_then(|file| file.set_modified(std::time::SystemTime::now()));
+        Ok(built.clone())
+    }
+
+    async fn build(&self, wanted: &Wanted<'_>, path: &Path) -> Result<(), BuildError> {
+        let failed = |log: String| BuildError { log };
+        let _turn = self.turns.acquire().await;
+        self.shrink(path);
+        let configured = self.uv.clone().map(|path| vec![path]);
+        let uv = configured.or_else(|| find_uv(wanted.python)).ok_or_else(|| {
+            failed("this node has no uv; install it (`pip install uv`) and restart the agent".into())
+        })?;
+        let work = tempfile::Builder::new()
+            .prefix("build-")
+            .tempdir_in(&self.dir)
+            .map_err(|e| failed(format!("no room to build in: {e}")))?;
+        let lock = work.path().join("requirements.txt");
+        let target = work.path().join("site");
+        std::fs::write(&lock, &wanted.lock).map_err(|e| failed(e.to_string()))?;
+        let (status, log) = self.run(&uv, &lock, &target, wanted.python, work.path()).await?;
+        if !status {
+            return Err(failed(log));
+        }
+        finish(&target, path).map_err(|e| failed(format!("{log}\nkeeping it failed: {e}")))
+    }
+
+    async fn run(
+        &self,
+        uv: &[PathBuf],
+        lock: &Path,
+        target: &Path,
+        python: &Python,
+        work: &Path,
+    ) -> Result<(bool, String), BuildError> {
+        let failed = |log: String| BuildError { log };
+        let mut command = tokio::process::Command::new(&uv[0]);
+        if uv.len() > 1 {
+            command.args(["-m", "uv"]);
+        }
+        command.args(["pip", "install", "--no-config", "--require-hashes", "--no-deps"]);
+        command.args(["--only-binary", ":all:", "--no-progress", "--color", "never"]);
+        command.arg("--python").arg(&python.path).arg("--target").arg(target);
+        command.arg("--cache-dir").arg(self.dir.join("uv-cache"));
+        command.arg("--link-mode").arg("hardlink").arg("-r").arg(lock);
+        command.env("HOME", work).kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(|e| failed(format!("uv does not start: {e}")))?;
+        let stderr = child.stderr.take();
+        let watching = async {
+            let mut log = Vec::new();
+            if let Some(pipe) = stderr {
+                let _ = pipe.take(LOG).read_to_end(&mut log).await;
+            }
+            (child.wait().await, log)
+        };
+        let (status, log) = tokio::time::timeout(PATIENCE, watching)
+            .await
+            .map_err(|_| failed(format!("not built within {} s", PATIENCE.as_secs())))?;
+        let log = String::from_utf8_lossy(&log).into_owned();
+        Ok((status.is_ok_and(|status| status.success()), log))
+    }
+
+    /// Removes what was used longest ago, `but` one, until the bound holds.
+    fn shrink(&self, but: &Path) {
+        let Ok(entries) = self.dir.read_dir() else { return };
+        let mut all: Vec<_> = entries
+            .flatten()
+            .filter_map(|entry| {
+                let path = entry.path();
+                let used = path.join(COMPLETE).metadata().ok()?.modified().ok()?;
+                Some((used, size(&path), path))
+            })
+            .collect();
+        all.sort();
+        let mut total: u64 = all.iter().map(|(_, size, _)| size).sum();
+        for (used, size, path) in all {
+            let recent = used.elapsed().is_ok_and(|age| age < PATIENCE);
+            if total <= self.bound.0 || recent || path == but {
+                continue;
+            }
+            self.building.lock().retain(|_, cell| cell.get() != Some(&path));
+            if std::fs::remove_dir_all(&path).is_ok() {
+                total -= size;
+            }
+        }
+    }
+}
+
+/// One environment a (tenant, project, lock, interpreter).
+fn name(wanted: &Wanted<'_>) -> Digest {
+    let mut hasher = blake3::Hasher::new_derive_key("farlane/environment/1");
+    hasher.update(wanted.tenant.as_bytes());
+    hasher.update(&wanted.project.to_bytes());
+    hasher.update(wanted.id.as_bytes());
+    hasher.update(Digest::of(&wanted.lock).as_bytes());
+    hasher.update(wanted.python.path.as_os_str().as_encoded_bytes());
+    hasher.update(wanted.python.interpreter.full.as_bytes());
+    Digest(*hasher.finalize().as_bytes())
+}
+
+/// Makes it readable for workers, marks it complete and puts it in its place.
+fn finish(target: &Path, path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::create_dir_all(target)?;
+    std::fs::set_permissions(target, std::fs::Permissions::from_mode(0o755))?;
+    std::fs::write(target.join(COMPLETE), b"")?;
+    if path.exists() {
+        std::fs::remove_dir_all(path)?;
+    }
+    std::fs::rename(target, path)
+}
+
+fn size(path: &Path) -> u64 {
+    let Ok(entries) = path.read_dir() else { return 0 };
+    let each = entries.flatten().map(|entry| match entry.metadata() {
+        Ok(meta) if meta.is_dir() => size(&entry.path()),
+        Ok(meta) => meta.len(),
+        Err(_) => 0,
+    });
+    each.sum()
+}
+
+/// Beside this binary, in `PATH`, or as a module of an interpreter.
+fn find_uv(python: &Python) -> Option<Vec<PathBuf>> {
+    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join("uv")));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let in_path = std::env::split_paths(&path).map(|dir| dir.join("uv"));
+    if let Some(found) = beside.into_iter().chain(in_path).find(|file| file.is_file()) {
+        return Some(vec![found]);
+    }
+    let asked = std::process::Command::new(&python.path)
+        .args(["-c", "import uv"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    asked.is_ok_and(|status| status.success()).then(|| vec![python.path.clone(), "uv".into()])
+}

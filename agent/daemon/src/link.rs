@@ -1,0 +1,225 @@
+//! The connection to the control plane: made, kept, and made again.
+//!
+//! ```text
+//! connect ─▶ hello out ─▶ ControlHello in ─(leader named: go there)─▶ Up ─ frames … ─▶ Down ─ wait ─┐
+//!    ▲                                                                                              │
+//!    └──────────────────────── 0.1 s doubling to 5 s, with jitter ◀─────────────────────────────────┘
+//! ```
+//! Owns TLS, backoff and the renewal of the certificate. Leaves every frame's meaning to `engine`.
+
+use std::time::Duration;
+
+use farlane_runtime::{Clock, Entropy, SystemClock, SystemEntropy};
+use farlane_wire::v1::fleet_client::FleetClient;
+use farlane_wire::{ErrorCode, channel, v1};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+
+use crate::clock::ClusterClock;
+use crate::folder::{Folder, NetworkFile, Transport};
+use crate::join;
+
+/// First wait before a new try. Source: a restarted server is back in about that time.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+/// Longest wait.
+const LAST_WAIT: Duration = Duration::from_secs(5);
+/// Frames under way to the server beyond what HTTP/2 buffers; completions are held to two batches.
+const OUTGOING: usize = 1024;
+/// A certificate is renewed when less than this part of 24 h is left. Source: design.md, "Joining":
+/// they live 24 h; a third leaves 8 h in which a server may be away.
+const RENEW_BEFORE_MS: u64 = 8 * 3_600_000;
+
+/// What the engine hears of the connection.
+#[derive(Debug)]
+pub(crate) enum LinkEvent {
+    /// The first frame is wanted.
+    WantHello(oneshot::Sender<v1::AgentHello>),
+    /// Connected; frames go out by `out`. `sent` is when the hello left, on the steady clock.
+    Up { out: mpsc::Sender<v1::AgentFrame>, hello: v1::ControlHello, sent: u64 },
+    /// A frame came.
+    Frame(v1::ControlFrame),
+    /// Disconnected; `Up` may follow.
+    Down,
+    /// The network does not take this node any more.
+    Removed(String),
+}
+
+/// What the link is made with.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) folder: Folder,
+    pub(crate) network: NetworkFile,
+    pub(crate) transport: Transport,
+    pub(crate) events: mpsc::Sender<LinkEvent>,
+    /// The live connection, for blobs and logs.
+    pub(crate) channel: watch::Sender<Option<Channel>>,
+}
+
+enum Ended {
+    /// Go there instead, at once.
+    Leader(String),
+    /// Try again; `true` where it was up.
+    Lost(bool, String),
+    Removed(String),
+    /// Nobody listens any more.
+    Unwanted,
+}
+
+impl Link {
+    /// Runs until the engine is gone or the node removed.
+    pub(crate) async fn run(mut self) {
+        let mut wait = FIRST_WAIT;
+        let mut leader: Option<String> = None;
+        let mut hops = 0;
+        loop {
+            let ended = self.connect(leader.take()).await;
+            self.channel.send_replace(None);
+            match ended {
+                Ended::Unwanted => return,
+                Ended::Removed(why) => {
+                    let _ = self.events.send(LinkEvent::Removed(why)).await;
+                    return;
+                }
+                Ended::Leader(url) if hops < 4 => {
+                    hops += 1;
+                    leader = Some(url);
+                    continue;
+                }
+                Ended::Leader(_) => {}
+                Ended::Lost(was_up, why) => {
+                    if was_up {
+                        wait = FIRST_WAIT;
+                    }
+                    tracing::info!(%why, "the connection to the control plane is down");
+                }
+            }
+            hops = 0;
+            if self.events.send(LinkEvent::Down).await.is_err() {
+                return;
+            }
+            let jitter = SystemEntropy.below(wait.as_micros() as u64 / 2);
+            tokio::time::sleep(wait / 2 + Duration::from_micros(jitter)).await;
+            wait = (wait * 2).min(LAST_WAIT);
+        }
+    }
+
+    async fn connect(&mut self, leader: Option<String>) -> Ended {
+        let urls: Vec<String> = leader.into_iter().chain(self.network.urls.clone()).collect();
+        let identity =
+            (self.transport.certificate_pem.as_str(), self.transport.key_pem.as_str());
+        let channel = match channel::connect(&urls, &self.network.ca_pem, Some(identity)).await {
+            Ok(channel) => channel,
+            Err(error) => return Ended::Lost(false, error.to_string()),
+        };
+        let (ask, answer) = oneshot::channel();
+        if self.events.send(LinkEvent::WantHello(ask)).await.is_err() {
+            return Ended::Unwanted;
+        }
+        let Ok(hello) = answer.await else { return Ended::Unwanted };
+        let (out, frames) = mpsc::channel(OUTGOING);
+        let sent = ClusterClock::steady();
+        let _ = out.try_send(frame(v1::agent_frame::Body::Hello(hello)));
+        let mut client = FleetClient::new(channel.clone())
+            .max_decoding_message_size(channel::MAX_MESSAGE)
+            .max_encoding_message_size(channel::MAX_MESSAGE);
+        let mut stream = match client.control(ReceiverStream::new(frames)).await {
+            Ok(stream) => stream.into_inner(),
+            Err(status) => return refused(false, &status),
+        };
+        let hello = match stream.message().await {
+            Ok(Some(v1::ControlFrame { body: Some(v1::control_frame::Body::Hello(hello)) })) => hello,
+            Ok(Some(v1::ControlFrame { body: Some(v1::control_frame::Body::Refused(no)) })) => {
+                return refusal(&no);
+            }
+            Ok(_) => return Ended::Lost(false, "the server did not say hello".into()),
+            Err(status) => return refused(false, &status),
+        };
+        if !hello.leader.is_empty() {
+            return Ended::Leader(hello.leader);
+        }
+        if let Err(refused) = farlane_wire::hello::negotiate(hello.hello.as_ref()) {
+            return Ended::Lost(false, refused.message);
+        }
+        self.channel.send_replace(Some(channel.clone()));
+        let up = LinkEvent::Up { out, hello, sent };
+        if self.events.send(up).await.is_err() {
+            return Ended::Unwanted;
+        }
+        self.serve(&mut stream, channel).await
+    }
+
+    async fn serve(
+        &mut self,
+        stream: &mut tonic::Streaming<v1::ControlFrame>,
+        channel: Channel,
+    ) -> Ended {
+        let mut renewal = Box::pin(tokio::time::sleep(self.until_renewal()));
+        loop {
+            tokio::select! {
+                message = stream.message() => match message {
+                    Ok(Some(v1::ControlFrame { body: Some(v1::control_frame::Body::Refused(no)) })) => {
+                        return refusal(&no);
+                    }
+                    Ok(Some(frame)) => {
+                        if self.events.send(LinkEvent::Frame(frame)).await.is_err() {
+                            return Ended::Unwanted;
+                        }
+                    }
+                    Ok(None) => return Ended::Lost(true, "the server ended it".into()),
+                    Err(status) => return refused(true, &status),
+                },
+                () = self.events.closed() => return Ended::Unwanted,
+                () = &mut renewal => {
+                    let wait = self.renew(channel.clone()).await;
+                    renewal = Box::pin(tokio::time::sleep(wait));
+                }
+            }
+        }
+    }
+
+    fn until_renewal(&self) -> Duration {
+        let now = SystemClock.wall().0;
+        let at = self.transport.not_after_ms.saturating_sub(RENEW_BEFORE_MS);
+        Duration::from_millis(at.saturating_sub(now))
+    }
+
+    /// How long to wait until the next renewal.
+    async fn renew(&mut self, channel: Channel) -> Duration {
+        let renewed = join::renew(channel).await;
+        match renewed.and_then(|new| self.folder.keep_transport(&new).map(|()| new)) {
+            Ok(new) => {
+                self.transport = new;
+                // Certificates shorter than the margin are renewed at most each minute.
+                self.until_renewal().max(Duration::from_secs(60))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the transport certificate could not be renewed; trying again");
+                Duration::from_secs(60)
+            }
+        }
+    }
+}
+
+fn refused(was_up: bool, status: &tonic::Status) -> Ended {
+    match ErrorCode::of(status) {
+        Some(ErrorCode::NodeRevoked) => {
+            Ended::Removed(status.message().to_owned())
+        }
+        _ => Ended::Lost(was_up, status.message().to_owned()),
+    }
+}
+
+fn refusal(no: &v1::Refusal) -> Ended {
+    match no.code.parse::<ErrorCode>() {
+        Ok(ErrorCode::NodeRevoked) => {
+            Ended::Removed(no.message.clone())
+        }
+        _ => Ended::Lost(true, no.message.clone()),
+    }
+}
+
+/// A frame with this body.
+pub(crate) fn frame(body: v1::agent_frame::Body) -> v1::AgentFrame {
+    v1::AgentFrame { body: Some(body) }
+}

@@ -1,0 +1,119 @@
+//! What the sandbox can enforce here, found out by running it.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use farlane_model::Tier;
+
+use super::Sandbox;
+use crate::user::User;
+
+/// Answered from inside: what a task must not be able to do, tried.
+const QUESTION: &str = "
+import os, socket
+def cannot(what):
+    try:
+        what()
+    except (OSError, AttributeError):
+        return True
+    return False
+def reach():
+    s = socket.socket(); s.settimeout(0.2); s.connect(('198.51.100.1', 9))
+print('alone', os.getpid() == 1)
+print('network', cannot(reach))
+print('files', cannot(lambda: open('/usr/farlane-probe', 'w')))
+print('mount', cannot(lambda: os.unshare(0x00020000)) if hasattr(os, 'unshare') else True)
+";
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Enforced {
+    pub(crate) tier: Tier,
+    /// For people, in the node's spec.
+    pub(crate) names: Vec<String>,
+    /// What would allow more; for the log.
+    pub(crate) advice: Option<String>,
+}
+
+/// Where bubblewrap is.
+pub(crate) fn bubblewrap() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain([PathBuf::from("/usr/bin"), PathBuf::from("/usr/local/bin")])
+        .map(|dir| dir.join("bwrap"))
+        .find(|file| file.is_file())
+}
+
+/// Runs the sandbox once, with `plan` set to tier 1.
+pub(crate) fn probe(plan: &Sandbox) -> Enforced {
+    let weak = |advice: String| Enforced {
+        tier: Tier::Process,
+        names: vec!["seccomp".into(), "rlimits".into()],
+        advice: Some(advice),
+    };
+    if plan.bwrap.is_none() {
+        return weak(format!("install bubblewrap: `{}`", install_line()));
+    }
+    let arguments = ["-I", "-S", "-c", QUESTION].map(Into::into);
+    let mut command = match plan.command(&arguments, &[]) {
+        Ok(command) => command,
+        Err(error) => return weak(error.to_string()),
+    };
+    let (answer, complaint) = run(&mut command);
+    let held = |name: &str| answer.lines().any(|line| line == format!("{name} True"));
+    if ["alone", "network", "files", "mount"].iter().all(|name| held(name)) {
+        let names = ["namespaces", "seccomp", "rlimits", "no-network", "scratch-size"];
+        return Enforced { tier: Tier::Namespaces, names: names.map(String::from).into(), advice: None };
+    }
+    weak(allow_line(&complaint, plan.user))
+}
+
+fn run(command: &mut Command) -> (String, String) {
+    let spawned = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = match spawned {
+        Ok(child) => child,
+        Err(error) => return (String::new(), error.to_string()),
+    };
+    let (mut out, mut complaint) = (String::new(), String::new());
+    if let Some(pipe) = child.stdout.take() {
+        let _ = pipe.take(4096).read_to_string(&mut out);
+    }
+    if let Some(pipe) = child.stderr.take() {
+        let _ = pipe.take(4096).read_to_string(&mut complaint);
+    }
+    let _ = child.wait();
+    (out, complaint)
+}
+
+fn install_line() -> &'static str {
+    let known = [
+        ("/usr/bin/apt-get", "sudo apt-get install -y bubblewrap"),
+        ("/usr/bin/dnf", "sudo dnf install -y bubblewrap"),
+        ("/usr/bin/zypper", "sudo zypper install -y bubblewrap"),
+        ("/usr/bin/pacman", "sudo pacman -S --noconfirm bubblewrap"),
+        ("/sbin/apk", "sudo apk add bubblewrap"),
+    ];
+    let found = known.iter().find(|(tool, _)| Path::new(tool).exists());
+    found.map_or("see https://github.com/containers/bubblewrap", |(_, line)| line)
+}
+
+/// The exact command that would allow namespaces, by which switch is off.
+fn allow_line(complaint: &str, user: Option<User>) -> String {
+    let switched = |path: &str, off: &str| {
+        std::fs::read_to_string(path).is_ok_and(|text| text.trim() == off)
+    };
+    let whose = user.map_or_else(String::new, |u| format!(" (run as uid {})", u.uid));
+    let fix = if switched("/proc/sys/kernel/unprivileged_userns_clone", "0") {
+        "sudo sysctl -w kernel.unprivileged_userns_clone=1"
+    } else if switched("/proc/sys/user/max_user_namespaces", "0") {
+        "sudo sysctl -w user.max_user_namespaces=15000"
+    } else if switched("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1") {
+        "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
+    } else {
+        "in a container: run it with `--security-opt seccomp=unconfined --security-opt \
+         apparmor=unconfined --security-opt systempaths=unconfined`"
+    };
+    let said: String = complaint.trim().chars().take(200).collect();
+    format!("bubblewrap{whose} answered {said:?}; this would allow it: {fix}")
+}

@@ -1,0 +1,227 @@
+//! A template process: forks workers inside its sandbox, kills them, and tells how they ended.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::Stdio;
+
+use serde::Serialize;
+use tokio::io::AsyncReadExt;
+use tokio::io::unix::AsyncFd;
+use tokio::process::Child;
+use tokio::sync::mpsc;
+
+use super::socket::{PIECE, send_with_fds, seqpacket, watched};
+use super::{Event, WorkerNumber};
+use crate::sandbox::{Sandbox, SandboxError};
+
+/// Bytes of what a failing template says that are kept.
+const COMPLAINT: u64 = 2048;
+
+/// Names a template within the agent's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct TemplateNumber(pub(crate) u32);
+
+/// How a worker ended: a wait status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct WaitStatus(pub(crate) i32);
+
+impl WaitStatus {
+    /// The signal that killed it.
+    pub(crate) fn signal(self) -> Option<i32> {
+        std::process::ExitStatus::from_raw(self.0).signal()
+    }
+    /// The code that it left with.
+    pub(crate) fn code(self) -> Option<i32> {
+        std::process::ExitStatus::from_raw(self.0).code()
+    }
+}
+
+/// What the template is told first.
+#[derive(Debug, Serialize)]
+struct Settings<'a> {
+    root: String,
+    environment: Option<String>,
+    scratch: String,
+    node: &'a str,
+    region: &'a str,
+    limits: Limits,
+}
+
+/// Resource limits by their names, see setrlimit(2).
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Limits {
+    #[serde(rename = "CORE")]
+    pub(crate) core: u64,
+    #[serde(rename = "NOFILE")]
+    pub(crate) files: u64,
+    #[serde(rename = "NPROC", skip_serializing_if = "Option::is_none")]
+    pub(crate) processes: Option<u64>,
+    #[serde(rename = "FSIZE")]
+    pub(crate) file_size: u64,
+    #[serde(rename = "DATA")]
+    pub(crate) data: u64,
+}
+
+/// Who the node is, for `context()`.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub(crate) node: String,
+    pub(crate) region: String,
+}
+
+/// A running template. Dropping it kills its sandbox and everything in it.
+#[derive(Debug)]
+pub(crate) struct Template {
+    control: OwnedFd,
+    /// Held so that it dies with the agent's interest in it.
+    _reaper: tokio::task::JoinHandle<()>,
+    end: Option<tokio::sync::oneshot::Sender<()>>,
+}
+
+impl Template {
+    /// Starts one; `Event::TemplateReady` or `Event::TemplateGone` follows.
+    ///
+    /// *Errors*: it could not be started at all.
+    pub(crate) fn start(
+        number: TemplateNumber,
+        sandbox: &Sandbox,
+        place: &Place,
+        limits: &Limits,
+        events: mpsc::Sender<Event>,
+    ) -> Result<Self, SandboxError> {
+        let io = |what: &'static str| move |source| SandboxError::Io { what, source };
+        let (near, far) = seqpacket(libc::SOCK_NONBLOCK).map_err(io("a template's socket"))?;
+        let inside = sandbox.inside();
+        let program = format!("{}/lib/farlane_worker.py", inside.root);
+        let fd = far.as_raw_fd().to_string();
+        let arguments = ["-I", "-S", "-B", &program, &fd].map(Into::into);
+        let mut command = sandbox.command(&arguments, &[far.as_raw_fd()])?;
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut command = tokio::process::Command::from(command);
+        let child = command.kill_on_drop(true).spawn().map_err(io("starting the sandbox"))?;
+        drop(far);
+        let settings = Settings {
+            root: inside.root,
+            environment: inside.environment,
+            scratch: inside.scratch,
+            node: &place.node,
+            region: &place.region,
+            limits: limits.clone(),
+        };
+        let settings = serde_json::to_vec(&settings)
+            .map_err(|e| io("the template's settings")(io::Error::other(e)))?;
+        send_with_fds(near.as_raw_fd(), &settings, &[]).map_err(io("telling the template"))?;
+        let listen = near.try_clone().map_err(io("a descriptor"))?;
+        let (end, ended) = tokio::sync::oneshot::channel();
+        let reaper = tokio::spawn(watch(number, child, listen, ended, events));
+        Ok(Self { control: near, _reaper: reaper, end: Some(end) })
+    }
+
+    /// Asks for a worker that speaks over `far` and prints to `output`.
+    ///
+    /// *Errors*: the template is gone or does not read.
+    pub(crate) fn fork(&self, worker: WorkerNumber, far: i32, output: i32) -> io::Result<()> {
+        self.tell(b'F', worker, &[far, output])
+    }
+
+    /// Kills a worker, its process group, and what descends from it.
+    ///
+    /// *Errors*: the template is gone or does not read; then drop it, which kills all.
+    pub(crate) fn kill(&self, worker: WorkerNumber) -> io::Result<()> {
+        self.tell(b'K', worker, &[])
+    }
+
+    fn tell(&self, what: u8, worker: WorkerNumber, fds: &[i32]) -> io::Result<()> {
+        let number = worker.0.to_le_bytes();
+        let message = [what, number[0], number[1], number[2], number[3]];
+        send_with_fds(self.control.as_raw_fd(), &message, fds)
+    }
+}
+
+impl Template {
+    /// Kills the sandbox; `Event::TemplateGone` follows.
+    pub(crate) fn end(&mut self) {
+        if let Some(end) = self.end.take() {
+            let _ = end.send(());
+        }
+    }
+}
+
+impl Drop for Template {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Reads what the template says until it ends or is dropped; then sees to it that it is dead.
+async fn watch(
+    number: TemplateNumber,
+    mut child: Child,
+    control: OwnedFd,
+    mut ended: tokio::sync::oneshot::Receiver<()>,
+    events: mpsc::Sender<Event>,
+) {
+    let mut stderr = child.stderr.take();
+    let listening = async {
+        let Ok(control) = watched(control) else { return };
+        let mut buffer = [0; 512];
+        while let Some(n) = next(&control, &mut buffer).await {
+            if let Some(event) = read(number, &buffer[..n])
+                && events.send(event).await.is_err()
+            {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = listening => {}
+        _ = &mut ended => {}
+    }
+    let _ = child.start_kill();
+    let mut complaint = Vec::new();
+    if let Some(pipe) = stderr.take() {
+        let mut pipe = pipe.take(COMPLAINT);
+        let reading = pipe.read_to_end(&mut complaint);
+        let _ = tokio::time::timeout(std::time::Duration::from_millis(200), reading).await;
+    }
+    let _ = child.wait().await;
+    let complaint = String::from_utf8_lossy(&complaint).trim().to_owned();
+    let _ = events.send(Event::TemplateGone { template: number, complaint }).await;
+}
+
+async fn next(control: &AsyncFd<OwnedFd>, buffer: &mut [u8]) -> Option<usize> {
+    loop {
+        let mut guard = control.readable().await.ok()?;
+        let got = guard.try_io(|fd| {
+            nix::sys::socket::recv(
+                fd.as_raw_fd(),
+                buffer,
+                nix::sys::socket::MsgFlags::MSG_DONTWAIT,
+            )
+            .map_err(io::Error::from)
+        });
+        match got {
+            Ok(Ok(0)) | Ok(Err(_)) => return None,
+            Ok(Ok(n)) => return Some(n),
+            Err(_) => continue,
+        }
+    }
+}
+
+fn read(template: TemplateNumber, message: &[u8]) -> Option<Event> {
+    debug_assert!(message.len() <= PIECE);
+    let number = |at: usize| {
+        let bytes = message.get(at..at + 4)?.try_into().ok()?;
+        Some(u32::from_le_bytes(bytes))
+    };
+    match message.first()? {
+        b'R' => Some(Event::TemplateReady { template }),
+        b'X' => Some(Event::WorkerEnded {
+            worker: WorkerNumber(number(1)?),
+            status: Some(WaitStatus(i32::from_ne_bytes(number(5)?.to_ne_bytes()))),
+        }),
+        b'E' => Some(Event::WorkerEnded { worker: WorkerNumber(number(1)?), status: None }),
+        _ => None,
+    }
+}
