@@ -1,21 +1,188 @@
 //! Which stages `test` and `check` have.
+//!
+//! Quick ones come first. Everything is compiled in one call on one set of features, so that no
+//! stage builds what another has built; the Python environment is made meanwhile.
 
 use std::process::ExitCode;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use crate::count::Runner;
+use crate::preflight::{self, Purpose};
+use crate::program::Program;
+use crate::stage::{Board, Verdict};
+use crate::venv::Venv;
+use crate::wheel::{self, Profile};
+use crate::{floors, generate, place, tidy};
+
+/// Every stage of `test`, in order.
+const STAGES: [&str; 11] = [
+    "format",
+    "floors",
+    "tidy",
+    "build",
+    "clippy",
+    "rust",
+    "generated",
+    "wheel",
+    "mypy",
+    "python",
+    "e2e",
+];
+/// What the tests' environment holds beside the wheel.
+const TOOLS: [&str; 5] = ["pytest", "pytest-timeout", "mypy", "numpy", "psutil"];
+/// Of all Rust tests together; the slowest take a minute in a dev build.
+const RUST_LIMIT: Duration = Duration::from_secs(1200);
+/// Of all Python tests of one kind together.
+const PYTHON_LIMIT: Duration = Duration::from_secs(1200);
 
 /// Flags of `test`.
 #[derive(Debug, clap::Args)]
-pub struct TestArgs {}
+pub struct TestArgs {
+    /// Only these stages, by their names in the table.
+    #[arg(long, value_delimiter = ',', value_name = "STAGE,…")]
+    only: Vec<String>,
+    /// Only Python and end-to-end tests that match, as pytest's -k.
+    #[arg(short, value_name = "EXPRESSION")]
+    k: Option<String>,
+}
 
 /// Flags of `check`.
 #[derive(Debug, clap::Args)]
-pub struct CheckArgs {}
+pub struct CheckArgs {
+    /// Leave clippy out, and with it the wait for a compiler.
+    #[arg(long)]
+    quick: bool,
+}
 
-/// Runs every stage.
-pub fn test(_: &TestArgs) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("this door does not open yet")
+/// Runs every stage; the last line is the sum.
+///
+/// *Errors*: the machine lacks something, or there is no stage of that name.
+pub fn test(args: &TestArgs) -> Result<ExitCode> {
+    if let Some(unknown) = args.only.iter().find(|o| !STAGES.contains(&o.as_str())) {
+        bail!(
+            "there is no stage {unknown}; there are {}",
+            STAGES.join(", ")
+        );
+    }
+    preflight::ensure(Purpose::Test)?;
+    let mut board = Board::new(place::logs("test")?, &args.only);
+    let needs_python = ["mypy", "python", "e2e"].iter().any(|s| board.wants(s));
+    let tools = needs_python.then(|| std::thread::spawn(|| Venv::ensure("test", &TOOLS)));
+    still(&mut board);
+    board.program("build", Runner::Status, Profile::Dev.build());
+    clippy(&mut board);
+    let rust = Program::cargo().args(["test", "--locked", "--workspace", "--no-fail-fast"]);
+    board.program("rust", Runner::Cargo, rust.limit(RUST_LIMIT));
+    board.step("generated", generate::check);
+    python(&mut board, tools, args.k.as_deref());
+    Ok(board.finish())
 }
 
 /// Runs the quick stages.
-pub fn check(_: &CheckArgs) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("this door does not open yet")
+///
+/// *Errors*: the machine lacks something.
+pub fn check(args: &CheckArgs) -> Result<ExitCode> {
+    preflight::ensure(Purpose::Build)?;
+    let mut board = Board::new(place::logs("check")?, &[]);
+    still(&mut board);
+    if !args.quick {
+        clippy(&mut board);
+    }
+    Ok(board.finish())
+}
+
+/// The stages that compile nothing.
+fn still(board: &mut Board) {
+    board.program(
+        "format",
+        Runner::Status,
+        Program::cargo().args(["fmt", "--all", "--check"]),
+    );
+    board.step("floors", floors::check);
+    board.step("tidy", tidy::check);
+}
+
+fn clippy(board: &mut Board) {
+    let lints = [
+        "clippy",
+        "--locked",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ];
+    board.program("clippy", Runner::Status, Program::cargo().args(lints));
+}
+
+/// The wheel, and everything that is tested through it.
+fn python(board: &mut Board, tools: Option<JoinHandle<Result<Venv>>>, k: Option<&str>) {
+    let Some(tools) = tools else {
+        board.step("wheel", || {
+            wheel::pack(Profile::Dev).map(|w| Verdict::passed(w.display().to_string()))
+        });
+        return;
+    };
+    let made = tools
+        .join()
+        .unwrap_or_else(|_| Err(anyhow!("the thread that makes it panicked")));
+    let made = made
+        .context("making the tests' Python environment")
+        .and_then(|venv| {
+            let wheel = wheel::pack(Profile::Dev)?;
+            venv.install(&wheel)?;
+            Ok((venv, wheel))
+        });
+    let said = made
+        .as_ref()
+        .map(|(_, w)| w.display().to_string())
+        .map_err(|e| anyhow!("{e:#}"));
+    board.step("wheel", || said.map(Verdict::passed));
+    let Ok((venv, _)) = made else {
+        // What cannot run has not passed.
+        for stage in ["mypy", "python", "e2e"] {
+            board.step(stage, || bail!("not run: there is no wheel to test"));
+        }
+        return;
+    };
+    let cache = place::cache().join("mypy");
+    let mypy = venv
+        .run("mypy")
+        .args(["--strict", "--cache-dir"])
+        .args([cache]);
+    board.program(
+        "mypy",
+        Runner::Status,
+        mypy.args(["--package", "farlane"]).folder(&place::cache()),
+    );
+    let folders = ["sdk/python/tests", "agent/daemon/python/tests"];
+    let folders = folders
+        .into_iter()
+        .filter(|f| place::root().join(f).is_dir());
+    board.program("python", Runner::Pytest, pytest(&venv, k).args(folders));
+    board.program("e2e", Runner::Pytest, pytest(&venv, k).args(["tests/e2e"]));
+}
+
+/// A run that imports the installed wheel, never the package's sources beside its tests.
+fn pytest(venv: &Venv, k: Option<&str>) -> Program {
+    let fixed = [
+        "-m",
+        "pytest",
+        "-q",
+        "-rfE",
+        "--color=no",
+        "-p",
+        "no:cacheprovider",
+    ];
+    let more = ["--import-mode=importlib", "--timeout=120", "--durations=10"];
+    let run = venv.run("python").args(fixed).args(more);
+    let run = match k {
+        Some(k) => run.args(["-k", k]),
+        None => run,
+    };
+    // Python 3.10 does not know the variable; importlib mode has to do there.
+    run.env("PYTHONSAFEPATH", "1").limit(PYTHON_LIMIT)
 }
