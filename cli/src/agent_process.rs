@@ -1,0 +1,135 @@
+//! The agent as a child process: under a system user where this process is root's.
+//!
+//! Owns the child's start, its sign of readiness and its end with its parent. Leaves what an agent
+//! does to farlane-daemon, and its flags to `farlane agent`.
+//!
+//! ```text
+//! parent ── stdin held open (lifeline) ──▶ farlane agent --supervised
+//!        ◀─ stdout: "ready <node>" once ─
+//! parent dies ─▶ stdin ends ─▶ the agent stops, its workers with it
+//! ```
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use farlane_daemon::{User, drop_privileges};
+use farlane_model::Digest;
+use farlane_seal::private_file;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Child;
+
+use crate::folders;
+use crate::problem::{Exit, Problem, doing};
+
+/// Name of the join file inside the state folder, for as long as it is needed.
+const JOIN_FILE: &str = "join.txt";
+/// What an agent's child prints before its node's identity.
+pub const READY: &str = "ready ";
+/// Where a system service keeps its state. Source: Filesystem Hierarchy Standard 3.0, /var/lib.
+const SYSTEM_STATE: &str = "/var/lib/farlane";
+
+/// What to start.
+#[derive(Debug, Clone)]
+pub struct AgentProcess {
+    /// State folder of the agent.
+    pub state: PathBuf,
+    /// Text of a join file, where it has not joined yet.
+    pub join: Option<String>,
+    /// Further flags of `farlane agent`.
+    pub flags: Vec<String>,
+}
+
+/// Where an agent keeps its state unless told: below `data`, or where the system user can reach it.
+pub fn default_state(data: &Path, name: &str) -> PathBuf {
+    match User::is_root() {
+        true => {
+            let print = Digest::of(data.as_os_str().as_encoded_bytes()).to_string();
+            Path::new(SYSTEM_STATE).join(format!("{name}-{}", &print[..8]))
+        }
+        false => data.join(name),
+    }
+}
+
+impl AgentProcess {
+    /// Starts the child.
+    ///
+    /// *Errors*: the state folder cannot be made or handed over, or the program not started.
+    pub fn spawn(&self) -> Result<Child, Problem> {
+        self.make_state()?;
+        // By this link the child finds its program even where its user could not walk to it.
+        let mut command = Command::new("/proc/self/exe");
+        command
+            .arg("agent")
+            .arg("--supervised")
+            .arg("--state")
+            .arg(&self.state)
+            .args(&self.flags);
+        if let Some(join) = &self.join {
+            let path = self.state.join(JOIN_FILE);
+            private_file::write(&path, join.as_bytes()).map_err(Problem::failed)?;
+            command.arg("--join-file").arg(path);
+        }
+        if User::is_root() {
+            drop_privileges(&mut command, &self.state).map_err(Problem::failed)?;
+            command.current_dir(&self.state);
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut command = tokio::process::Command::from(command);
+        command.kill_on_drop(true);
+        command.spawn().map_err(doing("starting the agent"))
+    }
+}
+
+impl AgentProcess {
+    /// Makes the state folder; where another user will own it, its way there must be open.
+    fn make_state(&self) -> Result<(), Problem> {
+        if !User::is_root() {
+            return folders::make_private(&self.state);
+        }
+        if self.state.starts_with(SYSTEM_STATE) {
+            std::fs::create_dir_all(SYSTEM_STATE).map_err(doing(SYSTEM_STATE))?;
+            let open = std::fs::Permissions::from_mode(0o755);
+            std::fs::set_permissions(SYSTEM_STATE, open).map_err(doing(SYSTEM_STATE))?;
+        }
+        folders::make_private(&self.state)?;
+        let closed = self.state.ancestors().skip(1).find(|above| {
+            std::fs::metadata(above).is_ok_and(|m| m.permissions().mode() & 0o001 == 0)
+        });
+        match closed {
+            None => Ok(()),
+            Some(above) => Err(Problem::new(
+                Exit::Usage,
+                format!(
+                    "the agent runs as the user farlane, who cannot pass through {}",
+                    above.display()
+                ),
+            )
+            .next(format!(
+                "choose --state below {SYSTEM_STATE}, or run this as an ordinary user"
+            ))),
+        }
+    }
+}
+
+/// Waits until the child says that it is on the network; which node it is. `None` where it ended first.
+pub async fn ready(child: &mut Child) -> Option<String> {
+    let out = child.stdout.take()?;
+    let mut lines = BufReader::new(out).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        if let Some(node) = line.strip_prefix(READY) {
+            return Some(node.to_owned());
+        }
+    }
+    None
+}
+
+/// Asks the child to stop, by closing its standard input, and waits for it.
+pub async fn stop(mut child: Child) {
+    drop(child.stdin.take());
+    // Twice the agent's own patience with a worker that does not end.
+    let patience = std::time::Duration::from_secs(10);
+    if tokio::time::timeout(patience, child.wait()).await.is_err() {
+        let _ = child.kill().await;
+    }
+}

@@ -1,0 +1,283 @@
+//! `farlane agent`.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use clap::builder::{NonEmptyStringValueParser, TypedValueParser};
+use farlane_daemon::{Agent, AgentConfig, User};
+use farlane_model::TenantId;
+use farlane_runtime::{Shutdown, telemetry};
+use farlane_seal::join::MAX_JOIN_FILE;
+use farlane_units::{ByteCount, MilliCpu, UsdMicros};
+
+use crate::agent_process::{self, AgentProcess};
+use crate::connect::block_on;
+use crate::problem::{Exit, Problem, doing};
+use crate::{folders, parse};
+
+/// Join this machine to a network and run tasks on it.
+///
+/// The join file is needed once; afterwards the state folder knows. Started as root, the agent runs
+/// as the system user `farlane`.
+#[derive(Debug, Clone, clap::Args)]
+#[command(
+    after_help = "Example:  farlane agent --join-file farlane-join-eu-central.txt\n          \
+                        ssh HOST farlane agent --join-file - < farlane-join-eu-central.txt"
+)]
+pub struct Args {
+    /// Join file from `farlane tokens create`; `-` reads standard input.
+    #[arg(long, value_name = "FILE")]
+    join_file: Option<PathBuf>,
+    /// Where it keeps its identity, caches and unsent results.
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    #[command(flatten)]
+    pub offer: Offer,
+    /// What to log: a level, or levels by part, like `info,farlane_daemon=debug`.
+    #[arg(long, env = "FARLANE_LOG", default_value = "info")]
+    log: String,
+    /// Child of another farlane process: says when it is ready, ends when standard input does.
+    #[arg(long, hide = true)]
+    supervised: bool,
+}
+
+/// What the machine offers; measured where not told.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "What it offers")]
+pub struct Offer {
+    /// Name for people; the host's by default.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Cores; all by default.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub cpus: Option<u32>,
+    /// Memory, like 8GiB; nine tenths by default.
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<ByteCount>,
+    /// Scratch space, like 20GiB; half of what is free by default.
+    #[arg(long, value_name = "SIZE")]
+    pub disk: Option<ByteCount>,
+    /// Dollars for one core for an hour; the join file's by default.
+    #[arg(long, value_name = "USD", value_parser = NonEmptyStringValueParser::new().try_map(checked_price))]
+    pub price: Option<String>,
+    /// Label that tasks may ask for; may be given again.
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse::label)]
+    pub labels: Vec<(String, String)>,
+    /// Python interpreter beside those found; may be given again.
+    #[arg(long = "python", value_name = "PATH")]
+    pub pythons: Vec<PathBuf>,
+    /// Only run this tenant's work; may be given again.
+    #[arg(long = "tenant", value_name = "ID")]
+    pub tenants: Vec<TenantId>,
+    /// Tenant whose work may run here without a sandbox, where the kernel refuses one.
+    #[arg(long = "own-tenant", value_name = "ID")]
+    pub own_tenants: Vec<TenantId>,
+    /// The `uv` program that builds environments.
+    #[arg(long, value_name = "PATH")]
+    pub uv: Option<PathBuf>,
+}
+
+/// Checked here, kept as written: it goes on to a child's flags.
+fn checked_price(text: String) -> Result<String, String> {
+    parse::price(&text).map(|_| text)
+}
+
+impl Offer {
+    fn price(&self) -> Option<UsdMicros> {
+        self.price.as_ref().and_then(|text| parse::price(text).ok())
+    }
+
+    /// As flags of a child.
+    pub fn flags(&self) -> Vec<String> {
+        let mut flags = Vec::new();
+        let mut flag = |name: &str, value: Option<String>| {
+            if let Some(value) = value {
+                flags.extend([format!("--{name}"), value]);
+            }
+        };
+        flag("name", self.name.clone());
+        flag("cpus", self.cpus.map(|n| n.to_string()));
+        flag("memory", self.memory.map(|m| m.0.to_string()));
+        flag("disk", self.disk.map(|d| d.0.to_string()));
+        flag("price", self.price.clone());
+        flag("uv", self.uv.as_ref().map(|p| p.display().to_string()));
+        self.labels
+            .iter()
+            .for_each(|(k, v)| flag("label", Some(format!("{k}={v}"))));
+        self.pythons
+            .iter()
+            .for_each(|p| flag("python", Some(p.display().to_string())));
+        self.tenants
+            .iter()
+            .for_each(|t| flag("tenant", Some(t.to_string())));
+        self.own_tenants
+            .iter()
+            .for_each(|t| flag("own-tenant", Some(t.to_string())));
+        flags
+    }
+
+    fn config(&self, state: PathBuf, join: Option<String>) -> AgentConfig {
+        AgentConfig {
+            join_file: join,
+            name: self.name.clone(),
+            cpus: self.cpus.map(|n| MilliCpu(n.saturating_mul(1000))),
+            memory: self.memory,
+            disk: self.disk,
+            price_usd_micros_core_hour: self.price(),
+            labels: self.labels.clone(),
+            interpreters: self.pythons.clone(),
+            tenants: (!self.tenants.is_empty()).then(|| self.tenants.clone()),
+            own_tenants: self.own_tenants.clone(),
+            uv: self.uv.clone(),
+            ..AgentConfig::new(state)
+        }
+    }
+}
+
+pub fn run(args: Args) -> Result<(), Problem> {
+    telemetry::init(&args.log, telemetry::Format::Text).map_err(Problem::failed)?;
+    let join = args.join_file.as_deref().map(read_join).transpose()?;
+    let state = args
+        .state
+        .clone()
+        .unwrap_or_else(|| agent_process::default_state(&folders::data(), "agent"));
+    match User::is_root() && !args.supervised {
+        true => block_on(as_system_user(AgentProcess {
+            state,
+            join,
+            flags: args.flags(),
+        })),
+        false => block_on(serve(&args, state, join)),
+    }
+}
+
+impl Args {
+    fn flags(&self) -> Vec<String> {
+        let mut flags = self.offer.flags();
+        flags.extend(["--log".to_owned(), self.log.clone()]);
+        flags
+    }
+}
+
+async fn serve(args: &Args, state: PathBuf, join: Option<String>) -> Result<(), Problem> {
+    let shutdown = Shutdown::new();
+    shutdown.on_signals()?;
+    if args.supervised {
+        end_with_standard_input(shutdown.clone());
+    }
+    let mut agent = Agent::start(args.offer.config(state, join), shutdown.requested())
+        .await
+        .map_err(Problem::failed)?;
+    if args.supervised
+        && let Some(path) = &args.join_file
+    {
+        // Spent: the folder holds a record now.
+        let _ = std::fs::remove_file(path);
+    }
+    let node = agent.node();
+    tokio::select! {
+        () = agent.connected() => match args.supervised {
+            true => println!("{}{node}", agent_process::READY),
+            false => eprintln!("farlane: node {node} is on the network; Ctrl-C stops it"),
+        },
+        () = shutdown.requested() => {}
+    }
+    agent.wait().await.map_err(Problem::failed)
+}
+
+/// Stops this process when its parent is gone, however it went.
+fn end_with_standard_input(shutdown: Shutdown) {
+    std::thread::spawn(move || {
+        let mut sink = [0u8; 64];
+        while matches!(std::io::stdin().read(&mut sink), Ok(n) if n > 0) {}
+        shutdown.trigger();
+    });
+}
+
+/// Runs the agent in a child under the system user, for as long as this process lives.
+async fn as_system_user(process: AgentProcess) -> Result<(), Problem> {
+    let shutdown = Shutdown::new();
+    shutdown.on_signals()?;
+    let mut child = process.spawn()?;
+    tokio::select! {
+        node = agent_process::ready(&mut child) => {
+            if let Some(node) = node {
+                eprintln!("farlane: node {node} is on the network, as the user farlane; Ctrl-C stops it");
+            }
+        }
+        () = shutdown.requested() => {}
+    }
+    tokio::select! {
+        status = child.wait() => match status?.code() {
+            Some(0) => return Ok(()),
+            _ => return Err(Problem::failed("the agent stopped; its last lines above say why")),
+        },
+        () = shutdown.requested() => {}
+    }
+    agent_process::stop(child).await;
+    Ok(())
+}
+
+fn read_join(path: &Path) -> Result<String, Problem> {
+    let mut text = String::new();
+    let limit = MAX_JOIN_FILE as u64 + 1;
+    match path.as_os_str() == "-" {
+        true => std::io::stdin().take(limit).read_to_string(&mut text),
+        false => std::fs::File::open(path)
+            .map_err(doing(path.display()))?
+            .take(limit)
+            .read_to_string(&mut text),
+    }
+    .map_err(doing(path.display()))?;
+    match text.trim().is_empty() {
+        true => Err(Problem::new(Exit::Usage, "the join file is empty")
+            .next("`farlane tokens create` on the provider's machine makes one")),
+        false => Ok(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        offer: Offer,
+    }
+
+    #[test]
+    fn an_offer_survives_the_way_to_a_child() {
+        let id = "ab".repeat(32);
+        let line = [
+            "x",
+            "--name",
+            "rack 1",
+            "--cpus",
+            "3",
+            "--memory",
+            "8GiB",
+            "--price",
+            "0.04",
+            "--label",
+            "a=b=c",
+            "--python",
+            "/usr/bin/python3",
+            "--own-tenant",
+            &id,
+        ];
+        let first = Line::parse_from(line).offer;
+        let flags = first.flags();
+        let again = Line::parse_from(std::iter::once("x".to_owned()).chain(flags.clone())).offer;
+        assert_eq!(again.flags(), flags);
+        let config = again.config("s".into(), None);
+        assert_eq!(config.memory, Some(ByteCount::gib(8)));
+        assert_eq!(config.cpus, Some(MilliCpu(3000)));
+        assert_eq!(config.price_usd_micros_core_hour, Some(UsdMicros(40_000)));
+        assert_eq!(config.labels, [("a".to_owned(), "b=c".to_owned())]);
+        assert!(config.tenants.is_none());
+    }
+}

@@ -1,0 +1,86 @@
+//! `farlane explain`.
+
+use farlane::v1;
+use farlane_model::TaskId;
+use farlane_units::UsdMicros;
+use serde_json::json;
+
+use crate::connect::{Target, block_on};
+use crate::problem::Problem;
+use crate::show::{self, Form, Table};
+
+/// Say why a task is where it is: each term of its node's cost, and why others were refused.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:  farlane explain 01JDC4V8Q2X3S4ZK9T5B6N7M8P")]
+pub struct Args {
+    /// The task's id, as `farlane tasks` or `future.id` show it.
+    task: TaskId,
+    #[command(flatten)]
+    form: Form,
+    #[command(flatten)]
+    target: Target,
+}
+
+pub fn run(args: Args) -> Result<(), Problem> {
+    let reply = block_on(async {
+        let network = args.target.connect().await?;
+        let task = args.task.to_bytes().to_vec().into();
+        Ok(network
+            .explain(v1::ExplainRequest {
+                task,
+                spec_bytes: Default::default(),
+            })
+            .await?)
+    })?;
+    if args.form.json {
+        return show::json(&json!({
+            "task": args.task.to_string(),
+            "phase": reply.phase,
+            "summary": reply.summary,
+            "node_name": reply.node_name,
+            "terms": reply.terms.iter().map(|t| json!({
+                "name": t.name, "usd_micros": t.usd_micros, "detail": t.detail,
+            })).collect::<Vec<_>>(),
+            "classes": reply.classes.iter().map(|c| json!({
+                "class": c.class, "nodes": c.nodes, "fits": c.reasons.is_empty(), "reasons": c.reasons,
+            })).collect::<Vec<_>>(),
+        }));
+    }
+    show::line(&format!("{}: {}", reply.phase, reply.summary))?;
+    if !reply.terms.is_empty() {
+        show::line(&format!("\nExpected cost on {}:", reply.node_name))?;
+        let mut table = Table::new(&["TERM", "USD", "BECAUSE"]);
+        for term in &reply.terms {
+            table.row([
+                term.name.clone(),
+                UsdMicros(term.usd_micros).to_string(),
+                term.detail.clone(),
+            ]);
+        }
+        let sum = reply
+            .terms
+            .iter()
+            .map(|t| t.usd_micros)
+            .fold(0, i64::saturating_add);
+        table.row([
+            "total".to_owned(),
+            UsdMicros(sum).to_string(),
+            String::new(),
+        ]);
+        table.print("")?;
+    }
+    if !reply.classes.is_empty() {
+        show::line("")?;
+        let mut table = Table::new(&["MACHINES", "NODES", "FITS"]);
+        for class in &reply.classes {
+            let fits = if class.reasons.is_empty() {
+                "yes".to_owned()
+            } else {
+                class.reasons.join("; ")
+            };
+            table.row([class.class.clone(), class.nodes.to_string(), fits]);
+        }
+        table.print("")?;
+    }
+    Ok(())
+}

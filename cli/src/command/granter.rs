@@ -1,0 +1,68 @@
+//! `farlane granter`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use farlane::ConnectOptions;
+use farlane::granter::Standing;
+use farlane_runtime::{Shutdown, telemetry};
+
+use crate::connect::{Target, block_on};
+use crate::folders;
+use crate::problem::{Exit, Problem};
+
+/// How often it is looked at whether it was refused for good. A person notices within seconds.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// Grant this project's tasks while their clients are away.
+///
+/// Run it where the tenant's keys may be; the network's servers are not such a place. `farlane up`
+/// runs one for its own.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:  farlane granter --identity ci.json --state /var/lib/farlane/granter"
+)]
+pub struct Args {
+    /// Where it remembers what it granted. Of one granter alone.
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// What to log.
+    #[arg(long, env = "FARLANE_LOG", default_value = "info")]
+    log: String,
+    #[command(flatten)]
+    target: Target,
+}
+
+pub fn run(args: Args) -> Result<(), Problem> {
+    telemetry::init(&args.log, telemetry::Format::Text).map_err(Problem::failed)?;
+    let state = args
+        .state
+        .unwrap_or_else(|| folders::data().join("granter"));
+    folders::make_private(&state)?;
+    let identity = args.target.identity()?;
+    block_on(async {
+        let shutdown = Shutdown::new();
+        shutdown.on_signals()?;
+        let options = ConnectOptions {
+            connect_timeout: args.target.patience,
+            ..ConnectOptions::default()
+        };
+        let standing = Standing::start(identity, &state, options).await?;
+        eprintln!("farlane: granting; Ctrl-C stops it");
+        loop {
+            tokio::select! {
+                () = shutdown.requested() => break,
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+            if !standing.is_serving() {
+                return Err(Problem::new(
+                    Exit::NotAllowed,
+                    "the network refuses this identity from now on",
+                )
+                .next("was its key revoked? `farlane keys list` on the owner's machine shows it"));
+            }
+        }
+        standing.close();
+        Ok(())
+    })
+}

@@ -1,0 +1,20 @@
+//! One file a command: its flags, its example, what it does.
+
+pub mod agent;
+pub mod cancel;
+pub mod completions;
+pub mod config;
+pub mod doctor;
+pub mod explain;
+pub mod granter;
+pub mod keys;
+pub mod login;
+pub mod logs;
+pub mod nodes;
+pub mod reference;
+pub mod server;
+pub mod status;
+pub mod tasks;
+pub mod tokens;
+pub mod trust;
+pub mod up;

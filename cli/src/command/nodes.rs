@@ -1,0 +1,187 @@
+//! `farlane nodes`.
+
+use farlane::{Network, v1};
+use farlane_model::NodeSpec;
+use serde_json::{Value, json};
+
+use crate::connect::{Target, block_on};
+use crate::owner::hex;
+use crate::problem::{Exit, Problem};
+use crate::show::{self, Form, Table};
+
+/// List the network's machines, or remove one.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:  farlane nodes\n          farlane nodes list --json\n          farlane nodes remove 3f9a"
+)]
+pub struct Args {
+    #[command(subcommand)]
+    action: Option<Action>,
+    #[command(flatten)]
+    form: Form,
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// List the machines (what `farlane nodes` alone does).
+    #[command(after_help = "Example:  farlane nodes list --json")]
+    List {
+        #[command(flatten)]
+        form: Form,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Remove a machine for good; its work runs elsewhere.
+    #[command(after_help = "Example:  farlane nodes remove 3f9a12")]
+    Remove {
+        /// Its name, or the first digits of its identity.
+        node: String,
+        #[command(flatten)]
+        target: Target,
+    },
+}
+
+pub fn run(args: Args) -> Result<(), Problem> {
+    match args.action {
+        None => block_on(list(args.target, args.form)),
+        Some(Action::List { form, target }) => block_on(list(target, form)),
+        Some(Action::Remove { node, target }) => block_on(remove(target, node)),
+    }
+}
+
+async fn nodes(network: &Network) -> Result<Vec<v1::NodeView>, Problem> {
+    let mut nodes = network.list_nodes(v1::ListNodesRequest {}).await?.nodes;
+    nodes.sort_by(|a, b| (&a.region, &a.name, &a.node).cmp(&(&b.region, &b.name, &b.node)));
+    Ok(nodes)
+}
+
+async fn list(target: Target, form: Form) -> Result<(), Problem> {
+    let network = target.connect().await?;
+    let nodes = nodes(&network).await?;
+    if form.json {
+        return show::json(&nodes.iter().map(as_json).collect::<Vec<_>>());
+    }
+    let mut table = Table::new(&[
+        "NODE",
+        "NAME",
+        "REGION",
+        "STATE",
+        "CORES",
+        "MEMORY",
+        "PYTHON",
+        "SANDBOX",
+        "PRICE/CORE-H",
+        "RUNNING",
+        "RTT",
+    ]);
+    for node in &nodes {
+        let spec = NodeSpec::from_canonical(&node.spec_bytes);
+        let cell =
+            |f: &dyn Fn(&NodeSpec) -> String| spec.as_ref().map_or_else(|| "?".to_owned(), f);
+        table.row([
+            short(&node.node),
+            node.name.clone(),
+            node.region.clone(),
+            state(node).to_owned(),
+            cell(&|s| format!("{}", f64::from(s.cpus.0) / 1000.0)),
+            cell(&|s| s.memory.to_string()),
+            cell(&|s| {
+                s.interpreters
+                    .iter()
+                    .map(|i| i.version.to_string())
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            }),
+            cell(&|s| tier(s.tier).to_owned()),
+            cell(&|s| show::money(s.price_usd_micros_core_hour)),
+            format!("{} of {}", node.running, node.leased),
+            match node.round_trip_micros {
+                0 => String::new(),
+                rtt => format!("{:.1} ms", rtt as f64 / 1000.0),
+            },
+        ]);
+    }
+    table.print("no machine has joined yet; `farlane tokens create` makes a join file for one")
+}
+
+fn state(node: &v1::NodeView) -> &'static str {
+    match (node.revoked, node.online) {
+        (true, _) => "removed",
+        (false, true) => "online",
+        (false, false) => "away",
+    }
+}
+
+/// How strongly tasks are shut in, in a word.
+pub fn tier(tier: farlane_model::Tier) -> &'static str {
+    match tier {
+        farlane_model::Tier::Process => "process",
+        farlane_model::Tier::Namespaces => "namespaces",
+        farlane_model::Tier::UserKernel => "gvisor",
+        farlane_model::Tier::MicroVm => "microvm",
+    }
+}
+
+fn as_json(node: &v1::NodeView) -> Value {
+    let spec = NodeSpec::from_canonical(&node.spec_bytes);
+    json!({
+        "node": hex(&node.node),
+        "name": node.name,
+        "region": node.region,
+        "state": state(node),
+        "last_seen_ms": node.last_seen_ms,
+        "running": node.running,
+        "leased": node.leased,
+        "round_trip_micros": node.round_trip_micros,
+        "cpu_millis": spec.as_ref().map(|s| s.cpus.0),
+        "cpu_model": spec.as_ref().map(|s| s.cpu_model.clone()),
+        "memory_bytes": spec.as_ref().map(|s| s.memory.0),
+        "disk_bytes": spec.as_ref().map(|s| s.disk.0),
+        "pythons": spec.as_ref().map(|s| s.interpreters.iter().map(|i| i.full.clone()).collect::<Vec<_>>()),
+        "tier": spec.as_ref().map(|s| tier(s.tier)),
+        "enforced": spec.as_ref().map(|s| s.enforced.clone()),
+        "labels": spec.as_ref().map(|s| s.labels.iter().cloned().collect::<std::collections::BTreeMap<_, _>>()),
+        "price_usd_micros_core_hour": spec.as_ref().map(|s| s.price_usd_micros_core_hour.0),
+        "agent": spec.as_ref().map(|s| s.agent.clone()),
+    })
+}
+
+/// Twelve digits of an identity: enough for people.
+pub fn short(id: &[u8]) -> String {
+    hex(&id[..id.len().min(6)])
+}
+
+async fn remove(target: Target, wanted: String) -> Result<(), Problem> {
+    let network = target.connect().await?;
+    let nodes = nodes(&network).await?;
+    let wanted_lower = wanted.to_ascii_lowercase();
+    let found: Vec<_> = nodes
+        .iter()
+        .filter(|n| n.name == wanted || hex(&n.node).starts_with(&wanted_lower))
+        .collect();
+    let node = match found[..] {
+        [node] => node,
+        [] => {
+            return Err(
+                Problem::new(Exit::NotFound, format!("no node is called {wanted:?}"))
+                    .next("`farlane nodes` lists them"),
+            );
+        }
+        _ => {
+            let names: Vec<_> = found.iter().map(|n| short(&n.node)).collect();
+            return Err(Problem::new(
+                Exit::Usage,
+                format!("{wanted:?} may mean {}", names.join(" or ")),
+            )
+            .next("give more digits"));
+        }
+    };
+    network
+        .remove_node(v1::RemoveNodeRequest {
+            node: node.node.clone(),
+        })
+        .await?;
+    show::line(&format!("removed {} ({})", node.name, short(&node.node)))
+}

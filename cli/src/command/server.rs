@@ -1,0 +1,88 @@
+//! `farlane server`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use farlane_runtime::{Shutdown, telemetry};
+use farlane_server::ServerConfig;
+use serde_json::json;
+
+use crate::problem::Problem;
+use crate::show::{self, Form};
+use crate::{control, folders};
+
+/// Run a server of the control plane. It can read no task, argument or result.
+///
+/// Settings come from defaults, then the file, then the environment (FARLANE_SERVER_…), then flags.
+/// A founding server writes an access file into its folder: `farlane login` with it, elsewhere or here.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:  farlane server --data /var/lib/farlane/server --listen 0.0.0.0:7443 --advertise farlane.example\n          \
+                        farlane server --config /etc/farlane/server.toml"
+)]
+pub struct Args {
+    /// Settings, in TOML.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Its folder.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Where to listen, like 0.0.0.0:7443; port 0 is chosen once and kept.
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// Host name or address by which others reach it; may be given again.
+    #[arg(long, value_name = "HOST")]
+    advertise: Vec<String>,
+    /// What to log.
+    #[arg(long, env = "FARLANE_LOG", default_value = "info")]
+    log: String,
+    #[command(flatten)]
+    form: Form,
+}
+
+pub fn run(args: Args) -> Result<(), Problem> {
+    telemetry::init(&args.log, telemetry::Format::Text).map_err(Problem::failed)?;
+    let data = args
+        .data
+        .clone()
+        .unwrap_or_else(|| folders::data().join("server"));
+    let mut config = ServerConfig::load(data, args.config.as_deref(), std::env::vars())
+        .map_err(Problem::failed)?;
+    // Flags come last, so --data holds against the file too.
+    if let Some(data) = args.data {
+        config.data = data;
+    }
+    if let Some(listen) = args.listen {
+        config.listen = listen;
+    }
+    if !args.advertise.is_empty() {
+        config.advertise = args.advertise;
+    }
+    folders::make_private(&config.data)?;
+    let file = control::access_file(&config.data);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let shutdown = Shutdown::new();
+        shutdown.on_signals()?;
+        let (running, access) = control::start(config, shutdown.clone()).await?;
+        match args.form.json {
+            true => show::line(
+                &json!({"urls": running.urls(), "access": file.display().to_string()}).to_string(),
+            )?,
+            false => eprintln!(
+                "farlane: serving at {}; Ctrl-C stops it",
+                running.urls().join(", ")
+            ),
+        }
+        if access.is_some() && !args.form.json {
+            eprintln!(
+                "farlane: its founder logs in with `farlane login {}`",
+                file.display()
+            );
+        }
+        shutdown.requested().await;
+        running.stop().await.map_err(Problem::failed)
+    })
+}

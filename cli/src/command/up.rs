@@ -1,0 +1,322 @@
+//! `farlane up`: a whole network on this machine.
+//!
+//! ```text
+//! up ─┬─ server (this process)          the control plane; reads nothing
+//!     ├─ standing granter (this process) grants for clients that are away
+//!     └─ agent (child process)           runs the tasks, under a system user where up is root's
+//! ```
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use farlane::granter::Standing;
+use farlane::{ConnectOptions, Identity, Network};
+use farlane_daemon::Agent;
+use farlane_model::Tier;
+use farlane_runtime::{Shutdown, telemetry};
+use farlane_server::ServerConfig;
+use farlane_units::Millis;
+use nix::fcntl::{Flock, FlockArg};
+use serde_json::json;
+
+use crate::agent_process::{self, AgentProcess};
+use crate::command::{agent, tokens};
+use crate::owner::{Enrolment, Owner};
+use crate::problem::{Problem, doing};
+use crate::show::{self, Form};
+use crate::{control, folders, parse};
+
+/// How long the agent of `up` has to join. Chosen: it starts a few seconds later at most.
+const JOIN_WITHIN: Millis = Millis(10 * 60 * 1000);
+/// Pauses before an agent that ended is started again. Chosen: quick once, then gentle.
+const RESTART_AFTER: [Duration; 4] = [
+    Duration::from_millis(200),
+    Duration::from_secs(1),
+    Duration::from_secs(5),
+    Duration::from_secs(30),
+];
+/// An agent that ran this long has started well; the pauses begin anew.
+const RAN_WELL: Duration = Duration::from_secs(60);
+
+/// Run a whole network on this machine: server, agent and granter, ready for `fl.Client()`.
+///
+/// Its folder keeps everything, queue included: stop it, kill it, start it again. Scripts of this
+/// user find it by themselves. With --listen, other machines join with `farlane tokens create`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:  farlane up\n          farlane up --listen 192.168.1.10 --region eu-central"
+)]
+pub struct Args {
+    /// Where to listen: an address, with a port or one that is chosen once and kept.
+    #[arg(long, value_name = "ADDRESS", value_parser = listen_address)]
+    listen: Option<SocketAddr>,
+    /// Host name or address by which others reach it; may be given again.
+    #[arg(long, value_name = "HOST")]
+    advertise: Vec<String>,
+    /// Its folder; $XDG_DATA_HOME/farlane by default.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Region of this machine.
+    #[arg(long, default_value = "local", value_parser = parse::region)]
+    region: String,
+    #[command(flatten)]
+    offer: agent::Offer,
+    /// What to log.
+    #[arg(long, env = "FARLANE_LOG", default_value = "warn")]
+    log: String,
+    #[command(flatten)]
+    form: Form,
+}
+
+/// `192.168.1.10` or `192.168.1.10:7443`.
+fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse::<SocketAddr>()
+        .or_else(|_| text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 0)))
+        .map_err(|_| "write an address, like 0.0.0.0 or 192.168.1.10:7443".to_owned())
+}
+
+pub fn run(args: Args) -> Result<(), Problem> {
+    telemetry::init(&args.log, telemetry::Format::Text).map_err(Problem::failed)?;
+    let data = args.data.clone().unwrap_or_else(folders::data);
+    folders::make_private(&data)?;
+    let _lock = lock(&data)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(up(args, data))
+}
+
+/// One `up` a folder.
+fn lock(data: &Path) -> Result<Flock<std::fs::File>, Problem> {
+    let path = data.join("up.lock");
+    let open = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path);
+    let file = open.map_err(doing(path.display()))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, _)| {
+        Problem::failed(format!(
+            "another `farlane up` already runs in {}",
+            data.display()
+        ))
+        .next("use that one, stop it, or choose another folder with --data")
+    })
+}
+
+async fn up(args: Args, data: PathBuf) -> Result<(), Problem> {
+    let shutdown = Shutdown::new();
+    shutdown.on_signals()?;
+    let owner = Owner::open(&data)?;
+    let server_shutdown = Shutdown::new();
+    let config = server_config(&args, data.join("server"))?;
+    folders::make_private(&config.data)?;
+    let (running, access) = control::start(config, server_shutdown.clone()).await?;
+    let access = access.ok_or_else(|| Problem::failed("this server does not found its network"))?;
+    let identity = owner.identity("local", &access, Millis(show::now_ms()))?;
+    let endpoint = data.join("endpoint.json");
+    identity.save(&endpoint).map_err(Problem::failed)?;
+
+    let granter_folder = data.join("granter");
+    folders::make_private(&granter_folder)?;
+    let standing = Standing::start(identity.clone(), &granter_folder, ConnectOptions::default());
+    let process = agent_process(&args, &data, &owner, &identity);
+    let (standing, process) = tokio::join!(standing, process);
+    let (standing, process) = (standing?, process?);
+    let (ready, node) = tokio::sync::oneshot::channel();
+    let keeper = tokio::spawn(keep_agent(process, shutdown.clone(), ready));
+    tokio::select! {
+        node = node => if let Ok(node) = node {
+            announce(&args, &data, running.urls(), &node)?;
+        },
+        () = shutdown.requested() => {}
+    }
+    shutdown.requested().await;
+    // First those who would complain about a missing server.
+    let _ = keeper.await;
+    standing.close();
+    server_shutdown.trigger();
+    running.stop().await.map_err(Problem::failed)?;
+    if !args.form.json {
+        eprintln!("farlane: stopped; the queue is kept in {}", data.display());
+    }
+    Ok(())
+}
+
+fn server_config(args: &Args, folder: PathBuf) -> Result<ServerConfig, Problem> {
+    let mut config = ServerConfig::load(folder, None, std::env::vars()).map_err(Problem::failed)?;
+    if let Some(listen) = args.listen {
+        config.listen = listen;
+    }
+    if !args.advertise.is_empty() {
+        config.advertise.clone_from(&args.advertise);
+    } else if config.advertise.is_empty() && config.listen.ip().is_unspecified() {
+        config
+            .advertise
+            .extend(outward_address().map(|ip| ip.to_string()));
+    }
+    Ok(config)
+}
+
+/// The address by which this machine leaves for others. Nothing is sent: connecting a datagram
+/// socket only looks the route up.
+fn outward_address() -> Option<IpAddr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    // 192.0.2.1 is for documentation (RFC 5737): routed as the Internet is, and nobody's.
+    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+    socket
+        .local_addr()
+        .ok()
+        .map(|a| a.ip())
+        .filter(|ip| !ip.is_unspecified())
+}
+
+/// The agent's process, with a fresh join file where its folder holds no record yet.
+async fn agent_process(
+    args: &Args,
+    data: &Path,
+    owner: &Owner,
+    identity: &Identity,
+) -> Result<AgentProcess, Problem> {
+    let state = agent_process::default_state(data, "agent");
+    let mut offer = args.offer.clone();
+    let tenant = identity.tenant();
+    if !offer.own_tenants.contains(&tenant) {
+        offer.own_tenants.push(tenant);
+    }
+    let mut flags = offer.flags();
+    flags.extend(["--log".to_owned(), args.log.clone()]);
+    let join = match Agent::has_joined(&state) {
+        true => None,
+        false => {
+            let network = Network::connect(identity.clone(), ConnectOptions::default()).await?;
+            let wish = Enrolment {
+                region: args.region.clone(),
+                tier: Tier::Namespaces,
+                labels: Vec::new(),
+                price: None,
+                expires: Millis(show::now_ms()).saturating_add(JOIN_WITHIN),
+            };
+            Some(
+                tokens::register(&network, owner, wish)
+                    .await?
+                    .to_text()
+                    .to_string(),
+            )
+        }
+    };
+    Ok(AgentProcess { state, join, flags })
+}
+
+/// Keeps an agent running until shutdown; tells `ready` once that the first one is on the network.
+async fn keep_agent(
+    mut process: AgentProcess,
+    shutdown: Shutdown,
+    ready: tokio::sync::oneshot::Sender<String>,
+) {
+    let mut ready = Some(ready);
+    let mut failures = 0;
+    while !shutdown.is_requested() {
+        let begun = std::time::Instant::now();
+        match process.spawn() {
+            Ok(child) => {
+                watch_agent(child, &shutdown, &mut ready).await;
+                if shutdown.is_requested() {
+                    return;
+                }
+            }
+            Err(problem) => problem.print(),
+        }
+        // A join file works once; whether it was used, the folder knows.
+        if Agent::has_joined(&process.state) {
+            process.join = None;
+        }
+        failures = if begun.elapsed() > RAN_WELL {
+            0
+        } else {
+            failures + 1
+        };
+        let pause = RESTART_AFTER[failures.min(RESTART_AFTER.len()).saturating_sub(1)];
+        eprintln!(
+            "farlane: the agent ended; starting it again in {} ms",
+            pause.as_millis()
+        );
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = shutdown.requested() => {}
+        }
+    }
+}
+
+async fn watch_agent(
+    mut child: tokio::process::Child,
+    shutdown: &Shutdown,
+    ready: &mut Option<tokio::sync::oneshot::Sender<String>>,
+) {
+    tokio::select! {
+        node = agent_process::ready(&mut child) => {
+            if let (Some(node), Some(ready)) = (node, ready.take()) {
+                let _ = ready.send(node);
+            }
+        }
+        () = shutdown.requested() => {}
+    }
+    tokio::select! {
+        _ = child.wait() => {}
+        () = shutdown.requested() => agent_process::stop(child).await,
+    }
+}
+
+fn announce(args: &Args, data: &Path, urls: &[String], node: &str) -> Result<(), Problem> {
+    let url = urls.join(", ");
+    if args.form.json {
+        return show::line(
+            &json!({"urls": urls, "node": node, "data": data.display().to_string(), "pid": std::process::id()})
+                .to_string(),
+        );
+    }
+    show::line(&format!("Farlane is up at {url}"))?;
+    show::line(&format!("  data      {}", data.display()))?;
+    show::line(&format!(
+        "  machine   {} in region {}",
+        node.get(..12).unwrap_or(node),
+        args.region
+    ))?;
+    show::line(
+        "  use it    python3 -c 'import farlane as fl; print(fl.Client().submit(pow, 2, 10).result())'",
+    )?;
+    show::line("  look      farlane status · farlane nodes · farlane tasks")?;
+    if args.listen.is_some_and(|l| !l.ip().is_loopback()) {
+        show::line("  others    farlane tokens create --region REGION")?;
+    }
+    show::line("Ctrl-C stops it; the queue is kept.")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn addresses_need_no_port() {
+        assert_eq!(listen_address("10.0.0.1").unwrap().port(), 0);
+        assert_eq!(listen_address("[::1]:7443").unwrap().port(), 7443);
+        assert!(listen_address("example.com").is_err() && listen_address("7443").is_err());
+    }
+
+    #[test]
+    fn a_folder_has_one_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = lock(dir.path()).unwrap();
+        assert!(
+            lock(dir.path())
+                .unwrap_err()
+                .what()
+                .contains("already runs")
+        );
+        drop(first);
+        assert!(lock(dir.path()).is_ok());
+    }
+}

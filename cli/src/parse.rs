@@ -1,0 +1,124 @@
+//! Values of flags, checked where they are read.
+
+use std::time::Duration;
+
+use farlane_units::UsdMicros;
+
+/// Longest time that a flag takes: ten years, the life of a network's root.
+const MAX_DURATION: Duration = Duration::from_secs(3650 * 24 * 3600);
+/// Dearest core-hour that a flag takes: a thousand dollars is a slip of the finger.
+const MAX_PRICE: i64 = 1_000_000_000;
+
+/// `90s`, `15m`, `24h`, `30d`, `52w`.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let split = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        "w" => 7 * 86_400,
+        _ => return Err("write a number and s, m, h, d or w, like 24h".to_owned()),
+    };
+    let number: u64 = number
+        .parse()
+        .map_err(|_| "write a number first, like 24h".to_owned())?;
+    let whole = Duration::from_secs(number.saturating_mul(seconds));
+    match whole.is_zero() || whole > MAX_DURATION {
+        true => Err("it must be more than nothing and at most ten years".to_owned()),
+        false => Ok(whole),
+    }
+}
+
+/// Dollars for one core for an hour: `0.04`.
+pub fn price(text: &str) -> Result<UsdMicros, String> {
+    let bad = || "write dollars for a core-hour, like 0.04, with at most six decimals".to_owned();
+    let text = text.trim_start_matches('$');
+    let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
+    let digits = |part: &str| part.chars().all(|c| c.is_ascii_digit());
+    if whole.is_empty() || decimals.len() > 6 || !digits(whole) || !digits(decimals) {
+        return Err(bad());
+    }
+    let whole: i64 = whole.parse().map_err(|_| bad())?;
+    let part: i64 = format!("{decimals:0<6}").parse().map_err(|_| bad())?;
+    let micros = whole
+        .checked_mul(1_000_000)
+        .and_then(|w| w.checked_add(part))
+        .ok_or_else(bad)?;
+    match micros > MAX_PRICE {
+        true => Err("that is more than $1000 for a core-hour".to_owned()),
+        false => Ok(UsdMicros(micros)),
+    }
+}
+
+/// `key=value`.
+pub fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() && key.len() <= 64 && value.len() <= 256 => {
+            Ok((key.to_owned(), value.to_owned()))
+        }
+        _ => Err("write key=value, like gpu=none".to_owned()),
+    }
+}
+
+/// A region's name: what globs like `eu-*` are matched against.
+pub fn region(text: &str) -> Result<String, String> {
+    let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    match !text.is_empty() && text.len() <= 64 && text.chars().all(fine) {
+        true => Ok(text.to_owned()),
+        false => Err("use small letters, digits and '-', at most 64, like eu-central".to_owned()),
+    }
+}
+
+/// A profile's or provider's name, safe as a file's.
+pub fn name(text: &str) -> Result<String, String> {
+    let fine = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    match !text.is_empty() && text.len() <= 64 && !text.starts_with('.') && text.chars().all(fine) {
+        true => Ok(text.to_owned()),
+        false => Err("use letters, digits, '-', '_' and '.', at most 64".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_units_and_bounds() {
+        assert_eq!(duration("24h"), Ok(Duration::from_secs(86_400)));
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        for bad in [
+            "",
+            "h",
+            "24",
+            "0d",
+            "-1h",
+            "1.5h",
+            "99999999999999999999w",
+            "5000d",
+        ] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn prices_are_exact_to_the_millionth() {
+        assert_eq!(price("0.04"), Ok(UsdMicros(40_000)));
+        assert_eq!(price("$2"), Ok(UsdMicros(2_000_000)));
+        assert_eq!(price("0.000001"), Ok(UsdMicros(1)));
+        for bad in ["", ".5", "-1", "0.0000001", "1e3", "1001", "0.+5"] {
+            assert!(price(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn labels_regions_and_names_are_plain() {
+        assert_eq!(label("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
+        assert!(label("a").is_err() && label("=b").is_err());
+        assert!(region("eu-central").is_ok() && region("EU").is_err() && region("eu-*").is_err());
+        assert!(name("lab.1").is_ok() && name("../x").is_err() && name(".x").is_err());
+    }
+}

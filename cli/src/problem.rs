@@ -1,0 +1,148 @@
+//! What went wrong, and what a person does next.
+
+use std::fmt::Display;
+use std::process::ExitCode;
+
+use farlane::Error;
+
+/// Exit codes, as `farlane --help` lists them. 2 is clap's, for wrong usage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Anything else.
+    Failed = 1,
+    /// The flags do not fit together.
+    Usage = 2,
+    /// The key is wrong, expired, revoked, or lacks a right.
+    NotAllowed = 3,
+    /// No server answered.
+    NoConnection = 4,
+    /// No such task, node or key.
+    NotFound = 5,
+    /// Nobody reads standard output any more: what a shell reports for SIGPIPE.
+    ClosedPipe = 141,
+}
+
+/// A failed command.
+#[derive(Debug)]
+pub struct Problem {
+    exit: Exit,
+    what: String,
+    next: Option<String>,
+}
+
+impl Problem {
+    /// A failure in words.
+    pub fn new(exit: Exit, what: impl Display) -> Self {
+        Self {
+            exit,
+            what: what.to_string(),
+            next: None,
+        }
+    }
+    /// A failure without a class of its own.
+    pub fn failed(what: impl Display) -> Self {
+        Self::new(Exit::Failed, what)
+    }
+    /// Adds what to do about it.
+    #[must_use]
+    pub fn next(mut self, step: impl Display) -> Self {
+        self.next = Some(step.to_string());
+        self
+    }
+    /// Says it on standard error.
+    pub fn print(&self) {
+        if self.exit == Exit::ClosedPipe {
+            return;
+        }
+        eprintln!("farlane: {}", self.what);
+        if let Some(next) = &self.next {
+            eprintln!("  → {next}");
+        }
+    }
+    /// As the process's exit.
+    pub fn exit(&self) -> ExitCode {
+        ExitCode::from(self.exit as u8)
+    }
+    /// The words.
+    pub fn what(&self) -> &str {
+        &self.what
+    }
+    /// The next step.
+    pub fn step(&self) -> Option<&str> {
+        self.next.as_deref()
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        let at = |exit| Self::new(exit, &error);
+        match &error {
+            Error::Connection { .. } => at(Exit::NoConnection)
+                .next("is the server running? `farlane up` starts one here; `farlane doctor` checks the rest"),
+            Error::Auth(_) => at(Exit::NotAllowed)
+                .next("ask the network's owner for a key (`farlane keys create`), then `farlane login FILE`"),
+            Error::NoIdentity(_) => at(Exit::NotAllowed),
+            Error::BadIdentity(_) => {
+                at(Exit::NotAllowed).next("`farlane login FILE` with a good file replaces it")
+            }
+            Error::UnknownTask(_) => at(Exit::NotFound).next("`farlane tasks` lists those of your project"),
+            Error::ResultExpired(_) => at(Exit::NotFound),
+            Error::Refused { code, .. } => {
+                at(Exit::Failed).next(format!("docs/errors/{code}.md says what this means"))
+            }
+            _ => at(Exit::Failed),
+        }
+    }
+}
+
+impl From<std::io::Error> for Problem {
+    fn from(error: std::io::Error) -> Self {
+        match error.kind() {
+            // `farlane tasks | head`: whoever read us has had enough.
+            std::io::ErrorKind::BrokenPipe => Self::new(Exit::ClosedPipe, ""),
+            _ => Self::failed(error),
+        }
+    }
+}
+
+/// Names what was tried, for `map_err`.
+pub fn doing<E: Display>(what: impl Display) -> impl FnOnce(E) -> Problem {
+    move |error| Problem::failed(format!("{what}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_failure_of_the_client_has_its_exit_and_a_next_step() {
+        let away = Error::Connection {
+            urls: vec!["https://a:1".into()],
+            tried: std::time::Duration::from_millis(1500),
+            reason: "refused".into(),
+        };
+        let problem = Problem::from(away);
+        assert_eq!(problem.exit, Exit::NoConnection);
+        assert!(problem.what().contains("https://a:1") && problem.what().contains("1.5 s"));
+        assert!(problem.step().is_some_and(|s| s.contains("farlane up")));
+        assert_eq!(
+            Problem::from(Error::Auth("no".into())).exit,
+            Exit::NotAllowed
+        );
+        let refused = Error::Refused {
+            code: "infeasible".into(),
+            message: "no node".into(),
+        };
+        assert!(
+            Problem::from(refused)
+                .step()
+                .is_some_and(|s| s.contains("docs/errors/infeasible.md"))
+        );
+    }
+
+    #[test]
+    fn a_closed_pipe_is_not_worth_words() {
+        let problem = Problem::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe));
+        assert_eq!(problem.exit, Exit::ClosedPipe);
+    }
+}
