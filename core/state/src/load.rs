@@ -70,40 +70,8 @@ impl State {
         match table {
             Table::Cluster => self.cluster = Some(read(&value)?),
             Table::Nodes => self.load_node(key, &value)?,
-            Table::Prekeys => {
-                let n = u64::from_be_bytes(key.get(32..)?.try_into().ok()?);
-                self.loaded_node(key)?.one_time.push_back((n, copy(&value)));
-            }
-            Table::Contexts => {
-                let granter = SessionId::from_slice(key.get(32..)?).ok()?;
-                let ContextRow {
-                    index,
-                    at,
-                    kind,
-                    prekey,
-                } = read(&value)?;
-                self.loaded_node(key)?.contexts.insert(
-                    granter,
-                    Context {
-                        index,
-                        at,
-                        kind,
-                        prekey,
-                    },
-                );
-            }
-            Table::Sessions => {
-                let id = SessionId::from_slice(key).ok()?;
-                let row: SessionRow = read(&value)?;
-                let marks = MarksRow {
-                    next_seq: 1,
-                    kept: 0,
-                    active: row.opened,
-                    acks: Vec::new(),
-                };
-                let handle = self.sessions.insert(Session::from_rows(id, row, marks));
-                self.session_ids.insert(id, handle);
-            }
+            Table::Prekeys | Table::Contexts => self.load_prekey(table, key, &value)?,
+            Table::Sessions => self.load_session(key, &value)?,
             Table::Marks => self.load_marks(key, &value)?,
             Table::Specs => {
                 let digest = Digest::from_slice(key).ok()?;
@@ -111,9 +79,8 @@ impl State {
                 self.specs.insert(digest, task, copy(&value));
             }
             Table::SessionSpecs => {
-                let handle = *self
-                    .session_ids
-                    .get(&SessionId::from_slice(key.get(..16)?).ok()?)?;
+                let id = SessionId::from_slice(key.get(..16)?).ok()?;
+                let handle = *self.session_ids.get(&id)?;
                 let spec = self.specs.find(&Digest::from_slice(key.get(16..)?).ok()?)?;
                 self.specs.slab[spec].sessions += 1;
                 self.sessions[handle].specs.insert(spec);
@@ -128,21 +95,7 @@ impl State {
                 let tasks = &mut pending.get_or_insert_default().tasks;
                 tasks.push(self.read_task(key, value)?);
             }
-            Table::Attempts => {
-                let id = TaskId::from_slice(key).ok()?;
-                let pending = pending.as_mut()?;
-                let at = pending
-                    .tasks
-                    .binary_search_by_key(&id, |(id, _)| *id)
-                    .ok()?;
-                let row = AttemptRow::from_bytes(value)?;
-                let task = &mut pending.tasks[at].1;
-                task.attempt = row.attempt;
-                task.lost = row.lost;
-                task.raised = row.raised;
-                task.spent = row.spent;
-                task.lease = row.lease.map(Box::new);
-            }
+            Table::Attempts => pending.as_mut()?.load_attempt(key, value)?,
             Table::Idempotency => {
                 let project = ProjectId::from_slice(key.get(..16)?).ok()?;
                 let digest = Digest::from_slice(key.get(16..)?).ok()?;
@@ -161,6 +114,39 @@ impl State {
             }
             Table::Finished | Table::Results | Table::Batches => {}
         }
+        Some(())
+    }
+
+    fn load_prekey(&mut self, table: Table, key: &[u8], value: &Bytes) -> Option<()> {
+        let node = self.loaded_node(key)?;
+        if table == Table::Prekeys {
+            let n = u64::from_be_bytes(key.get(32..)?.try_into().ok()?);
+            node.one_time.push_back((n, copy(value)));
+            return Some(());
+        }
+        let granter = SessionId::from_slice(key.get(32..)?).ok()?;
+        let row: ContextRow = read(value)?;
+        let context = Context {
+            index: row.index,
+            at: row.at,
+            kind: row.kind,
+            prekey: row.prekey,
+        };
+        node.contexts.insert(granter, context);
+        Some(())
+    }
+
+    fn load_session(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
+        let id = SessionId::from_slice(key).ok()?;
+        let row: SessionRow = read(value)?;
+        let marks = MarksRow {
+            next_seq: 1,
+            kept: 0,
+            active: row.opened,
+            acks: Vec::new(),
+        };
+        let handle = self.sessions.insert(Session::from_rows(id, row, marks));
+        self.session_ids.insert(id, handle);
         Some(())
     }
 
@@ -258,9 +244,25 @@ impl State {
     }
 }
 
+/// Tasks whose attempts are still to come, by id.
 #[derive(Default)]
 struct Pending {
     tasks: Vec<(TaskId, Task)>,
+}
+
+impl Pending {
+    fn load_attempt(&mut self, key: &[u8], value: Bytes) -> Option<()> {
+        let id = TaskId::from_slice(key).ok()?;
+        let at = self.tasks.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+        let row = AttemptRow::from_bytes(value)?;
+        let task = &mut self.tasks[at].1;
+        task.attempt = row.attempt;
+        task.lost = row.lost;
+        task.raised = row.raised;
+        task.spent = row.spent;
+        task.lease = row.lease.map(Box::new);
+        Some(())
+    }
 }
 
 fn read<T: DeserializeOwned>(value: &[u8]) -> Option<T> {

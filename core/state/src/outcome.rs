@@ -199,7 +199,8 @@ pub enum Change {
         /// Which.
         task: TaskId,
     },
-    /// The task waits for a node.
+    /// The task is back in its queue. Not told of submissions: who proposes one plans for it at once,
+    /// and a hint for every call would cost more than the call.
     Queued {
         /// Which.
         task: TaskId,

@@ -1,5 +1,6 @@
 //! What several orders do to a task: release its lease, queue it again, finish it, bill it.
 
+use bytes::Bytes;
 use farlane_model::{AttemptRef, Exit, ExitKind, LostCause, Sealed};
 use farlane_units::{ByteCount, MilliCpu, Millis, UsdMicros};
 
@@ -7,7 +8,7 @@ use crate::Change;
 use crate::apply::Ctx;
 use crate::row::{Cursor, FinishedTask, OutboxEvent, ResultRow, Usage, keys};
 use crate::rows::Table;
-use crate::task::Lease;
+use crate::task::{Lease, Task};
 
 /// How a task ends.
 pub(crate) struct Ending {
@@ -221,8 +222,7 @@ impl Ctx<'_> {
     /// The task leaves the state; its row holds all that will be asked of it.
     pub fn finish_task(&mut self, handle: u32, ending: Ending) {
         let attempt = self.attempt_ref(handle);
-        let ends = self.state.ends_at(&self.state.tasks[handle]);
-        if let Some(at) = ends {
+        if let Some(at) = self.state.ends_at(&self.state.tasks[handle]) {
             self.state.deadlines.remove(&(at, attempt.task));
         }
         let lease = self.release(handle);
@@ -234,25 +234,46 @@ impl Ctx<'_> {
         let Some(task) = self.state.tasks.remove(handle) else {
             return;
         };
+        self.put_finished(attempt, &task, lease, ending);
+        let session = &mut self.state.sessions[task.session];
+        session.drop_task(task.seq);
+        session.kept += 1;
+        let load = self.state.projects.entry(session.project).or_default();
+        load.live = load.live.saturating_sub(1);
+        load.kept += 1;
+        self.mark(task.session);
+        self.changes.push(Change::Finished {
+            session: attempt.task.session(),
+            task: attempt.task,
+        });
+    }
+
+    /// The rows of a live task go, those of a finished one come.
+    fn put_finished(&mut self, id: AttemptRef, task: &Task, lease: Option<Lease>, ending: Ending) {
         let at = Cursor {
             index: self.stamp.index,
             ordinal: self.state.entry.finished,
         };
         self.state.entry.finished += 1;
-
         let spec = &self.state.specs.slab[task.spec];
         let node = lease.and_then(|l| self.state.node_by_number(l.node));
+        let result = ResultRow {
+            seq: task.seq,
+            finished: self.stamp.now,
+            ttl: spec.task.timing.result_ttl,
+            batch: ending.signed,
+        };
         let row = FinishedTask {
-            task: attempt.task,
-            attempt: attempt.attempt,
-            epoch: attempt.epoch,
+            task: id.task,
+            attempt: id.attempt,
+            epoch: id.epoch,
             exit: ending.exit,
             sealed: ending.sealed,
             at,
             batch: ending.signed,
             leaf: ending.leaf,
             spec: spec.digest,
-            wrapped_key: bytes::Bytes::copy_from_slice(&task.wrapped_key),
+            wrapped_key: Bytes::copy_from_slice(&task.wrapped_key),
             submitted: task.submitted,
             started: ending.started,
             ended: ending.ended,
@@ -263,35 +284,15 @@ impl Ctx<'_> {
             region: node.map(|n| n.region.to_string()).unwrap_or_default(),
             forward_secret: lease.is_some_and(|l| l.forward_secret),
         };
-        let result = ResultRow {
-            seq: task.seq,
-            finished: self.stamp.now,
-            ttl: spec.task.timing.result_ttl,
-            batch: ending.signed,
-        };
-        let key = keys::task(attempt.task);
-        let session = attempt.task.session();
+        let key = keys::task(id.task);
         self.writes.delete(Table::Tasks, &key);
         if task.attempt > 0 {
             self.writes.delete(Table::Attempts, &key);
         }
         self.writes.put(Table::Finished, &key, |out| row.write(out));
+        let place = keys::result(id.task.session(), at);
         self.writes
-            .put(Table::Results, &keys::result(session, at), |out| {
-                result.write(out)
-            });
-
-        let entry = &mut self.state.sessions[task.session];
-        entry.drop_task(task.seq);
-        entry.kept += 1;
-        let load = self.state.projects.entry(entry.project).or_default();
-        load.live = load.live.saturating_sub(1);
-        load.kept += 1;
-        self.mark(task.session);
-        self.changes.push(Change::Finished {
-            session,
-            task: attempt.task,
-        });
+            .put(Table::Results, &place, |out| result.write(out));
     }
 }
 

@@ -222,6 +222,12 @@ fn take(w: &mut World, step: Step) {
                 exit,
             });
         }
+        other => take_rest(w, other),
+    }
+}
+
+fn take_rest(w: &mut World, step: Step) {
+    match step {
         Step::Tick { ms } => w.tick(ms),
         Step::Ack { session, back } => {
             let index = w.index.saturating_sub(back);
@@ -268,6 +274,7 @@ fn take(w: &mut World, step: Step) {
             w.order(AckOutbox { sink: 0, through });
         }
         Step::Restart => w.restart(),
+        work => unreachable!("{work:?} is taken above"),
     }
 }
 
@@ -323,9 +330,8 @@ fn books_balance(w: &mut World, books: &mut Books) {
     }
     for task in books.taken.clone() {
         let row = w.finished(task);
-        assert_eq!(
-            row.is_some() && live.contains(&task),
-            false,
+        assert!(
+            !(row.is_some() && live.contains(&task)),
             "{task} is live and finished"
         );
         if row.is_some() {

@@ -11,7 +11,7 @@ use crate::row::keys;
 use crate::rows::Table;
 use crate::session::MAX_VERDICTS;
 use crate::task::{Task, WRAPPED_KEY};
-use crate::{Change, Outcome, Refusal, Verdict};
+use crate::{Outcome, Refusal, Verdict};
 
 /// Most live tasks of one project. Source: twice the figure of 1,000,000 queued tasks.
 const MAX_LIVE: u64 = 2_000_000;
@@ -142,7 +142,6 @@ impl SubmitBatch {
         let fresh = self.tasks.len() - resent;
         let bytes: usize = self.tasks[resent..].iter().map(|t| t.size() + 64).sum();
         ctx.writes.reserve(fresh + 2, bytes + 512);
-        ctx.changes.reserve(fresh * 3);
         for task in self.tasks.into_iter().skip(resent) {
             let seq = ctx.state.sessions[session].next_seq;
             ctx.state.sessions[session].next_seq += 1;
@@ -300,7 +299,6 @@ fn take_one(
         wrapped_key,
     };
     ctx.state.admit(task);
-    ctx.changes.push(Change::Queued { task: id });
     Ok(())
 }
 
