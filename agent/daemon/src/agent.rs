@@ -134,6 +134,12 @@ impl Agent {
         Ok(Self { node, connected, ended })
     }
 
+    /// Whether the agent of this state folder has joined a network: it needs no join file then.
+    pub fn has_joined(state_dir: &std::path::Path) -> bool {
+        // Written last by a join.
+        state_dir.join("transport.json").exists()
+    }
+
     /// Which node this is.
     pub fn node(&self) -> NodeId {
         self.node
