@@ -231,7 +231,12 @@ fn open_payload(order: &Order, sealed: &Bytes) -> Result<Payload, Unready> {
         return Err(Unready::Refused("the payload is not the one that was granted"));
     }
     let plain = open(&order.grant.key, &order.context, sealed, OPENED)?;
-    Payload::decode(plain).map_err(|_| Unready::Refused("the payload cannot be read"))
+    let payload = Payload::decode(plain)
+        .map_err(|_| Unready::Refused("the payload cannot be read"))?;
+    if payload.spec != order.grant.spec_digest {
+        return Err(Unready::Refused("the task asked for other terms than were granted"));
+    }
+    Ok(payload)
 }
 
 fn open(

@@ -89,6 +89,7 @@ fn keys(all: &mut Vectors, script: &mut Script) {
         size: ByteCount(4),
     };
     let payload = Payload {
+        spec: Digest::of(b"spec"),
         code_key: TaskKey::from_bytes(script.key()),
         env_key: Some(TaskKey::from_bytes(script.key())),
         arguments: Bytes::from_static(b"arguments"),

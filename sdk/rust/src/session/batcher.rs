@@ -222,6 +222,7 @@ fn prepare(shared: &Shared, waiting: Waiting) -> Prepared {
     call.blobs.iter().for_each(|blob| wait_for(&blob.0));
 
     let payload = Payload {
+        spec: call.spec.digest(),
         code_key: inner.code.key.clone(),
         env_key: inner.environment.as_ref().map(|e| e.key.clone()),
         arguments: call.arguments,
