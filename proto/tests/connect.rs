@@ -112,7 +112,10 @@ async fn strangers_are_not_trusted() {
         .await
         .unwrap_err();
     assert!(matches!(error, ConnectError::Unreachable { .. }), "{error}");
-    assert!(error.to_string().contains("invalid peer certificate"), "{error}");
+    assert!(
+        error.to_string().contains("invalid peer certificate"),
+        "{error}"
+    );
     // A node's certificate makes no server.
     let node = ours.serve("a-node").await;
     let error = channel::connect(&[node], ours.pem(), None)

@@ -59,6 +59,9 @@ pub enum RecordError {
     /// Its provider has revoked it.
     #[error("the node was revoked by its provider")]
     Revoked,
+    /// Its provider's word does not meet what the task asks of region or tier.
+    #[error("the node's certificate does not meet the region or tier that the task asks for")]
+    Unsuited,
     /// No list of revocations, or one older than a granter may use.
     #[error("the provider's list of revocations is missing or older than 24 hours")]
     RevocationsStale,

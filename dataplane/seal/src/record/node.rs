@@ -3,7 +3,7 @@
 use std::ops::Deref;
 
 use bytes::Bytes;
-use farlane_model::{Digest, NodeId, Tier};
+use farlane_model::{Digest, NodeId, NodeRequest, Tier};
 use farlane_units::{Millis, UsdMicros};
 use serde::{Deserialize, Serialize};
 
@@ -225,6 +225,19 @@ impl NodeRecord {
         }
         Ok(pin)
     }
+
+    /// Whether the node is where, and shut in as, a task asks, by its provider's word: what a
+    /// granter can check of a placement without believing the control plane.
+    ///
+    /// *Errors*: another region, or too weak a tier.
+    pub fn suits(&self, request: &NodeRequest) -> Result<(), RecordError> {
+        let region = self.region();
+        let here = request.regions.is_empty() || request.regions.iter().any(|r| r.matches(region));
+        match here && self.certificate.tier >= request.tier {
+            true => Ok(()),
+            false => Err(RecordError::Unsuited),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -232,6 +245,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::vectors::network::{Cast, NOW};
+    use farlane_model::{Glob, PythonVersion};
 
     #[test]
     fn a_record_reads_back_and_no_bit_may_change() {
@@ -306,5 +320,22 @@ mod tests {
                 what: "revocation list"
             })
         );
+    }
+
+    #[test]
+    fn region_and_tier_are_the_providers_word() {
+        let record = Cast::new().record; // eu-central, namespaces
+        let request = |regions: &[&str], tier| NodeRequest {
+            regions: regions.iter().map(|r| Glob::new(*r).unwrap()).collect(),
+            labels: vec![],
+            python: PythonVersion {
+                major: 3,
+                minor: 12,
+            },
+            tier,
+        };
+        let suits = |regions: &[&str], tier| record.suits(&request(regions, tier)).is_ok();
+        assert!(suits(&[], Tier::Process) && suits(&["us-*", "eu-*"], Tier::Namespaces));
+        assert!(!suits(&["us-*"], Tier::Process) && !suits(&[], Tier::UserKernel));
     }
 }
