@@ -1,0 +1,46 @@
+"""What a running task may know of itself.
+
+Inside a task the worker answers (agent/daemon/python/farlane_worker.py); this module only asks it.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+# Crockford's base 32, as every id is printed.
+_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+class Context:
+    """The running task."""
+
+    __slots__ = ("_state", "attempt", "deadline", "id", "node", "region")
+
+    def __init__(self, state: Any) -> None:
+        self._state = state
+        value = int.from_bytes(state.task, "big")
+        self.id: str = "".join(_ALPHABET[value >> 5 * (25 - i) & 31] for i in range(26))
+        self.attempt: int = state.attempt
+        self.node: str = state.node
+        self.region: str = state.region
+        # Seconds since the epoch; None without one.
+        self.deadline: float | None = state.deadline / 1000 if state.deadline else None
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds until the deadline; None without one."""
+        return None if self.deadline is None else max(0.0, self.deadline - time.time())
+
+    def progress(self, fraction: float, text: str = "") -> None:
+        """Says how far the task is: a fraction in 0…1, and words."""
+        self._state.progress(fraction, text)
+
+
+def context() -> Context:
+    """The running task's context. Raises RuntimeError outside of a task."""
+    runtime = sys.modules.get("_farlane_worker")
+    if runtime is None or not runtime.State.task:
+        raise RuntimeError("farlane.context() is only there inside a task")
+    return Context(runtime.State)

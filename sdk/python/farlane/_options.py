@@ -1,0 +1,183 @@
+"""Options of a call: names, bounds, and what they become.
+
+Owns the check of every option and the nearest name for one that does not exist. Leaves environments to
+`_env.py`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypedDict, Union
+
+from ._errors import OptionError
+
+if TYPE_CHECKING:
+    from ._env import Env
+
+Size = Union[int, float, str]
+
+
+class Options(TypedDict, total=False):
+    """What `@remote(...)`, `fn.options(...)` and `client.with_options(...)` take."""
+
+    num_cpus: float
+    memory: Size
+    scratch: Size
+    regions: str | Iterable[str]
+    labels: Mapping[str, str]
+    max_retries: int
+    retry_exceptions: bool | int
+    timeout: float | None
+    deadline: float | None
+    queue_timeout: float | None
+    result_ttl: float | None
+    priority: int
+    env: Env | None
+    idempotency_key: str | None
+    at_most_once: bool
+    encryption: str
+    sandbox: str
+    log_limit: Size
+    name: str | None
+
+
+# One core and a memory that holds a scientific stack; design.md, "Settled small things", sets the rest.
+DEFAULTS: dict[str, Any] = {
+    "num_cpus": 1,
+    "memory": "1GiB",
+    "scratch": "1GiB",
+    "regions": (),
+    "labels": {},
+    "max_retries": 3,
+    "retry_exceptions": 0,
+    "timeout": None,
+    "deadline": None,
+    "queue_timeout": None,
+    "result_ttl": None,
+    "priority": 0,
+    "env": None,
+    "idempotency_key": None,
+    "at_most_once": False,
+    "encryption": "sealed",
+    "sandbox": "default",
+    "log_limit": "1MiB",
+    "name": None,
+}
+
+# Asked for often enough to deserve an answer of their own.
+_NOT_YET = {"gpu": "GPUs are not placed yet", "num_gpus": "GPUs are not placed yet"}
+
+# farlane_model::Tier. "default" lets the network choose at least a namespace sandbox where the node can.
+_TIERS = {"process": 0, "default": 0, "namespaces": 1, "gvisor": 2, "microvm": 3}
+
+
+def check_names(given: Mapping[str, Any]) -> None:
+    """Refuses an option that does not exist, naming the nearest that does."""
+    for name in given:
+        if name in DEFAULTS:
+            continue
+        if name in _NOT_YET:
+            raise OptionError(f"option {name!r} cannot be used: {_NOT_YET[name]}")
+        import difflib
+
+        near = difflib.get_close_matches(name, DEFAULTS, n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; options are {', '.join(DEFAULTS)}"
+        raise OptionError(f"there is no option {name!r}{hint}")
+
+
+def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Later layers win; every name and value is checked."""
+    merged = dict(DEFAULTS)
+    for layer in layers:
+        check_names(layer)
+        merged.update(layer)
+    return merged
+
+
+def size(name: str, value: Size) -> int:
+    """Bytes of a number or a text like "16GiB"."""
+    if isinstance(value, str):
+        from ._farlane import parse_size
+
+        try:
+            return parse_size(value)
+        except ValueError as error:
+            raise OptionError(f"{name}: {error}") from None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value or value < 0:
+        raise OptionError(f"{name} must be a number of bytes or a text like '16GiB', not {value!r}")
+    return int(value)
+
+
+def _number(name: str, value: Any, low: float, high: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise OptionError(f"{name} must be a number between {low:g} and {high:g}, not {value!r}")
+    return float(value)
+
+
+def _whole(name: str, value: Any, low: int, high: int) -> int:
+    number = _number(name, value, low, high)
+    if number != int(number):
+        raise OptionError(f"{name} must be a whole number, not {value!r}")
+    return int(number)
+
+
+def _seconds(name: str, value: Any) -> int | None:
+    """Milliseconds; 10 years at most, so that sums stay in range."""
+    if value is None:
+        return None
+    total = getattr(value, "total_seconds", None)
+    seconds = _number(name, total() if callable(total) else value, 0, 3.2e8)
+    if seconds == 0:
+        raise OptionError(f"{name} must be longer than 0 s")
+    return max(1, round(seconds * 1000))
+
+
+def _retry_exceptions(value: Any, max_retries: int) -> int:
+    if isinstance(value, bool):
+        return max_retries if value else 0
+    if not isinstance(value, int):
+        raise OptionError(
+            "retry_exceptions must be True, False or a number of retries; which exception a task raised "
+            f"is sealed, so the network cannot choose by type: {value!r}"
+        )
+    return _whole("retry_exceptions", value, 0, 1000)
+
+
+def native(options: Mapping[str, Any], function: str) -> dict[str, Any]:
+    """The form that the Rust half takes: everything filled in, in plain units."""
+    regions = options["regions"]
+    regions = [regions] if isinstance(regions, str) else [str(region) for region in regions]
+    labels = options["labels"]
+    if not isinstance(labels, Mapping):
+        raise OptionError(f"labels must be a mapping of texts, not {labels!r}")
+    if options["encryption"] not in ("sealed", "forward-secret"):
+        raise OptionError(f"encryption must be 'sealed' or 'forward-secret', not {options['encryption']!r}")
+    if options["sandbox"] not in _TIERS:
+        raise OptionError(f"sandbox must be one of {', '.join(_TIERS)}, not {options['sandbox']!r}")
+    if not isinstance(options["at_most_once"], bool):
+        raise OptionError(f"at_most_once must be True or False, not {options['at_most_once']!r}")
+    max_retries = _whole("max_retries", options["max_retries"], 0, 1000)
+    env = options["env"]
+    python = env.python if env is not None else sys.version_info[:2]
+    name = options["name"] or function
+    return {
+        "function": name.encode()[:256].decode(errors="ignore"),
+        "milli_cpus": round(_number("num_cpus", options["num_cpus"], 0.001, 1024) * 1000),
+        "memory": size("memory", options["memory"]),
+        "scratch": size("scratch", options["scratch"]),
+        "regions": regions,
+        "labels": sorted((str(k), str(v)) for k, v in labels.items()),
+        "python": python,
+        "tier": _TIERS[options["sandbox"]],
+        "max_retries": 0 if options["at_most_once"] else max_retries,
+        "retry_exceptions": 0 if options["at_most_once"] else _retry_exceptions(options["retry_exceptions"], max_retries),
+        "at_most_once": options["at_most_once"],
+        "timeout_ms": _seconds("timeout", options["timeout"]),
+        "deadline_ms": _seconds("deadline", options["deadline"]),
+        "queue_timeout_ms": _seconds("queue_timeout", options["queue_timeout"]),
+        "result_ttl_ms": _seconds("result_ttl", options["result_ttl"]),
+        "priority": _whole("priority", options["priority"], -100, 100),
+        "forward_secret": options["encryption"] == "forward-secret",
+        "log_limit": size("log_limit", options["log_limit"]),
+    }

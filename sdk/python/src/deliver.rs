@@ -1,0 +1,214 @@
+//! Results back into Python: one hold of the interpreter's lock for each batch.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use farlane::{Codec, Delivered, Outcome};
+use farlane_model::{Exit, ExitKind, LostCause};
+use parking_lot::{Condvar, Mutex};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyList};
+
+use crate::errors::class_name;
+
+/// Futures that wait, by the token of their call.
+#[derive(Default)]
+pub struct Futures {
+    table: Mutex<Table>,
+    idle: Condvar,
+}
+
+#[derive(Default)]
+struct Table {
+    next: u64,
+    waiting: HashMap<u64, Py<PyAny>>,
+}
+
+impl Futures {
+    /// Keeps a future; its token.
+    pub fn keep(&self, future: Py<PyAny>) -> u64 {
+        let mut table = self.table.lock();
+        table.next += 1;
+        let token = table.next;
+        table.waiting.insert(token, future);
+        token
+    }
+
+    /// Gives a future back whose call was not taken.
+    pub fn forget(&self, token: u64) {
+        let gone = self.table.lock().waiting.remove(&token);
+        drop(gone);
+    }
+
+    /// Every future that waits.
+    pub fn waiting(&self, py: Python<'_>) -> Vec<Py<PyAny>> {
+        self.table
+            .lock()
+            .waiting
+            .values()
+            .map(|future| future.clone_ref(py))
+            .collect()
+    }
+
+    pub fn len(&self) -> usize {
+        self.table.lock().waiting.len()
+    }
+
+    /// Waits until none waits; `false` where that was not in time. Without the interpreter's lock.
+    pub fn wait_idle(&self, patience: Duration) -> bool {
+        let until = Instant::now() + patience;
+        let mut table = self.table.lock();
+        while !table.waiting.is_empty() {
+            if self.idle.wait_until(&mut table, until).timed_out() {
+                break;
+            }
+        }
+        table.waiting.is_empty()
+    }
+}
+
+/// Where and when a task ran, and what it cost.
+#[pyclass(frozen, module = "farlane._farlane")]
+pub struct Receipt(farlane::Receipt);
+
+#[pymethods]
+impl Receipt {
+    #[getter]
+    fn attempt(&self) -> u32 {
+        self.0.attempt
+    }
+    #[getter]
+    fn node(&self) -> Option<String> {
+        self.0.node.map(|node| node.to_string())
+    }
+    #[getter]
+    fn node_name(&self) -> &str {
+        &self.0.node_name
+    }
+    #[getter]
+    fn region(&self) -> &str {
+        &self.0.region
+    }
+    /// Seconds since the epoch, cluster time.
+    #[getter]
+    fn started(&self) -> f64 {
+        self.0.started.get() as f64 / 1e3
+    }
+    /// Seconds since the epoch, cluster time.
+    #[getter]
+    fn ended(&self) -> f64 {
+        self.0.ended.get() as f64 / 1e3
+    }
+    #[getter]
+    fn cost_usd_micros(&self) -> i64 {
+        self.0.cost.get()
+    }
+}
+
+// What `Future._land` in farlane/_future.py tells apart.
+const RETURNED_SAFE: u8 = 0;
+const RETURNED_PICKLE: u8 = 1;
+const RAISED_FOREIGN: u8 = 2;
+const RAISED_TRUSTED: u8 = 3;
+const ENV_FAILED: u8 = 4;
+const ENDED: u8 = 5;
+const FAILED: u8 = 6;
+
+/// Makes the sink that hands batches to `deliver`, a Python callable that takes a list of
+/// `(future, kind, body, receipt)`.
+pub fn sink(futures: Arc<Futures>, deliver: Py<PyAny>) -> farlane::Sink {
+    Box::new(move |batch| {
+        Python::attach(|py| {
+            if let Err(error) = hand_over(py, &futures, &deliver, batch) {
+                error.write_unraisable(py, None);
+            }
+            if futures.table.lock().waiting.is_empty() {
+                futures.idle.notify_all();
+            }
+        });
+    })
+}
+
+fn hand_over(
+    py: Python<'_>,
+    futures: &Futures,
+    deliver: &Py<PyAny>,
+    batch: Vec<Delivered>,
+) -> PyResult<()> {
+    let known: Vec<_> = {
+        let mut table = futures.table.lock();
+        batch
+            .into_iter()
+            .filter_map(|d| Some((table.waiting.remove(&d.token)?, d)))
+            .collect()
+    };
+    let list = PyList::empty(py);
+    for (future, delivered) in known {
+        let (kind, body) = body(py, delivered.outcome)?;
+        list.append((future, kind, body, Receipt(delivered.receipt)))?;
+    }
+    deliver.call1(py, (list,))?;
+    Ok(())
+}
+
+/// What the Python half decodes, when somebody asks for the value.
+fn body(py: Python<'_>, outcome: Outcome) -> PyResult<(u8, Py<PyAny>)> {
+    let bytes = |bytes: &[u8]| PyBytes::new(py, bytes).into_any().unbind();
+    Ok(match outcome {
+        Outcome::Returned {
+            codec: Codec::Pickle,
+            body,
+        } => (RETURNED_PICKLE, bytes(&body)),
+        Outcome::Returned {
+            codec: Codec::Safe,
+            body,
+        } => (RETURNED_SAFE, bytes(&body)),
+        Outcome::Raised {
+            trusted: true,
+            body,
+        } => (RAISED_TRUSTED, bytes(&body)),
+        Outcome::Raised {
+            trusted: false,
+            body,
+        } => (RAISED_FOREIGN, bytes(&body)),
+        Outcome::EnvFailed { exit, log } => {
+            let pair = (exit.message, PyBytes::new(py, &log)).into_pyobject(py)?;
+            (ENV_FAILED, pair.into_any().unbind())
+        }
+        Outcome::Ended(exit) => (ENDED, ended(py, exit)?),
+        Outcome::Failed(error) => {
+            let pair = (class_name(&error), error.to_string()).into_pyobject(py)?;
+            (FAILED, pair.into_any().unbind())
+        }
+    })
+}
+
+/// `(kind, cause, detail, message)`.
+fn ended(py: Python<'_>, exit: Exit) -> PyResult<Py<PyAny>> {
+    let (kind, cause, detail) = match exit.kind {
+        ExitKind::Returned => ("returned", "", 0),
+        ExitKind::Raised => ("raised", "", 0),
+        ExitKind::TimedOut => ("timed_out", "", 0),
+        ExitKind::Cancelled => ("cancelled", "", 0),
+        ExitKind::EnvFailed => ("env_failed", "", 0),
+        ExitKind::Refused => ("refused", "", 0),
+        ExitKind::Expired => ("expired", "", 0),
+        ExitKind::Infeasible => ("infeasible", "", 0),
+        ExitKind::Lost(cause) => {
+            let (cause, detail) = match cause {
+                LostCause::Signal(n) => ("signal", n),
+                LostCause::ExitCode(n) => ("exit", n),
+                LostCause::OutOfMemory => ("out_of_memory", 0),
+                LostCause::ScratchFull => ("scratch_full", 0),
+                LostCause::LeaseExpired => ("lease_expired", 0),
+                LostCause::NodeRestarted => ("node_restarted", 0),
+                LostCause::NodeRemoved => ("node_removed", 0),
+                LostCause::Sandbox => ("sandbox", 0),
+            };
+            ("lost", cause, detail)
+        }
+    };
+    let tuple = (kind, cause, detail, exit.message).into_pyobject(py)?;
+    Ok(tuple.into_any().unbind())
+}

@@ -1,0 +1,35 @@
+//! Errors of the client as exceptions of `farlane._errors`.
+
+use farlane::Error;
+use pyo3::prelude::*;
+
+/// The exception class's name in `farlane._errors`.
+pub fn class_name(error: &Error) -> &'static str {
+    match error {
+        Error::Connection { .. } => "ConnectionError",
+        Error::Auth(_) => "AuthError",
+        Error::NoIdentity(_) | Error::BadIdentity(_) => "IdentityError",
+        Error::Integrity(_) => "IntegrityError",
+        Error::ResultExpired(_) => "ResultExpired",
+        Error::TooLarge { .. } => "PayloadTooLarge",
+        Error::Spec(_) => "OptionError",
+        Error::Refused { code, .. } => match code.as_str() {
+            "payload_too_large" | "window_exceeded" => "PayloadTooLarge",
+            "infeasible" => "Infeasible",
+            "result_expired" => "ResultExpired",
+            _ => "FarlaneError",
+        },
+        Error::UnknownTask(_) => "UnknownTask",
+        Error::Closed => "ClientClosed",
+        Error::File { .. } => "FarlaneError",
+    }
+}
+
+/// As a Python exception.
+pub fn raise(py: Python<'_>, error: &Error) -> PyErr {
+    let make = || -> PyResult<PyErr> {
+        let class = py.import("farlane._errors")?.getattr(class_name(error))?;
+        Ok(PyErr::from_value(class.call1((error.to_string(),))?))
+    };
+    make().unwrap_or_else(|failure| failure)
+}

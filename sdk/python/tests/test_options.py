@@ -1,0 +1,65 @@
+import pytest
+
+from farlane import OptionError, _options
+
+
+def native(**options):
+    return _options.native(_options.merge(options), "f")
+
+
+def test_sizes_are_numbers_or_text():
+    assert native(memory="16GiB")["memory"] == 16 << 30
+    assert native(memory=1024)["memory"] == 1024
+    assert native(memory="1.5 GiB")["memory"] == 3 << 29
+    for bad in ("16 apples", -1, "GiB", True, None, float("nan")):
+        with pytest.raises(OptionError, match="memory"):
+            native(memory=bad)
+
+
+def test_an_unknown_option_is_refused_with_the_nearest():
+    with pytest.raises(OptionError, match="did you mean 'memory'"):
+        _options.merge({"memmory": 1})
+    with pytest.raises(OptionError, match="did you mean 'num_cpus'"):
+        _options.merge({"num_cpu": 1})
+    with pytest.raises(OptionError, match="options are num_cpus"):
+        _options.merge({"xyzzy": 1})
+    with pytest.raises(OptionError, match="not placed yet"):
+        _options.merge({"gpu": "A100"})
+
+
+def test_times_are_seconds_or_timedeltas():
+    from datetime import timedelta
+
+    assert native(timeout=1.5)["timeout_ms"] == 1500
+    assert native(deadline=timedelta(minutes=1))["deadline_ms"] == 60_000
+    assert native()["queue_timeout_ms"] is None
+    for bad in (0, -1, "1s"):
+        with pytest.raises(OptionError, match="timeout"):
+            native(timeout=bad)
+
+
+def test_retries():
+    assert (native()["max_retries"], native()["retry_exceptions"]) == (3, 0)
+    assert native(retry_exceptions=True)["retry_exceptions"] == 3
+    assert native(retry_exceptions=2)["retry_exceptions"] == 2
+    once = native(at_most_once=True, max_retries=5)
+    assert (once["max_retries"], once["at_most_once"]) == (0, True)
+    with pytest.raises(OptionError, match="sealed"):
+        native(retry_exceptions=(ValueError,))
+    with pytest.raises(OptionError, match="whole"):
+        native(max_retries=1.5)
+
+
+def test_where_and_how():
+    made = native(regions="eu-*", labels={"b": 2, "a": "x"}, num_cpus=0.5, priority=-5, encryption="forward-secret")
+    assert made["regions"] == ["eu-*"]
+    assert made["labels"] == [("a", "x"), ("b", "2")]
+    assert (made["milli_cpus"], made["priority"], made["forward_secret"]) == (500, -5, True)
+    for bad in ({"num_cpus": 0}, {"priority": 101}, {"encryption": "none"}, {"sandbox": "jail"}, {"labels": "a"}):
+        with pytest.raises(OptionError, match=next(iter(bad))):
+            native(**bad)
+
+
+def test_later_layers_win():
+    merged = _options.merge({"memory": 1, "priority": 1}, {"memory": 2})
+    assert (merged["memory"], merged["priority"], merged["num_cpus"]) == (2, 1, 1)
