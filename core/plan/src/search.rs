@@ -1,14 +1,19 @@
-//! The search: the most urgent group first, each task to the node where it now costs least.
+//! The search: projects take turns, the most urgent group of each first, each task to the node where it
+//! now costs least.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 
-use farlane_model::{NodeId, Resources};
+use farlane_model::{NodeId, ProjectId, Resources};
 use farlane_units::{ByteCount, MilliCpu};
 
 use crate::constraint::fits;
 use crate::cost::cost;
 use crate::view::{Assignment, ClusterView, Group, NodeView, Plan, PlanInput, Report};
+
+/// Tasks a project places before the next has its turn. Source: choice; small against a batch of 512, large
+/// against what a turn costs on few nodes.
+const QUANTUM: u32 = 64;
 
 /// What a node has left during the round.
 struct Left {
@@ -95,96 +100,140 @@ fn tie(seed: u64, id: &NodeId) -> u64 {
 /// Places what it can. Deterministic: equal views (in any order) and inputs give equal plans.
 ///
 /// *Shape*: never over a node's capacity and credit as the view states them; a group's tasks are
-/// taken from its head. *Cost*: O(groups × nodes + placements × log nodes).
+/// taken from its head; projects take turns, the seed says which begins. *Cost*: O(turns × nodes +
+/// placements × log nodes), one turn for each group where there is one project.
 pub fn plan(view: &ClusterView, input: PlanInput) -> (Plan, Report) {
-    let mut left: Vec<Left> = view.nodes.iter().map(Left::of).collect();
-    let mut order: Vec<usize> = (0..view.waiting.len()).collect();
-    order.sort_by_key(|g| (view.waiting[*g].urgency, view.waiting[*g].since));
-    let (mut plan, mut report) = (Plan::default(), Report::default());
-    let mut budget = input.budget;
-    for index in order {
-        let group = &view.waiting[index];
-        if group.tasks == 0 || !group.granter {
-            continue;
-        }
-        if budget == 0 {
-            report.cut_short = true;
-            break;
-        }
-        match place_group(
-            view,
-            input.seed,
-            index,
-            group,
-            &mut left,
-            &mut budget,
-            &mut plan,
-        ) {
-            Placed::Some(n) => report.placed += n,
-            Placed::Unfit => report.unfit.push(index),
-        }
-    }
+    let projects = turns(view, input.seed);
+    let quantum = match projects.len() {
+        1 => u32::MAX,
+        _ => QUANTUM,
+    };
+    let mut round = Round {
+        view,
+        seed: input.seed,
+        left: view.nodes.iter().map(Left::of).collect(),
+        wanted: view.waiting.iter().map(|g| g.tasks).collect(),
+        budget: input.budget,
+        plan: Plan::default(),
+        report: Report::default(),
+    };
+    while round.budget > 0 && round.turn_of_each(&projects, quantum) {}
+    let mut report = round.report;
+    report.cut_short = projects
+        .iter()
+        .flatten()
+        .any(|g| round.budget == 0 && round.wanted[*g] > 0);
     report.unfit.sort_unstable();
-    (plan, report)
+    (round.plan, report)
 }
 
-enum Placed {
-    Some(u32),
-    /// No online node has what it takes, even empty.
-    Unfit,
+/// Groups that can be granted, by project; within one the most urgent first.
+fn turns(view: &ClusterView, seed: u64) -> Vec<Vec<usize>> {
+    let mut projects: BTreeMap<ProjectId, Vec<usize>> = BTreeMap::new();
+    for (index, group) in view.waiting.iter().enumerate() {
+        if group.granter && group.tasks > 0 {
+            projects.entry(group.spec.project).or_default().push(index);
+        }
+    }
+    let mut projects: Vec<Vec<usize>> = projects.into_values().collect();
+    for groups in &mut projects {
+        groups.sort_by_key(|g| (view.waiting[*g].urgency, view.waiting[*g].since));
+    }
+    if !projects.is_empty() {
+        let first = seed % projects.len() as u64;
+        projects.rotate_left(first as usize);
+    }
+    projects
 }
 
-fn place_group(
-    view: &ClusterView,
+/// The work of one plan.
+struct Round<'a> {
+    view: &'a ClusterView,
     seed: u64,
-    index: usize,
-    group: &Group,
-    left: &mut [Left],
-    budget: &mut u32,
-    plan: &mut Plan,
-) -> Placed {
-    let need = &group.spec.resources;
-    let mut any = false;
-    let mut offers: BinaryHeap<Reverse<Offer>> = BinaryHeap::new();
-    for (at, node) in view.nodes.iter().enumerate() {
-        if !node.online || !fits(&node.spec, &node.region, &group.spec) {
-            continue;
+    left: Vec<Left>,
+    /// Tasks of each group still to be placed; 0 once no room is left for it.
+    wanted: Vec<u32>,
+    budget: u32,
+    plan: Plan,
+    report: Report,
+}
+
+impl Round<'_> {
+    /// Every project places up to `quantum` tasks. False when nobody could.
+    fn turn_of_each(&mut self, projects: &[Vec<usize>], quantum: u32) -> bool {
+        let mut moved = false;
+        for groups in projects {
+            let mut quantum = quantum;
+            for &index in groups {
+                let most = self.wanted[index].min(quantum);
+                if most == 0 || self.budget == 0 {
+                    continue;
+                }
+                let placed = self.place_group(index, most);
+                quantum -= placed;
+                self.report.placed += placed;
+                self.wanted[index] -= placed;
+                if placed < most && self.budget > 0 {
+                    self.wanted[index] = 0;
+                }
+                moved |= placed > 0;
+            }
         }
-        any = true;
-        if let Some(ahead) = left[at].ahead(need) {
-            let (cost, tie) = (cost(node, group, ahead), tie(seed, &node.id));
-            offers.push(Reverse(Offer {
-                cost,
-                tie,
-                id: node.id,
-                node: at,
-            }));
-        }
+        moved
     }
-    if !any {
-        return Placed::Unfit;
-    }
-    let mut placed = 0;
-    while placed < group.tasks && *budget > 0 {
-        let Some(Reverse(offer)) = offers.pop() else {
-            break;
+
+    /// Places up to `most` tasks of a group, each where it now costs least.
+    fn place_group(&mut self, index: usize, most: u32) -> u32 {
+        let group = &self.view.waiting[index];
+        let need = &group.spec.resources;
+        let Some(mut offers) = self.offers(group) else {
+            self.report.unfit.push(index);
+            return 0;
         };
-        let room = &mut left[offer.node];
-        room.take(need);
-        placed += 1;
-        *budget -= 1;
-        match plan.assignments.last_mut() {
-            Some(last) if last.group == index && last.node == offer.node => last.tasks += 1,
-            _ => plan.assignments.push(Assignment {
-                group: index,
-                node: offer.node,
-                tasks: 1,
-            }),
+        let mut placed = 0;
+        while placed < most && self.budget > 0 {
+            let Some(Reverse(offer)) = offers.pop() else {
+                break;
+            };
+            let room = &mut self.left[offer.node];
+            room.take(need);
+            placed += 1;
+            self.budget -= 1;
+            match self.plan.assignments.last_mut() {
+                Some(last) if last.group == index && last.node == offer.node => last.tasks += 1,
+                _ => self.plan.assignments.push(Assignment {
+                    group: index,
+                    node: offer.node,
+                    tasks: 1,
+                }),
+            }
+            if let Some(ahead) = room.ahead(need) {
+                let cost = cost(&self.view.nodes[offer.node], group, ahead);
+                offers.push(Reverse(Offer { cost, ..offer }));
+            }
         }
-        if let Some(ahead) = room.ahead(need) {
-            let cost = cost(&view.nodes[offer.node], group, ahead);
-            offers.push(Reverse(Offer { cost, ..offer }));
-        }
+        placed
     }
-    Placed::Some(placed)
+
+    /// What each node would cost that has room now; `None` where no online node fits even when empty.
+    fn offers(&self, group: &Group) -> Option<BinaryHeap<Reverse<Offer>>> {
+        let need = &group.spec.resources;
+        let mut any = false;
+        let mut offers = BinaryHeap::new();
+        for (at, node) in self.view.nodes.iter().enumerate() {
+            if !node.online || !fits(&node.spec, &node.region, &group.spec) {
+                continue;
+            }
+            any = true;
+            if let Some(ahead) = self.left[at].ahead(need) {
+                offers.push(Reverse(Offer {
+                    cost: cost(node, group, ahead),
+                    tie: tie(self.seed, &node.id),
+                    id: node.id,
+                    node: at,
+                }));
+            }
+        }
+        any.then_some(offers)
+    }
 }

@@ -10,7 +10,8 @@ use farlane_units::{ByteCount, Micros, MilliCpu, Millis};
 pub struct ClusterView {
     /// Registered and not revoked; offline ones count for feasibility only. Order is irrelevant.
     pub nodes: Vec<NodeView>,
-    /// Waiting work by spec. Order is irrelevant: [`Group::urgency`] and [`Group::since`] decide.
+    /// Waiting work by spec. Order is irrelevant: projects take turns, and within one [`Group::urgency`]
+    /// and [`Group::since`] decide.
     pub waiting: Vec<Group>,
 }
 
@@ -81,7 +82,7 @@ pub struct Assignment {
 /// Placements in the order in which queue heads are to be taken.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// Groups follow each other; within a group cheapest first.
+    /// In order of placement: a group may come again; within a group cheapest first.
     pub assignments: Vec<Assignment>,
 }
 

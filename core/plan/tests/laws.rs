@@ -156,6 +156,61 @@ fn urgent_groups_go_first_and_ungranted_ones_not_at_all() {
     );
 }
 
+#[test]
+fn projects_take_turns() {
+    let of = |project: u8, since| {
+        let mut spec = (*task(1000, 11, &[])).clone();
+        spec.project = ProjectId::new(0, [project; 10]);
+        group(Arc::new(spec), 1000, since)
+    };
+    let view = ClusterView {
+        nodes: vec![node(1, 250, "us", 1)],
+        waiting: vec![of(1, 0), of(2, 1)],
+    };
+    for seed in 0..4 {
+        let (plan, report) = plan(&view, PlanInput { seed, ..INPUT });
+        let share = |group| -> u32 {
+            let of_it = plan.assignments.iter().filter(|a| a.group == group);
+            of_it.map(|a| a.tasks).sum()
+        };
+        assert_eq!(report.placed, 68, "memory for 64, and credit for 4");
+        let first = (seed % 2) as usize;
+        assert_eq!((share(first), share(1 - first)), (64, 4));
+    }
+    let mut wide = view.clone();
+    wide.nodes = (1..=4).map(|n| node(n, 250, "us", 1)).collect();
+    let (plan, _) = plan(&wide, INPUT);
+    let of = |group| plan.assignments.iter().filter(move |a| a.group == group);
+    let share = |group| of(group).map(|a| a.tasks).sum::<u32>();
+    assert_eq!(
+        share(0).min(share(1)),
+        128,
+        "two turns each, and the rest to one"
+    );
+}
+
+/// The view after its plan was carried out.
+fn carried_out(view: &ClusterView, plan: &Plan) -> ClusterView {
+    let mut view = view.clone();
+    for a in &plan.assignments {
+        let need = view.waiting[a.group].spec.resources;
+        view.waiting[a.group].tasks -= a.tasks;
+        let node = &mut view.nodes[a.node];
+        for _ in 0..a.tasks {
+            let runs =
+                node.backlog == 0 && need.cpus <= node.free_cpus && need.memory <= node.free_memory;
+            if runs {
+                node.free_cpus = node.free_cpus.saturating_sub(need.cpus);
+                node.free_memory = node.free_memory.saturating_sub(need.memory);
+            } else {
+                node.free_backlog -= 1;
+                node.backlog += 1;
+            }
+        }
+    }
+    view
+}
+
 prop_compose! {
     fn any_view()(
         nodes in prop::collection::vec((1u32..5, 0u32..9, any::<bool>(), 0i64..100_000), 0..6),
@@ -212,6 +267,14 @@ proptest! {
             plan.assignments.iter().map(name).collect()
         };
         prop_assert_eq!(named(&view, &plan(&view, input).0), named(&turned, &plan(&turned, input).0));
+    }
+
+    #[test]
+    fn settled_stays_settled(view in any_view(), seed: u64, again: u64) {
+        let (first, report) = plan(&view, PlanInput { seed, ..INPUT });
+        prop_assert!(!report.cut_short);
+        let (second, _) = plan(&carried_out(&view, &first), PlanInput { seed: again, ..INPUT });
+        prop_assert_eq!(second, Plan::default());
     }
 
     #[test]
