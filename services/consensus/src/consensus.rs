@@ -298,13 +298,22 @@ impl Consensus {
         .max_encoding_message_size(MOST_MESSAGE)
     }
 
-    /// Stops taking part, and commits the overlay to the state file.
+    /// Stops taking part, commits the overlay to the state file and closes both files. Other handles
+    /// may live on; proposals through them fail, and rows read as absent.
     pub async fn shutdown(self) {
         if self.inner.raft.shutdown().await.is_err() {
             tracing::warn!("the Raft core ended with a panic");
         }
         if self.inner.replica.flusher.flush().await.is_err() {
             tracing::warn!("the overlay was not flushed; the log is replayed at the next start");
+        }
+        self.inner.log.close().await;
+        let replica = self.inner.replica.clone();
+        if tokio::task::spawn_blocking(move || replica.flusher.close())
+            .await
+            .is_err()
+        {
+            tracing::warn!("the state file was not closed");
         }
     }
 }

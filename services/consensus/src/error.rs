@@ -42,7 +42,7 @@ pub enum StartError {
     /// Another process holds the folder. Stop it first.
     #[error("{} is in use by another process", path.display())]
     InUse {
-        /// The state file.
+        /// The file that is locked.
         path: PathBuf,
     },
     /// The folder belongs to another server id.

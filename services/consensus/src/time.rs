@@ -47,9 +47,9 @@ impl ClusterTime {
         let now = match held.as_ref() {
             Some(last) if last.term == term => {
                 let passed = steady.saturating_sub(last.steady);
-                if passed < 1_000 {
+                if passed < 1_000 && applied_micros <= last.now {
                     // Below the stamp's resolution; moving on now would lose the slew's fractions.
-                    return Millis(last.now.max(applied_micros) / 1_000);
+                    return Millis(last.now / 1_000);
                 }
                 let straight = last.now.saturating_add(passed);
                 let most = passed / SLEW;

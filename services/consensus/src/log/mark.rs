@@ -35,7 +35,10 @@ pub(crate) struct MarkFile {
 }
 
 impl MarkFile {
-    /// Opens the file, or makes it for `server`.
+    /// Opens the file, or makes it for `server`, and locks it: it is open for as long as anything may
+    /// be written beside it.
+    ///
+    /// *Errors*: `WouldBlock` where another holds the lock.
     pub fn open(path: &Path, server: u64) -> io::Result<Self> {
         let file = OpenOptions::new()
             .read(true)
@@ -43,6 +46,7 @@ impl MarkFile {
             .create(true)
             .truncate(false)
             .open(path)?;
+        file.try_lock()?;
         let newest = (0..2)
             .filter_map(|slot| read(&file, slot * SLOT))
             .max_by_key(|mark| mark.turn);
@@ -100,10 +104,12 @@ mod tests {
             file.write().unwrap();
         }
         let newest = file.mark.clone();
-        assert_eq!(MarkFile::open(&path, 7).unwrap().mark, newest);
+        let locked = MarkFile::open(&path, 7).unwrap_err().kind();
+        assert_eq!(locked, io::ErrorKind::WouldBlock);
         file.file
             .write_all_at(&[0xff], newest.turn % 2 * SLOT + 40)
             .unwrap();
+        drop(file);
         let older = MarkFile::open(&path, 9).unwrap().mark;
         assert_eq!(
             (older.turn, older.vote, older.server),

@@ -44,7 +44,11 @@ impl LogStore {
             source,
         };
         fs::create_dir_all(dir).map_err(io)?;
-        let mark = MarkFile::open(&dir.join("mark"), server).map_err(io)?;
+        let path = dir.join("mark");
+        let mark = MarkFile::open(&path, server).map_err(|source| match source.kind() {
+            io::ErrorKind::WouldBlock => StartError::InUse { path: path.clone() },
+            _ => io(source),
+        })?;
         if mark.mark.server != server {
             return Err(StartError::WrongServer {
                 path: dir.to_owned(),
@@ -78,6 +82,12 @@ impl LogStore {
         let index = self.index.read();
         let newest = index.last_segment()?;
         index.last_before_segment((newest + 1).checked_sub(segments)?)
+    }
+
+    /// Ends the writer, and lets go of the folder.
+    pub async fn close(&self) {
+        // It may have ended already.
+        let _ = self.ask(|done| Job::Close { done }).await;
     }
 
     async fn ask(

@@ -41,6 +41,10 @@ pub(crate) enum Job {
         upto: LogId,
         done: oneshot::Sender<io::Result<()>>,
     },
+    /// Ends the thread; nothing is written after.
+    Close {
+        done: oneshot::Sender<io::Result<()>>,
+    },
     Vote {
         vote: Vote,
         done: oneshot::Sender<io::Result<()>>,
@@ -68,6 +72,11 @@ impl Writer {
         while let Some(job) = held.take().or_else(|| jobs.recv().ok()) {
             match job {
                 Job::Append { entries, flushed } => held = self.append(entries, flushed, jobs),
+                Job::Close { done } => {
+                    drop(self);
+                    let _ = done.send(Ok(()));
+                    return;
+                }
                 Job::Truncate { from, done } => {
                     let result = self.guarded(|own| own.truncate(from));
                     let _ = done.send(result);

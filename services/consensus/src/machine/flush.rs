@@ -6,6 +6,7 @@
 //! Owns the database. After a failed commit it writes nothing more and the replica stops.
 
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -44,8 +45,10 @@ struct Bell {
 pub(crate) struct Flusher {
     bell: Arc<Bell>,
     shelf: Arc<Shelf>,
-    /// Shared with the thread; the installer of a snapshot puts another in its place.
-    database: Arc<Mutex<Database>>,
+    /// Shared with the thread; the installer of a snapshot puts another in its place. `None` once
+    /// closed.
+    database: Arc<Mutex<Option<Database>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Flusher {
@@ -58,12 +61,14 @@ impl Flusher {
         let own = Self {
             bell: Arc::default(),
             shelf: shelf.clone(),
-            database: Arc::new(Mutex::new(database)),
+            database: Arc::new(Mutex::new(Some(database))),
+            thread: Mutex::new(None),
         };
         let (bell, database) = (own.bell.clone(), own.database.clone());
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("farlane-rows".to_owned())
             .spawn(move || run(&bell, &shelf, &database, &failure))?;
+        *own.thread.lock() = Some(thread);
         Ok(own)
     }
 
@@ -94,15 +99,31 @@ impl Flusher {
     }
 
     /// The database, kept from the thread for as long as it is held.
-    pub fn hold(&self) -> parking_lot::MutexGuard<'_, Database> {
+    pub fn hold(&self) -> parking_lot::MutexGuard<'_, Option<Database>> {
         self.database.lock()
+    }
+
+    /// Ends the thread and closes the file. Blocks while a commit is under way.
+    pub fn close(&self) {
+        self.stop();
+        if let Some(thread) = self.thread.lock().take()
+            && thread.join().is_err()
+        {
+            tracing::warn!("the state file's thread ended with a panic");
+        }
+        self.shelf.close();
+        self.database.lock().take();
+    }
+
+    fn stop(&self) {
+        self.bell.wanted.lock().stop = true;
+        self.bell.rung.notify_one();
     }
 }
 
 impl Drop for Flusher {
     fn drop(&mut self) {
-        self.bell.wanted.lock().stop = true;
-        self.bell.rung.notify_one();
+        self.stop();
     }
 }
 
@@ -129,11 +150,14 @@ fn wait(bell: &Bell) -> Option<Vec<Reply>> {
 fn run(
     bell: &Bell,
     shelf: &Shelf,
-    database: &Mutex<Database>,
+    database: &Mutex<Option<Database>>,
     failure: &watch::Sender<Option<Failure>>,
 ) {
     while let Some(asked) = wait(bell) {
-        let flushed = shelf.flush(&database.lock());
+        let held = database.lock();
+        let Some(open) = held.as_ref() else { return };
+        let flushed = shelf.flush(open);
+        drop(held);
         if let Err(error) = &flushed {
             tracing::error!(%error, "the state file cannot be written");
             let reason = format!("the state file cannot be written: {error}");

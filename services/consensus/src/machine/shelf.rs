@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use farlane_state::{State, Table, WriteSet};
+use farlane_state::{Stamp, State, Table, WriteSet};
 use farlane_units::{ByteCount, Millis};
 use parking_lot::RwLock;
 use redb::Database;
@@ -28,7 +28,8 @@ const MOST_BYTES: usize = 4 * FLUSH_BYTES;
 struct Layers {
     fresh: Overlay,
     frozen: Option<Arc<Overlay>>,
-    tree: Arc<Tree>,
+    /// `None` once closed.
+    tree: Option<Arc<Tree>>,
     /// Of the state in memory, ahead of the tree's.
     head: Head,
 }
@@ -57,7 +58,7 @@ impl Shelf {
         let layers = Layers {
             fresh: Overlay::default(),
             frozen: None,
-            tree,
+            tree: Some(tree),
             head,
         };
         Ok((
@@ -87,7 +88,11 @@ impl Shelf {
 
     /// The state that the file's rows make.
     pub fn load(&self) -> Result<State, StartError> {
-        load(&self.layers.read().tree, &Self::path(&self.dir))
+        let path = Self::path(&self.dir);
+        match &self.layers.read().tree {
+            Some(tree) => load(tree, &path),
+            None => Err(StartError::InUse { path }),
+        }
     }
 
     /// Of the state in memory.
@@ -102,7 +107,8 @@ impl Shelf {
 
     /// The last index that is in the file.
     pub fn durable(&self) -> Option<u64> {
-        self.layers.read().tree.head.applied.map(|id| id.index)
+        let layers = self.layers.read();
+        layers.tree.as_ref()?.head.applied.map(|id| id.index)
     }
 
     /// Takes in what an entry wrote.
@@ -139,8 +145,11 @@ impl Shelf {
     pub fn flush(&self, database: &Database) -> Result<Arc<Tree>, redb::Error> {
         let (frozen, head) = {
             let mut layers = self.layers.write();
-            if layers.fresh.is_empty() && layers.head == layers.tree.head {
-                return Ok(layers.tree.clone());
+            if let Some(tree) = &layers.tree
+                && layers.fresh.is_empty()
+                && layers.head == tree.head
+            {
+                return Ok(tree.clone());
             }
             let frozen = Arc::new(std::mem::take(&mut layers.fresh));
             layers.frozen = Some(frozen.clone());
@@ -150,7 +159,7 @@ impl Shelf {
         let tree = Tree::open(database)?;
         let old = {
             let mut layers = self.layers.write();
-            let tree = std::mem::replace(&mut layers.tree, tree.clone());
+            let tree = layers.tree.replace(tree.clone());
             (layers.frozen.take(), tree)
         };
         drop((old, frozen));
@@ -164,9 +173,16 @@ impl Shelf {
         *layers = Layers {
             fresh: Overlay::default(),
             frozen: None,
-            tree,
+            tree: Some(tree),
             head,
         };
+    }
+
+    /// Lets go of the file; rows read as absent from now on.
+    pub fn close(&self) {
+        let mut layers = self.layers.write();
+        layers.tree = None;
+        layers.fresh = Overlay::default();
     }
 
     /// One row.
@@ -184,7 +200,7 @@ impl Shelf {
             }
             layers.tree.clone()
         };
-        tree.get(table, key)
+        tree.map_or(Ok(None), |tree| tree.get(table, key))
     }
 
     /// Rows with `from <= key < to`, ascending, at most `limit`.
@@ -196,7 +212,10 @@ impl Shelf {
         limit: usize,
     ) -> Result<Vec<(Bytes, Bytes)>, redb::StorageError> {
         let layers = self.layers.read();
-        let mut tree = layers.tree.range(table, from, to)?.peekable();
+        let Some(tree) = &layers.tree else {
+            return Ok(Vec::new());
+        };
+        let mut tree = tree.range(table, from, to)?.peekable();
         let frozen = layers
             .frozen
             .iter()
@@ -257,8 +276,16 @@ pub(crate) fn load(tree: &Tree, path: &Path) -> Result<State, StartError> {
     if let Some(error) = failed {
         return Err(broken(error));
     }
-    state.map_err(|source| StartError::Rows {
+    let mut state = state.map_err(|source| StartError::Rows {
         path: path.to_owned(),
         source,
-    })
+    })?;
+    if let Some(id) = tree.head.applied {
+        state.resume(Stamp {
+            index: id.index,
+            term: id.leader_id.term,
+            now: tree.head.now,
+        });
+    }
+    Ok(state)
 }

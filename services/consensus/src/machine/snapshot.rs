@@ -230,7 +230,7 @@ pub(crate) fn install(
         *own = state;
         replica.shelf.replace(tree);
     }
-    *held = database;
+    *held = Some(database);
     drop(held);
     let index = meta.last_log_id.map_or(0, |id| id.index);
     replica.applied.send_replace(index);
