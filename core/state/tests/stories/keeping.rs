@@ -66,6 +66,28 @@ fn results_stay_a_day_or_an_hour_after_they_were_read() {
 }
 
 #[test]
+fn a_signature_goes_with_the_last_result_of_its_batch_wherever_the_page_ends() {
+    for limit in 1..=5 {
+        let mut w = World::new();
+        w.submit('A', 1, 4, &task_spec("f"));
+        for pair in [[1, 2], [3, 4]] {
+            let pair = pair.map(|n| task('A', n));
+            w.place(&pair, 1);
+            w.complete(1, 1, &pair.map(|t| (t, 1, RETURNED)));
+        }
+        w.now += DAY;
+        let mut rounds = 0;
+        while let (Some(due), _) = expired(&w.state, &w, Millis(w.now), limit, None) {
+            assert!(due.results.len() <= limit && rounds < 5);
+            w.order(due);
+            rounds += 1;
+        }
+        assert_eq!((w.count(Table::Results), w.count(Table::Finished)), (0, 0));
+        assert_eq!(w.count(Table::Batches), 0, "pages of {limit}");
+    }
+}
+
+#[test]
 fn a_client_resumes_from_where_it_had_read() {
     let mut w = World::new();
     w.submit('A', 1, 3, &task_spec("f"));
