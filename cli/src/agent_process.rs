@@ -10,14 +10,16 @@
 //! ```
 
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use farlane_daemon::{User, drop_privileges};
 use farlane_model::Digest;
 use farlane_seal::private_file;
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::Child;
+use tokio::process::{Child, ChildStdin};
 
 use crate::folders;
 use crate::problem::{Exit, Problem, doing};
@@ -26,6 +28,8 @@ use crate::problem::{Exit, Problem, doing};
 const JOIN_FILE: &str = "join.txt";
 /// What an agent's child prints before its node's identity.
 pub const READY: &str = "ready ";
+/// How long an agent may take to stop: twice its own patience with a worker that does not end.
+const STOP_WITHIN: Duration = Duration::from_secs(10);
 /// Where a system service keeps its state. Source: Filesystem Hierarchy Standard 3.0, /var/lib.
 const SYSTEM_STATE: &str = "/var/lib/farlane";
 
@@ -55,10 +59,11 @@ impl AgentProcess {
     /// Starts the child.
     ///
     /// *Errors*: the state folder cannot be made or handed over, or the program not started.
-    pub fn spawn(&self) -> Result<Child, Problem> {
+    pub fn spawn(&self) -> Result<AgentChild, Problem> {
         self.make_state()?;
         // By this link the child finds its program even where its user could not walk to it.
         let mut command = Command::new("/proc/self/exe");
+        command.arg0("farlane");
         command
             .arg("agent")
             .arg("--supervised")
@@ -77,7 +82,10 @@ impl AgentProcess {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut command = tokio::process::Command::from(command);
         command.kill_on_drop(true);
-        command.spawn().map_err(doing("starting the agent"))
+        let mut child = command.spawn().map_err(doing("starting the agent"))?;
+        // Held apart: waiting for a child closes the input that it still has.
+        let lifeline = child.stdin.take();
+        Ok(AgentChild { child, lifeline })
     }
 }
 
@@ -112,24 +120,40 @@ impl AgentProcess {
     }
 }
 
-/// Waits until the child says that it is on the network; which node it is. `None` where it ended first.
-pub async fn ready(child: &mut Child) -> Option<String> {
-    let out = child.stdout.take()?;
-    let mut lines = BufReader::new(out).lines();
-    while let Ok(Some(line)) = lines.next_line().await {
-        if let Some(node) = line.strip_prefix(READY) {
-            return Some(node.to_owned());
-        }
-    }
-    None
+/// A running agent. Dropping it kills it.
+#[derive(Debug)]
+pub struct AgentChild {
+    child: Child,
+    lifeline: Option<ChildStdin>,
 }
 
-/// Asks the child to stop, by closing its standard input, and waits for it.
-pub async fn stop(mut child: Child) {
-    drop(child.stdin.take());
-    // Twice the agent's own patience with a worker that does not end.
-    let patience = std::time::Duration::from_secs(10);
-    if tokio::time::timeout(patience, child.wait()).await.is_err() {
-        let _ = child.kill().await;
+impl AgentChild {
+    /// Waits until it says that it is on the network; which node it is. `None` where it ended first.
+    pub async fn ready(&mut self) -> Option<String> {
+        let mut lines = BufReader::new(self.child.stdout.take()?).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            if let Some(node) = line.strip_prefix(READY) {
+                return Some(node.to_owned());
+            }
+        }
+        None
+    }
+
+    /// Waits until it ends by itself.
+    ///
+    /// *Errors*: the system's.
+    pub async fn ended(&mut self) -> std::io::Result<ExitStatus> {
+        self.child.wait().await
+    }
+
+    /// Asks it to stop, by closing its standard input, and waits for it.
+    pub async fn stop(mut self) {
+        drop(self.lifeline.take());
+        if tokio::time::timeout(STOP_WITHIN, self.child.wait())
+            .await
+            .is_err()
+        {
+            let _ = self.child.kill().await;
+        }
     }
 }

@@ -200,7 +200,7 @@ async fn as_system_user(process: AgentProcess) -> Result<(), Problem> {
     shutdown.on_signals()?;
     let mut child = process.spawn()?;
     tokio::select! {
-        node = agent_process::ready(&mut child) => {
+        node = child.ready() => {
             if let Some(node) = node {
                 eprintln!("farlane: node {node} is on the network, as the user farlane; Ctrl-C stops it");
             }
@@ -208,13 +208,13 @@ async fn as_system_user(process: AgentProcess) -> Result<(), Problem> {
         () = shutdown.requested() => {}
     }
     tokio::select! {
-        status = child.wait() => match status?.code() {
+        status = child.ended() => match status?.code() {
             Some(0) => return Ok(()),
             _ => return Err(Problem::failed("the agent stopped; its last lines above say why")),
         },
         () = shutdown.requested() => {}
     }
-    agent_process::stop(child).await;
+    child.stop().await;
     Ok(())
 }
 

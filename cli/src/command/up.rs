@@ -20,7 +20,7 @@ use farlane_units::Millis;
 use nix::fcntl::{Flock, FlockArg};
 use serde_json::json;
 
-use crate::agent_process::{self, AgentProcess};
+use crate::agent_process::{self, AgentChild, AgentProcess};
 use crate::command::{agent, tokens};
 use crate::owner::{Enrolment, Owner};
 use crate::problem::{Problem, doing};
@@ -251,12 +251,12 @@ async fn keep_agent(
 }
 
 async fn watch_agent(
-    mut child: tokio::process::Child,
+    mut child: AgentChild,
     shutdown: &Shutdown,
     ready: &mut Option<tokio::sync::oneshot::Sender<String>>,
 ) {
     tokio::select! {
-        node = agent_process::ready(&mut child) => {
+        node = child.ready() => {
             if let (Some(node), Some(ready)) = (node, ready.take()) {
                 let _ = ready.send(node);
             }
@@ -264,8 +264,8 @@ async fn watch_agent(
         () = shutdown.requested() => {}
     }
     tokio::select! {
-        _ = child.wait() => {}
-        () = shutdown.requested() => agent_process::stop(child).await,
+        _ = child.ended() => {}
+        () = shutdown.requested() => child.stop().await,
     }
 }
 
