@@ -61,12 +61,15 @@ impl Controller {
             BootId::from_slice(&hello.boot).map_err(|e| ControlError::invalid(e.to_string()))?;
         self.consensus.wait_applied(hello.seen_index).await;
         self.consensus.confirm().await?;
-        if !self.node_trusted(node) {
-            return Err(ControlError::UnknownNode);
+        match self.consensus.read(|s| s.node(&node).map(|n| n.revoked)) {
+            None => return Err(ControlError::UnknownNode),
+            Some(true) => return Err(ControlError::NodeRevoked),
+            Some(false) => {}
         }
         let observed = hello.observed.unwrap_or_default();
         let (live, ended) = (attempts(&observed.live)?, attempts(&observed.ended)?);
-        self.update_node(node, boot, hello.spec_bytes, &ended)
+        let spec = self.spec_of(node, &hello.spec_bytes)?;
+        self.update_node(node, boot, spec, &ended)
             .await?;
 
         let (link, outbound) = Link::new();
@@ -244,11 +247,8 @@ impl AgentSession {
 
     async fn update(&self, update: v1::NodeUpdate) -> Result<(), ControlError> {
         let (node, boot) = (self.link.node, self.link.boot);
-        let order = UpdateNode {
-            node,
-            boot,
-            spec: update.spec_bytes,
-        };
+        let spec = self.controller.spec_of(node, &update.spec_bytes)?;
+        let order = UpdateNode { node, boot, spec };
         self.controller
             .order_quietly(Order::UpdateNode(order))
             .await

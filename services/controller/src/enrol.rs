@@ -4,7 +4,7 @@
 //! to those who pin providers: a server only checks that a record holds together.
 
 use bytes::Bytes;
-use farlane_model::{Digest, NodeId};
+use farlane_model::{Digest, NodeId, NodeSpec};
 use farlane_seal::record::{EnrolmentCert, NodeRecord};
 use farlane_state::{RegisterNode, Revoke, Revoked};
 use farlane_store::{AuditEntry, JoinError, NewJoinToken};
@@ -22,7 +22,37 @@ fn refused(why: impl ToString) -> ControlError {
     }
 }
 
+/// What an agent says of its machine, held to what its provider certified: labels and price are the
+/// provider's to give, and the tier at most the certified one.
+///
+/// *Errors*: not a spec.
+fn bounded_spec(record: &NodeRecord, bytes: &[u8]) -> Result<Bytes, ControlError> {
+    let spec = NodeSpec::from_canonical(bytes);
+    let mut spec = spec.ok_or_else(|| ControlError::invalid("spec_bytes are no node's spec"))?;
+    let terms = record.certificate();
+    spec.tier = spec.tier.min(terms.tier);
+    spec.labels.clone_from(&terms.labels);
+    if let Some(price) = terms.price_usd_micros_core_hour {
+        spec.price_usd_micros_core_hour = price;
+    }
+    Ok(spec.to_canonical().into())
+}
+
 impl Controller {
+    /// [`bounded_spec`] of a registered node.
+    ///
+    /// *Errors*: unknown, its certificate has ended, or not a spec.
+    pub(crate) fn spec_of(&self, node: NodeId, bytes: &[u8]) -> Result<Bytes, ControlError> {
+        let record = self.consensus.read(|s| s.node(&node).map(|n| n.record.clone()));
+        let record = NodeRecord::from_bytes(&record.ok_or(ControlError::UnknownNode)?);
+        let record = record.map_err(|e| ControlError::Internal { detail: e.to_string() })?;
+        if record.certificate().not_after <= self.wall() {
+            let why = "the node's enrolment certificate has ended; enrol it anew".to_owned();
+            return Err(ControlError::Denied { why });
+        }
+        bounded_spec(&record, bytes)
+    }
+
     /// Takes a node in: checks its record, takes its join secret, registers and certifies it.
     ///
     /// *Errors*: the record does not hold, the secret is unknown, expired or used, or the request for
@@ -44,13 +74,14 @@ impl Controller {
         {
             return Err(ControlError::NodeRevoked);
         }
+        let spec = bounded_spec(&record, &request.spec_bytes)?;
         let issued = self.certify(node, &request.csr_der, wall)?;
         self.take_secret(&request.join_secret, &record, wall)
             .await?;
         let order = RegisterNode {
             node,
             record: request.record_bytes,
-            spec: request.spec_bytes,
+            spec,
             region: record.region().to_owned(),
             provider: record.provider().fingerprint(),
         };

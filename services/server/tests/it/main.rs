@@ -1,0 +1,8 @@
+//! A real server on loopback TLS, with a scripted agent and client that seal as real ones do.
+#![allow(clippy::unwrap_used)]
+
+mod faults;
+mod machine;
+mod person;
+mod spine;
+mod world;
