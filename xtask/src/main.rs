@@ -12,6 +12,7 @@
 //! | [`venv`] | Python environments: the tools', the tests', the demo's, the bench's |
 //! | [`wheel`] | building the binary and the Python module, and packing both into one wheel |
 //! | [`floors`] | which room may use which |
+//! | [`licences`] | under which licences what Farlane is built from comes |
 //! | [`tidy`] | the style that is worth a test |
 //! | [`generate`] | checked-in files that are made from code |
 //! | [`count`] | reading how many tests a runner says passed |
@@ -26,6 +27,7 @@ mod count;
 mod demo;
 mod floors;
 mod generate;
+mod licences;
 mod network;
 mod place;
 mod preflight;

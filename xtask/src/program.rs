@@ -150,32 +150,15 @@ impl Program {
         Ok(String::from_utf8_lossy(&out.stdout).into_owned())
     }
 
-    /// Starts it in the background with both streams in a log file; it ends with xtask, also
-    /// when xtask is killed, where util-linux's `setpriv` can arrange that.
+    /// Starts it in the background with both streams in a log file.
     ///
     /// *Errors*: it cannot be started, or the log not be made.
-    pub fn started(self, log: &Path) -> Result<Running> {
+    pub fn started(self, log: &Path, life: Life) -> Result<Running> {
         let out = File::options().create(true).append(true).open(log);
         let out = out.with_context(|| format!("making {}", log.display()))?;
-        let mut command = match bind_to_parent() {
-            true => {
-                let mut bound = Command::new("setpriv");
-                bound
-                    .args(["--pdeathsig", "TERM", "--"])
-                    .arg(self.command.get_program());
-                bound.args(self.command.get_args());
-                for (key, value) in self.command.get_envs() {
-                    match value {
-                        Some(value) => bound.env(key, value),
-                        None => bound.env_remove(key),
-                    };
-                }
-                if let Some(dir) = self.command.get_current_dir() {
-                    bound.current_dir(dir);
-                }
-                bound
-            }
-            false => self.command,
+        let mut command = match life.wrapper().filter(|w| works(w)) {
+            Some(wrapper) => wrapped(wrapper, &self.command),
+            None => self.command,
         };
         command
             .stdin(Stdio::null())
@@ -185,11 +168,60 @@ impl Program {
             .spawn()
             .with_context(|| format!("starting {}", self.name))?;
         Ok(Running {
-            child,
+            child: Some(child),
             name: self.name,
             log: log.to_owned(),
         })
     }
+}
+
+/// How long a program in the background lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// It ends with xtask, also when xtask is killed.
+    WithXtask,
+    /// It can be kept, and then does not see the terminal's Ctrl-C.
+    Own,
+}
+
+impl Life {
+    /// What arranges it, from util-linux; where that is missing, xtask ends the program as long
+    /// as it is not killed itself.
+    const fn wrapper(self) -> Option<&'static [&'static str]> {
+        match self {
+            Self::WithXtask => Some(&["setpriv", "--pdeathsig", "TERM", "--"]),
+            Self::Own => Some(&["setsid"]),
+        }
+    }
+}
+
+fn works(wrapper: &[&str]) -> bool {
+    let mut command = Command::new(wrapper[0]);
+    command
+        .args(&wrapper[1..])
+        .arg("true")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command.status().is_ok_and(|s| s.success())
+}
+
+/// The command behind a wrapper that becomes it: same process, same variables, same folder.
+fn wrapped(wrapper: &[&str], inner: &Command) -> Command {
+    let mut command = Command::new(wrapper[0]);
+    command
+        .args(&wrapper[1..])
+        .arg(inner.get_program())
+        .args(inner.get_args());
+    for (key, value) in inner.get_envs() {
+        match value {
+            Some(value) => command.env(key, value),
+            None => command.env_remove(key),
+        };
+    }
+    if let Some(dir) = inner.get_current_dir() {
+        command.current_dir(dir);
+    }
+    command
 }
 
 impl Ended {
@@ -202,21 +234,24 @@ impl Ended {
 /// A program in the background; ended, with its descendants, when this is dropped.
 #[derive(Debug)]
 pub struct Running {
-    child: Child,
+    child: Option<Child>,
     name: String,
     log: PathBuf,
 }
 
 impl Running {
-    /// Its process.
-    pub fn id(&self) -> u32 {
-        self.child.id()
+    /// Leaves it running; its process.
+    pub fn keep(mut self) -> u32 {
+        self.child.take().map_or(0, |child| child.id())
     }
     /// Refuses when it has ended.
     ///
     /// *Errors*: it ended; with the last lines it said.
     pub fn still_runs(&mut self) -> Result<()> {
-        match self.child.try_wait()? {
+        let Some(child) = &mut self.child else {
+            return Ok(());
+        };
+        match child.try_wait()? {
             None => Ok(()),
             Some(status) => {
                 let said = last_lines(&read_end(&self.log, MAX_LOG), 20);
@@ -228,8 +263,10 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None)) {
-            end(&mut self.child);
+        if let Some(child) = &mut self.child
+            && matches!(child.try_wait(), Ok(None))
+        {
+            end(child);
         }
     }
 }
@@ -273,7 +310,13 @@ fn end(child: &mut Child) {
         std::thread::sleep(LOOK);
     }
     family.extend(descendants(child.id()));
-    let left: Vec<u32> = family.into_iter().filter(|pid| is_ours(*pid)).collect();
+    // A number may have been given to somebody else meanwhile; its start tells.
+    let same = |(pid, start): &(u32, u64)| Stat::of(*pid).is_some_and(|s| s.start == *start);
+    let left: Vec<u32> = family
+        .into_iter()
+        .filter(same)
+        .map(|(pid, _)| pid)
+        .collect();
     signal("KILL", &left);
     if matches!(child.try_wait(), Ok(None)) {
         let _ = child.kill();
@@ -281,7 +324,8 @@ fn end(child: &mut Child) {
     let _ = child.wait();
 }
 
-fn signal(name: &str, pids: &[u32]) {
+/// Sends a signal to processes.
+pub fn signal(name: &str, pids: &[u32]) {
     if pids.is_empty() {
         return;
     }
@@ -294,58 +338,43 @@ fn signal(name: &str, pids: &[u32]) {
         .status();
 }
 
-/// Every process under this one, where there is a `/proc`.
-fn descendants(root: u32) -> BTreeSet<u32> {
-    let mut parents = Vec::new();
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry
-            .file_name()
-            .to_str()
-            .and_then(|n| n.parse::<u32>().ok())
-        else {
-            continue;
-        };
-        // "pid (name) state ppid …": the name may hold anything, so read from its end.
-        let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-        let after = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-        if let Some(parent) = after.split_whitespace().nth(1).and_then(|p| p.parse().ok()) {
-            parents.push((pid, parent));
-        }
+/// What the kernel says of a process.
+#[derive(Debug, Clone, Copy)]
+struct Stat {
+    parent: u32,
+    start: u64,
+}
+
+impl Stat {
+    /// Of this process, where there is a `/proc` and it is in it. Source: proc_pid_stat(5).
+    fn of(pid: u32) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // "pid (name) state parent …": the name may hold anything, so count from its end.
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        Some(Self {
+            parent: fields.get(1)?.parse().ok()?,
+            start: fields.get(19)?.parse().ok()?,
+        })
     }
-    let mut found = BTreeSet::from([root]);
+}
+
+/// Every process under this one, with its start.
+fn descendants(root: u32) -> BTreeSet<(u32, u64)> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
+    let all: Vec<(u32, Stat)> = pids.filter_map(|pid| Some((pid, Stat::of(pid)?))).collect();
+    let mut known = BTreeSet::from([root]);
+    let mut found = BTreeSet::new();
     loop {
-        let more: Vec<u32> = parents
-            .iter()
-            .filter(|(pid, parent)| found.contains(parent) && !found.contains(pid))
-            .map(|(pid, _)| *pid)
-            .collect();
+        let fresh =
+            |(pid, stat): &&(u32, Stat)| known.contains(&stat.parent) && !known.contains(pid);
+        let more: Vec<(u32, Stat)> = all.iter().filter(fresh).copied().collect();
         if more.is_empty() {
-            break;
+            return found;
         }
-        found.extend(more);
+        known.extend(more.iter().map(|(pid, _)| *pid));
+        found.extend(more.iter().map(|(pid, stat)| (*pid, stat.start)));
     }
-    found.remove(&root);
-    found
-}
-
-/// Whether a process that was a descendant still is one of its session, and not a reused number.
-fn is_ours(pid: u32) -> bool {
-    let session = |path: &str| {
-        let stat = fs::read_to_string(path).ok()?;
-        let after = stat.rsplit_once(')')?.1.to_owned();
-        after.split_whitespace().nth(3).map(ToOwned::to_owned)
-    };
-    let theirs = session(&format!("/proc/{pid}/stat"));
-    theirs.is_some() && theirs == session("/proc/self/stat")
-}
-
-fn bind_to_parent() -> bool {
-    Command::new("setpriv")
-        .args(["--pdeathsig", "TERM", "--", "true"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|s| s.success())
 }
 
 fn read_end(path: &Path, bytes: u64) -> String {
@@ -399,13 +428,14 @@ mod tests {
     #[test]
     fn a_background_program_ends_when_dropped() {
         let dir = tempfile::tempdir().unwrap();
-        let mut running = Program::new("sleep")
-            .args(["79"])
-            .started(&dir.path().join("log"))
-            .unwrap();
-        running.still_runs().unwrap();
-        let pid = running.id();
-        drop(running);
-        assert!(!Path::new(&format!("/proc/{pid}")).exists());
+        let log = dir.path().join("log");
+        for life in [Life::WithXtask, Life::Own] {
+            let sleep = Program::new("sleep").args(["79"]);
+            let mut running = sleep.started(&log, life).unwrap();
+            running.still_runs().unwrap();
+            let pid = running.child.as_ref().unwrap().id();
+            drop(running);
+            assert!(!Path::new(&format!("/proc/{pid}")).exists());
+        }
     }
 }

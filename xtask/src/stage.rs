@@ -1,6 +1,6 @@
 //! A list of timed steps, their table and their failures.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -71,10 +71,6 @@ impl Board {
     /// Whether this step is asked for.
     pub fn wants(&self, name: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|o| o == name)
-    }
-    /// Where logs of steps go.
-    pub fn logs(&self) -> &Path {
-        &self.logs
     }
 
     /// Takes a step that is a piece of xtask.

@@ -15,12 +15,13 @@ use crate::program::Program;
 use crate::stage::{Board, Verdict};
 use crate::venv::Venv;
 use crate::wheel::{self, Profile};
-use crate::{floors, generate, place, tidy};
+use crate::{floors, generate, licences, place, tidy};
 
 /// Every stage of `test`, in order.
-const STAGES: [&str; 11] = [
+const STAGES: [&str; 12] = [
     "format",
     "floors",
+    "licences",
     "tidy",
     "build",
     "clippy",
@@ -99,9 +100,10 @@ fn still(board: &mut Board) {
     board.program(
         "format",
         Runner::Status,
-        Program::cargo().args(["fmt", "--all", "--check"]),
+        Program::cargo().args(["fmt", "--all", "--check", "--", "-l", "--color=never"]),
     );
     board.step("floors", floors::check);
+    board.step("licences", licences::check);
     board.step("tidy", tidy::check);
 }
 

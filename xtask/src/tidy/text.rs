@@ -79,11 +79,12 @@ pub fn words(file: File<'_>) -> Vec<String> {
 /// Whether a mark stands in a line, and not as a part of a longer word.
 fn stands(line: &str, mark: &str) -> bool {
     let letter = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric() || c == '_');
-    let wordy = |c: Option<char>| letter(c) && letter(mark.chars().last());
     line.match_indices(mark).any(|(at, _)| {
         let before = line[..at].chars().next_back();
         let after = line[at + mark.len()..].chars().next();
-        !(letter(before) && letter(mark.chars().next())) && !wordy(after)
+        let grown_before = letter(before) && letter(mark.chars().next());
+        let grown_after = letter(after) && letter(mark.chars().last());
+        !grown_before && !grown_after
     })
 }
 
