@@ -200,7 +200,7 @@ class Client(Executor):
             raise OptionError("map needs at least one iterable")
         options = getattr(fn, "_farlane_options", None)
         plain: Any = getattr(fn, "_farlane_function", fn)
-        called = plain if chunksize == 1 else _map.chunked(plain)
+        called = plain if chunksize == 1 else _map.chunked(plain, return_exceptions)
         return _map.Mapped(
             self,
             lambda row: self._submit(called, options, row, {}),

@@ -20,11 +20,16 @@ if TYPE_CHECKING:
 WINDOW = 4096
 
 
-def chunked(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function over a list of argument tuples. Made to be pickled by value: nodes have no Farlane."""
+def chunked(function: Callable[..., Any], keep_exceptions: bool) -> Callable[..., Any]:
+    """A function over a list of argument tuples. Made to be pickled by value: nodes have no Farlane.
+
+    Without `keep_exceptions` the first one ends its chunk, as in the standard library, with its traceback.
+    """
     plain = getattr(function, "_farlane_function", function)
 
     def run_chunk(rows: list[tuple[Any, ...]]) -> list[Any]:
+        if not keep_exceptions:
+            return [(True, plain(*row)) for row in rows]
         out: list[Any] = []
         for row in rows:
             try:

@@ -82,6 +82,13 @@ pub struct Environment {
 #[derive(Clone)]
 pub struct Argument(pub(crate) Upload);
 
+impl Argument {
+    /// Its name in the store.
+    pub fn blob(&self) -> BlobRef {
+        self.0.blob
+    }
+}
+
 /// A [`TaskSpec`] without what the client fills in.
 #[derive(Debug, Clone)]
 pub struct Template {

@@ -159,10 +159,10 @@ impl Client {
     /// Seals a large buffer and starts to put it; the same bytes are put once.
     pub fn argument(&self, plain: &[u8]) -> Argument {
         let content = Digest::of(plain);
-        if let Some(known) = self.0.arguments.lock().by_content.get(&content) {
-            if known.0.failure().is_none() {
-                return known.clone();
-            }
+        if let Some(known) = self.0.arguments.lock().by_content.get(&content)
+            && known.0.failure().is_none()
+        {
+            return known.clone();
         }
         let argument = Argument(self.upload(StreamKind::Argument, plain));
         let mut known = self.0.arguments.lock();

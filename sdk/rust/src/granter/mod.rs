@@ -14,6 +14,7 @@
 mod file;
 mod standing;
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
@@ -143,9 +144,8 @@ impl Granting {
         let slot = (node, request.context);
         self.contexts
             .retain(|_, context| context.inner.is_open(now));
-        if !self.contexts.contains_key(&slot) {
-            let context = open_context(shared, node, &request, now)?;
-            self.contexts.insert(slot, context);
+        if let Entry::Vacant(vacant) = self.contexts.entry(slot) {
+            vacant.insert(open_context(shared, node, &request, now)?);
         }
         let mut grants = Vec::with_capacity(request.tasks.len());
         let mut first = Vec::new();

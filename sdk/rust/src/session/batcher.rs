@@ -6,7 +6,7 @@
 //!
 //! A batch leaves at once while fewer than two are unacknowledged; else calls gather. No timers.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use bytes::Bytes;
 use farlane_model::{Digest, MAX_ROW_BYTES, Sealed};
@@ -59,6 +59,8 @@ pub(crate) struct Batcher {
     raw: VecDeque<Waiting>,
     prepared: VecDeque<Prepared>,
     sent: VecDeque<Sent>,
+    /// Specs that went out before: batches stay in order, so the server has them by now or will.
+    known_specs: HashSet<Digest>,
     /// Sequence of the prepared call whose uploads somebody waits for already.
     awaited: u64,
 }
@@ -71,14 +73,12 @@ impl Batcher {
         }
         let mut batch = v1::SubmitBatch::default();
         let (mut bytes, mut cost, mut last_seq) = (0usize, 0u64, 0u64);
-        let mut specs: Vec<Digest> = Vec::new();
         while batch.tasks.len() < MAX_BATCH_TASKS && self.ready(shared) {
             let fits = |p: &Prepared| batch.tasks.is_empty() || bytes + p.bytes <= MAX_BATCH_BYTES;
             let Some(next) = self.prepared.pop_front_if(|p| fits(p)) else {
                 break;
             };
-            if specs.last() != Some(&next.spec.digest()) && !specs.contains(&next.spec.digest()) {
-                specs.push(next.spec.digest());
+            if self.known_specs.insert(next.spec.digest()) {
                 bytes += next.spec.canonical().len();
                 batch.spec_bytes.push(next.spec.canonical().clone());
             }

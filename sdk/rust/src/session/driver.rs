@@ -131,7 +131,9 @@ impl Driver {
                         break self.give_up(Error::Closed);
                     }
                     if lost_at.elapsed() < patience {
-                        self.pause(backoff).await;
+                        // The last wait ends with the patience, not after it.
+                        let left = patience.saturating_sub(lost_at.elapsed());
+                        self.pause(backoff.min(left)).await;
                         backoff = (backoff * 2).min(BACKOFF.1);
                         continue;
                     }
@@ -210,16 +212,19 @@ impl Driver {
         shared.network.check_opened(&opened).map_err(End::Refused)?;
         self.epoch = opened.epoch;
         self.opened_once = true;
-        if let Some(limits) = opened.hello.and_then(|h| h.limits) {
-            if limits.window_bytes > 0 {
-                shared.queue.limit_to(limits.window_bytes);
-            }
+        let limits = opened.hello.and_then(|hello| hello.limits);
+        if let Some(limits) = limits.filter(|limits| limits.window_bytes > 0) {
+            shared.queue.limit_to(limits.window_bytes);
         }
         self.batcher.acknowledge(&shared, opened.acknowledged_seq);
         for batch in self.batcher.unacknowledged() {
             link.send(Out::Submit(batch));
         }
-        let watched = shared.watched.lock().clone();
+        let watched = {
+            let (mut watched, live) = (shared.watched.lock(), shared.live.lock());
+            watched.retain(|task| live.contains_key(task));
+            watched.clone()
+        };
         if !watched.is_empty() {
             link.send(Out::Watch(v1::Watch {
                 tasks: watched.iter().map(id_bytes).collect(),
