@@ -19,12 +19,14 @@ const MAX_EARLY: usize = 4096;
 const EARLY_LIFE_MS: u64 = 5_000;
 /// Most contexts. Source: one granter each 10 minutes; 1024 are live at a project of that many users.
 const MAX_CONTEXTS: usize = 1024;
+/// Most contexts of one index: granters that one entry of the log served on this node.
+const MAX_SHARING: usize = 64;
 
 /// All that grants need.
 #[derive(Debug)]
 pub(super) struct Grants {
     stock: PrekeyStock,
-    contexts: HashMap<u64, NodeContext>,
+    contexts: HashMap<u64, Vec<NodeContext>>,
     early: HashMap<AttemptRef, (Granted, u64)>,
 }
 
@@ -62,20 +64,37 @@ impl Grants {
         network: &[u8],
         now: Millis,
     ) -> Result<Vec<(AttemptRef, Granted)>, NoGrant> {
-        if let (false, Some(opening)) = (self.contexts.contains_key(&batch.context), &batch.opening) {
-            let opening = Opening {
-                enc: opening.enc.clone(),
-                info_bytes: opening.info_bytes.clone(),
-                signature: opening.signature.clone(),
-                device_bytes: opening.device_bytes.clone(),
-            };
-            let context = self.stock.accept(&opening, network, now)?;
-            if self.contexts.len() < MAX_CONTEXTS {
-                self.contexts.insert(batch.context, context);
+        // One entry of the log may issue contexts to several granters: they share its index, and only
+        // one of them opens the batch. An opening that is known already is a repetition.
+        let claimed = batch.opening.as_ref().map(|opening| Opening {
+            enc: opening.enc.clone(),
+            info_bytes: opening.info_bytes.clone(),
+            signature: opening.signature.clone(),
+            device_bytes: opening.device_bytes.clone(),
+        });
+        if self.contexts.len() >= MAX_CONTEXTS && !self.contexts.contains_key(&batch.context) {
+            return Err(NoGrant::NoContext);
+        }
+        let known = self.contexts.entry(batch.context).or_default();
+        let granter = claimed.as_ref().and_then(Opening::claimed).map(|info| info.granter);
+        if let Some(opening) = claimed
+            && !known.iter().any(|context| Some(context.info().granter) == granter)
+            && known.len() < MAX_SHARING
+        {
+            known.push(self.stock.accept(&opening, network, now)?);
+        }
+        let mut failed = NoGrant::NoContext;
+        let mut opened = None;
+        for context in known.iter_mut() {
+            match context.open(batch.counter, &batch.sealed, now) {
+                Ok(grants) => {
+                    opened = Some((&*context, grants));
+                    break;
+                }
+                Err(error) => failed = error.into(),
             }
         }
-        let context = self.contexts.get_mut(&batch.context).ok_or(NoGrant::NoContext)?;
-        let grants = context.open(batch.counter, &batch.sealed, now)?;
+        let Some((context, grants)) = opened else { return Err(failed) };
         let (tenant, own) = (context.tenant(), context.info().own_provider);
         let fresh = grants.into_iter().filter(|grant| grant.open_by >= now);
         Ok(fresh.map(|grant| granted(grant, tenant, own)).collect())
@@ -95,7 +114,10 @@ impl Grants {
 
     /// Forgets what ended.
     pub(super) fn sweep(&mut self, now: Millis) {
-        self.contexts.retain(|_, context| context.is_open(now));
+        self.contexts.retain(|_, sharing| {
+            sharing.retain(|context| context.is_open(now));
+            !sharing.is_empty()
+        });
         let steady = crate::clock::ClusterClock::steady();
         self.early.retain(|_, (_, came)| steady.saturating_sub(*came) < EARLY_LIFE_MS);
     }
