@@ -157,6 +157,9 @@ class Worker:
         if end - begin > 1_000_000:
             cpu, peak = self.usage(end - begin)
         flush_streams()
+        if State.dropped:
+            dropped = min(State.dropped, 0xFFFFFFFF)
+            self.transmit(LOG.pack(KIND_LOG, STDOUT, 0, dropped, token), b"")
         self.transmit(RESULT.pack(KIND_RESULT, outcome, 0, cpu, peak, token, begin, end, len(answer)), answer)
 
     _cpu_before = 0

@@ -46,6 +46,11 @@ impl Log {
         self.pending.len() >= CHUNK
     }
 
+    /// The worker dropped so much itself.
+    pub(crate) fn drop_more(&mut self, bytes: u32) {
+        self.dropped += u64::from(bytes);
+    }
+
     /// Whether there is something to send, `at_end` counting what was dropped.
     pub(crate) fn is_due(&self, at_end: bool) -> bool {
         !self.pending.is_empty() || (at_end && (self.chunks > 0 || self.dropped > 0))

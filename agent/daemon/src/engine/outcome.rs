@@ -62,7 +62,7 @@ impl Engine {
             Event::Printed { worker, data } => {
                 let running = self.pools.workers.get(&worker).and_then(|w| w.queue.front().copied());
                 if let Some(token) = running {
-                    self.printed(token, STDOUT, &data);
+                    self.printed(token, STDOUT, &data, 0);
                 }
             }
             Event::WorkerEnded { worker, status } => deaths.push(Death::Worker(worker, status)),
@@ -76,10 +76,10 @@ impl Engine {
         for one in said {
             match one {
                 Said::Hello => self.worker_up(number),
-                Said::Log { token, stream, data } => {
+                Said::Log { token, stream, dropped, data } => {
                     let owns = |w: &super::pool::Worker| w.queue.contains(&Token(token));
                     if self.pools.workers.get(&number).is_some_and(owns) {
-                        self.printed(Token(token), stream, &data);
+                        self.printed(Token(token), stream, &data, dropped);
                     }
                 }
                 Said::Result(answer) => {
@@ -101,9 +101,10 @@ impl Engine {
         }
     }
 
-    fn printed(&mut self, token: Token, stream: u8, data: &[u8]) {
+    fn printed(&mut self, token: Token, stream: u8, data: &[u8], dropped: u32) {
         let Some(attempt) = self.attempts.get_mut(&token) else { return };
         let limit = attempt.spec.as_ref().map_or(0, |spec| spec.spec.log_limit.0);
+        attempt.log.drop_more(dropped);
         if attempt.log.take(stream, data, limit) {
             self.push_log(token);
         }

@@ -102,8 +102,8 @@ pub(crate) enum Outcome {
 pub(crate) enum Said {
     Hello,
     Result(Answer),
-    /// Stream 1 stdout, 2 stderr, 3 progress.
-    Log { token: u64, stream: u8, data: Bytes },
+    /// Stream 1 stdout, 2 stderr, 3 progress; bytes that the worker dropped itself.
+    Log { token: u64, stream: u8, dropped: u32, data: Bytes },
 }
 
 /// One task's answer.
@@ -154,6 +154,7 @@ impl Assembler {
             Some(&LOG) if message.len() >= LOG_HEAD => Ok(Some(Said::Log {
                 token: (&message[8..16]).get_u64_le(),
                 stream: message[1],
+                dropped: (&message[4..8]).get_u32_le(),
                 data: Bytes::copy_from_slice(&message[LOG_HEAD..]),
             })),
             _ => Err(Violation),

@@ -1,6 +1,7 @@
 //! Work for the node: functions written in Python, sealed as a client seals them.
 
-use std::process::Command;
+use std::io::Write;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -26,7 +27,15 @@ fn python(script: &str) -> String {
         "/../../third_party/cloudpickle-3.1.2-py3-none-any.whl"
     );
     let script = format!("import sys; sys.path.insert(0, {wheel:?})\n{script}");
-    let output = Command::new(PYTHON).args(["-I", "-c", &script]).output().unwrap();
+    let mut child = Command::new(PYTHON)
+        .args(["-I", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
@@ -86,7 +95,6 @@ impl Default for Ask {
 pub struct Function {
     network: Arc<Network>,
     spec_bytes: Bytes,
-    spec: TaskSpec,
     code_key: BlobKey,
     env_key: Option<BlobKey>,
     calls: Vec<Bytes>,
@@ -150,7 +158,7 @@ impl Function {
         };
         let spec_bytes = spec.to_canonical().into();
         let env_key = lock.map(|(_, (_, key))| key);
-        Self { network: network.clone(), spec_bytes, spec, code_key, env_key, calls }
+        Self { network: network.clone(), spec_bytes, code_key, env_key, calls }
     }
 
     /// An assignment of the n-th call and its grant.
