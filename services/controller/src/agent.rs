@@ -69,8 +69,7 @@ impl Controller {
         let observed = hello.observed.unwrap_or_default();
         let (live, ended) = (attempts(&observed.live)?, attempts(&observed.ended)?);
         let spec = self.spec_of(node, &hello.spec_bytes)?;
-        self.update_node(node, boot, spec, &ended)
-            .await?;
+        self.update_node(node, boot, spec, &ended).await?;
 
         let (link, outbound) = Link::new();
         let agent = Arc::new(AgentLink {

@@ -43,9 +43,13 @@ impl Controller {
     ///
     /// *Errors*: unknown, its certificate has ended, or not a spec.
     pub(crate) fn spec_of(&self, node: NodeId, bytes: &[u8]) -> Result<Bytes, ControlError> {
-        let record = self.consensus.read(|s| s.node(&node).map(|n| n.record.clone()));
+        let record = self
+            .consensus
+            .read(|s| s.node(&node).map(|n| n.record.clone()));
         let record = NodeRecord::from_bytes(&record.ok_or(ControlError::UnknownNode)?);
-        let record = record.map_err(|e| ControlError::Internal { detail: e.to_string() })?;
+        let record = record.map_err(|e| ControlError::Internal {
+            detail: e.to_string(),
+        })?;
         if record.certificate().not_after <= self.wall() {
             let why = "the node's enrolment certificate has ended; enrol it anew".to_owned();
             return Err(ControlError::Denied { why });

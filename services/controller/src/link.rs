@@ -299,3 +299,51 @@ impl Links {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use tokio_stream::StreamExt;
+
+    #[test]
+    fn a_window_holds_tasks_and_bytes() {
+        let window = Window::default();
+        let most = (10, 1000);
+        window.take(6, 500, most).unwrap();
+        assert!(matches!(
+            window.take(5, 1, most),
+            Err(ControlError::WindowExceeded { unit: "tasks", .. })
+        ));
+        window.give_back(5, 1);
+        assert!(matches!(
+            window.take(1, 501, most),
+            Err(ControlError::WindowExceeded { unit: "bytes", .. })
+        ));
+        window.give_back(7, 1001);
+        window.take(10, 1000, most).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_stream_ends_after_what_is_queued_and_a_full_one_at_once() {
+        let (link, mut outbound) = Link::new();
+        assert!(link.send(1) && link.send(2));
+        link.end();
+        assert_eq!(
+            (
+                outbound.next().await,
+                outbound.next().await,
+                outbound.next().await
+            ),
+            (Some(1), Some(2), None)
+        );
+
+        let (link, _outbound) = Link::new();
+        while link.offer(0, RESULT_RESERVE) {}
+        assert_eq!(link.room(), RESULT_RESERVE);
+        for _ in 0..RESULT_RESERVE {
+            assert!(link.send(0));
+        }
+        assert!(!link.send(0) && link.has_ended());
+    }
+}

@@ -26,7 +26,9 @@ use rcgen::{
     DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
 };
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{
+    CertificateDer, CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer,
+};
 
 const DAY: u64 = 24 * 60 * 60 * 1000;
 /// Life of the root. Source: the usual span of a private root.
@@ -87,10 +89,11 @@ impl Authority {
     /// *Errors*: files that cannot be read or written, or are damaged.
     pub fn open(dir: &Path, server: u64, now: Millis) -> Result<Self, CaError> {
         make_dir(dir)?;
-        let (root_key, root_pem) = match (read(&dir.join("root.key"))?, read(&dir.join("root.pem"))?) {
-            (Some(key), Some(pem)) => (KeyPair::from_pem(&key)?, pem),
-            _ => make_root(dir, now)?,
-        };
+        let (root_key, root_pem) =
+            match (read(&dir.join("root.key"))?, read(&dir.join("root.pem"))?) {
+                (Some(key), Some(pem)) => (KeyPair::from_pem(&key)?, pem),
+                _ => make_root(dir, now)?,
+            };
         let root = Issuer::from_ca_cert_pem(&root_pem, root_key)?;
         let (key, pem) = match kept_intermediate(dir, now)? {
             Some(kept) => kept,
@@ -123,8 +126,10 @@ impl Authority {
         params.distinguished_name = name(&server.to_string(), SERVER_UNIT);
         span(&mut params, now, SERVER_LIFE);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
         let key = KeyPair::generate()?;
         let leaf = params.signed_by(&key, &self.issuer)?;
         let intermediate = CertificateDer::from_pem_slice(self.intermediate_pem.as_bytes())
@@ -146,12 +151,20 @@ impl Authority {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let key = KeyPair::generate()?;
         let leaf = params.signed_by(&key, &self.issuer)?;
-        Ok((format!("{}{}", leaf.pem(), self.intermediate_pem), key.serialize_pem()))
+        Ok((
+            format!("{}{}", leaf.pem(), self.intermediate_pem),
+            key.serialize_pem(),
+        ))
     }
 }
 
 impl CertificateIssuer for Authority {
-    fn issue(&self, node: NodeId, csr_der: &[u8], now: Millis) -> Result<IssuedCertificate, IssueError> {
+    fn issue(
+        &self,
+        node: NodeId,
+        csr_der: &[u8],
+        now: Millis,
+    ) -> Result<IssuedCertificate, IssueError> {
         let request = CertificateSigningRequestDer::from(csr_der.to_vec());
         let request = CertificateSigningRequestParams::from_der(&request)
             .map_err(|_| IssueError::BadRequest)?;
@@ -162,7 +175,9 @@ impl CertificateIssuer for Authority {
         span(&mut params, now, NODE_CERTIFICATE_LIFE);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        let leaf = params.signed_by(&request.public_key, &self.issuer).map_err(signing)?;
+        let leaf = params
+            .signed_by(&request.public_key, &self.issuer)
+            .map_err(signing)?;
         Ok(IssuedCertificate {
             chain_pem: format!("{}{}", leaf.pem(), self.intermediate_pem),
             expires: now.saturating_add(NODE_CERTIFICATE_LIFE),
@@ -195,7 +210,9 @@ fn authority_params(common: &str, path_length: u8, now: Millis, life: Millis) ->
 
 fn make_root(dir: &Path, now: Millis) -> Result<(KeyPair, String), CaError> {
     let key = KeyPair::generate()?;
-    let pem = authority_params("Farlane network root", 1, now, ROOT_LIFE).self_signed(&key)?.pem();
+    let pem = authority_params("Farlane network root", 1, now, ROOT_LIFE)
+        .self_signed(&key)?
+        .pem();
     write_secret(&dir.join("root.key"), &key.serialize_pem())?;
     write_secret(&dir.join("root.pem"), &pem)?;
     Ok((key, pem))
@@ -211,7 +228,9 @@ fn make_intermediate(
     // The key's fingerprint keeps two intermediates of one server apart.
     let print: String = blake3_hex(key.der_bytes());
     let common = format!("Farlane server {server} {print}");
-    let pem = authority_params(&common, 0, now, INTERMEDIATE_LIFE).signed_by(&key, root)?.pem();
+    let pem = authority_params(&common, 0, now, INTERMEDIATE_LIFE)
+        .signed_by(&key, root)?
+        .pem();
     write_secret(&dir.join("intermediate.key"), &key.serialize_pem())?;
     write_secret(&dir.join("intermediate.pem"), &pem)?;
     Ok((key, pem))
@@ -223,12 +242,14 @@ fn blake3_hex(bytes: &[u8]) -> String {
 
 /// The intermediate of an earlier start, if it belongs together and has long enough to live.
 fn kept_intermediate(dir: &Path, now: Millis) -> Result<Option<(KeyPair, String)>, CaError> {
-    let (Some(key), Some(pem)) =
-        (read(&dir.join("intermediate.key"))?, read(&dir.join("intermediate.pem"))?)
-    else {
+    let (Some(key), Some(pem)) = (
+        read(&dir.join("intermediate.key"))?,
+        read(&dir.join("intermediate.pem"))?,
+    ) else {
         return Ok(None);
     };
-    let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|e| CaError::Pem(e.to_string()))?;
+    let der =
+        CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|e| CaError::Pem(e.to_string()))?;
     let (_, parsed) =
         x509_parser::parse_x509_certificate(&der).map_err(|e| CaError::Pem(e.to_string()))?;
     let ends = parsed.validity().not_after.timestamp().saturating_mul(1000);
@@ -239,7 +260,10 @@ fn kept_intermediate(dir: &Path, now: Millis) -> Result<Option<(KeyPair, String)
 }
 
 fn file_error(path: &Path) -> impl FnOnce(std::io::Error) -> CaError + '_ {
-    move |source| CaError::File { path: path.display().to_string(), source }
+    move |source| CaError::File {
+        path: path.display().to_string(),
+        source,
+    }
 }
 
 fn make_dir(dir: &Path) -> Result<(), CaError> {
@@ -259,7 +283,11 @@ pub(crate) fn write_secret(path: &Path, text: &str) -> Result<(), CaError> {
     let temp = path.with_extension("new");
     let write = || -> std::io::Result<()> {
         let _ = fs::remove_file(&temp);
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temp)?;
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&temp)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&temp, path)
@@ -283,7 +311,10 @@ mod tests {
         assert_eq!(first.root_pem(), again.root_pem());
         assert_eq!(first.intermediate_pem, again.intermediate_pem);
         for key in ["root.key", "intermediate.key"] {
-            let mode = fs::metadata(dir.path().join(key)).unwrap().permissions().mode();
+            let mode = fs::metadata(dir.path().join(key))
+                .unwrap()
+                .permissions()
+                .mode();
             assert_eq!(mode & 0o777, 0o600, "{key}");
         }
         let later = NOW.saturating_add(Millis(330 * DAY));
@@ -304,14 +335,26 @@ mod tests {
         let der = CertificateDer::from_pem_slice(issued.chain_pem.as_bytes()).unwrap();
         let (_, leaf) = x509_parser::parse_x509_certificate(&der).unwrap();
         assert!(leaf.subject_alternative_name().unwrap().is_none());
-        let common = leaf.subject().iter_common_name().next().unwrap().as_str().unwrap();
+        let common = leaf
+            .subject()
+            .iter_common_name()
+            .next()
+            .unwrap()
+            .as_str()
+            .unwrap();
         assert_eq!(common, node.to_string());
         let span = leaf.validity();
-        assert_eq!(span.not_after.timestamp() - span.not_before.timestamp(), 25 * 3600);
+        assert_eq!(
+            span.not_after.timestamp() - span.not_before.timestamp(),
+            25 * 3600
+        );
 
         let mut broken = csr.der().to_vec();
         let last = broken.len() - 1;
         broken[last] ^= 1;
-        assert!(matches!(authority.issue(node, &broken, NOW), Err(IssueError::BadRequest)));
+        assert!(matches!(
+            authority.issue(node, &broken, NOW),
+            Err(IssueError::BadRequest)
+        ));
     }
 }

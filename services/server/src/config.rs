@@ -89,7 +89,16 @@ pub enum ConfigError {
 
 /// Every key, in the order of the struct.
 const KEYS: [&str; 10] = [
-    "data", "listen", "advertise", "database", "id", "members", "found", "blob_limit", "blob_total", "cache",
+    "data",
+    "listen",
+    "advertise",
+    "database",
+    "id",
+    "members",
+    "found",
+    "blob_limit",
+    "blob_total",
+    "cache",
 ];
 const ENV_PREFIX: &str = "FARLANE_SERVER_";
 
@@ -124,8 +133,9 @@ impl ServerConfig {
         if let Some(path) = file {
             config.read_file(path)?;
         }
-        let ours: BTreeMap<String, String> =
-            environment.filter(|(key, _)| key.starts_with(ENV_PREFIX)).collect();
+        let ours: BTreeMap<String, String> = environment
+            .filter(|(key, _)| key.starts_with(ENV_PREFIX))
+            .collect();
         for (name, text) in ours {
             let key = name[ENV_PREFIX.len()..].to_ascii_lowercase();
             config.set(&name, &key, &from_environment(&key, text))?;
@@ -134,12 +144,16 @@ impl ServerConfig {
     }
 
     fn read_file(&mut self, path: &Path) -> Result<(), ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::File { path: path.to_owned(), source })?;
-        let table: toml::Table = text.parse().map_err(|e: toml::de::Error| ConfigError::Syntax {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::File {
             path: path.to_owned(),
-            message: e.message().to_owned(),
+            source,
         })?;
+        let table: toml::Table =
+            text.parse()
+                .map_err(|e: toml::de::Error| ConfigError::Syntax {
+                    path: path.to_owned(),
+                    message: e.message().to_owned(),
+                })?;
         let origin = path.display().to_string();
         for (key, value) in &table {
             self.set(&origin, key, value)?;
@@ -155,12 +169,13 @@ impl ServerConfig {
                 nearest: nearest(key),
             });
         };
-        self.assign(known, value).map_err(|wanted| ConfigError::BadValue {
-            origin: origin.to_owned(),
-            key: known,
-            wanted,
-            found: value.to_string(),
-        })
+        self.assign(known, value)
+            .map_err(|wanted| ConfigError::BadValue {
+                origin: origin.to_owned(),
+                key: known,
+                wanted,
+                found: value.to_string(),
+            })
     }
 
     fn assign(&mut self, key: &'static str, value: &toml::Value) -> Result<(), &'static str> {
@@ -168,7 +183,9 @@ impl ServerConfig {
             "data" => self.data = value.as_str().ok_or("a folder")?.into(),
             "listen" => {
                 let text = value.as_str().ok_or("an address and port")?;
-                self.listen = text.parse().map_err(|_| "an address and port, like 0.0.0.0:7443")?;
+                self.listen = text
+                    .parse()
+                    .map_err(|_| "an address and port, like 0.0.0.0:7443")?;
             }
             "advertise" => self.advertise = strings(value).ok_or("a list of host names")?,
             "database" => self.database = value.as_str().ok_or("a URL")?.to_owned(),
@@ -187,13 +204,23 @@ impl ServerConfig {
 fn from_environment(key: &str, text: String) -> toml::Value {
     match key {
         "advertise" => toml::Value::Array(
-            text.split(',').filter(|s| !s.is_empty()).map(|s| s.trim().into()).collect(),
+            text.split(',')
+                .filter(|s| !s.is_empty())
+                .map(|s| s.trim().into())
+                .collect(),
         ),
         "members" => toml::Value::Array(
-            text.split(',').filter_map(|pair| pair.split_once('=')).map(member_value).collect(),
+            text.split(',')
+                .filter_map(|pair| pair.split_once('='))
+                .map(member_value)
+                .collect(),
         ),
-        "id" => text.parse::<i64>().map_or(toml::Value::String(text), toml::Value::Integer),
-        "found" => text.parse::<bool>().map_or(toml::Value::String(text), toml::Value::Boolean),
+        "id" => text
+            .parse::<i64>()
+            .map_or(toml::Value::String(text), toml::Value::Integer),
+        "found" => text
+            .parse::<bool>()
+            .map_or(toml::Value::String(text), toml::Value::Boolean),
         _ => toml::Value::String(text),
     }
 }
@@ -206,7 +233,11 @@ fn member_value((id, url): (&str, &str)) -> toml::Value {
 }
 
 fn strings(value: &toml::Value) -> Option<Vec<String>> {
-    value.as_array()?.iter().map(|v| v.as_str().map(str::to_owned)).collect()
+    value
+        .as_array()?
+        .iter()
+        .map(|v| v.as_str().map(str::to_owned))
+        .collect()
 }
 
 fn number(value: &toml::Value) -> Option<u64> {
@@ -232,7 +263,9 @@ fn members(value: &toml::Value) -> Option<Vec<MemberConfig>> {
 }
 
 fn nearest(key: &str) -> &'static str {
-    KEYS.into_iter().min_by_key(|known| distance(key, known)).unwrap_or(KEYS[0])
+    KEYS.into_iter()
+        .min_by_key(|known| distance(key, known))
+        .unwrap_or(KEYS[0])
 }
 
 /// Levenshtein distance.
@@ -257,7 +290,10 @@ mod tests {
     use super::*;
 
     fn env(pairs: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> {
-        let owned: Vec<_> = pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        let owned: Vec<_> = pairs
+            .iter()
+            .map(|(k, v)| (k.to_string(), v.to_string()))
+            .collect();
         owned.into_iter()
     }
 
@@ -284,13 +320,21 @@ mod tests {
         assert_eq!(config.listen.port(), 7443);
         assert_eq!(config.blob_limit, ByteCount::mib(1));
         assert_eq!(config.advertise, ["a.example", "b.example"]);
-        assert_eq!(config.members, [MemberConfig { id: 2, url: "https://b:1".into() }]);
+        assert_eq!(
+            config.members,
+            [MemberConfig {
+                id: 2,
+                url: "https://b:1".into()
+            }]
+        );
     }
 
     #[test]
     fn a_wrong_key_names_its_neighbour_and_a_wrong_value_its_form() {
         let wrong = |key, value| {
-            ServerConfig::load("d", None, env(&[(key, value)])).unwrap_err().to_string()
+            ServerConfig::load("d", None, env(&[(key, value)]))
+                .unwrap_err()
+                .to_string()
         };
         let text = wrong("FARLANE_SERVER_LISTN", "x");
         assert!(text.contains("did you mean \"listen\"?"), "{text}");

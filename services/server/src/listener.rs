@@ -50,7 +50,9 @@ pub(crate) struct CurrentCertificate(ArcSwap<CertifiedKey>);
 
 impl CurrentCertificate {
     pub(crate) fn new(certificate: ServerCertificate) -> Result<Arc<Self>, TlsError> {
-        Ok(Arc::new(Self(ArcSwap::from_pointee(certified(certificate)?))))
+        Ok(Arc::new(Self(ArcSwap::from_pointee(certified(
+            certificate,
+        )?))))
     }
     pub(crate) fn replace(&self, certificate: ServerCertificate) -> Result<(), TlsError> {
         self.0.store(Arc::new(certified(certificate)?));
@@ -105,13 +107,21 @@ impl Connected for TlsConnection {
 }
 
 impl AsyncRead for TlsConnection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for TlsConnection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
     fn poll_write_vectored(
@@ -145,7 +155,9 @@ pub(crate) fn accept(
     shutdown.spawn(async move {
         tokio::pin!(stop);
         loop {
-            let Ok(permit) = limit.clone().acquire_owned().await else { return };
+            let Ok(permit) = limit.clone().acquire_owned().await else {
+                return;
+            };
             let (stream, address) = tokio::select! {
                 () = &mut stop => return,
                 accepted = listener.accept() => match accepted {
@@ -171,7 +183,11 @@ pub(crate) fn accept(
     connections
 }
 
-async fn handshake(acceptor: &TlsAcceptor, stream: TcpStream, address: SocketAddr) -> Option<TlsConnection> {
+async fn handshake(
+    acceptor: &TlsAcceptor,
+    stream: TcpStream,
+    address: SocketAddr,
+) -> Option<TlsConnection> {
     let _ = stream.set_nodelay(true);
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => {
@@ -193,7 +209,12 @@ async fn handshake(acceptor: &TlsAcceptor, stream: TcpStream, address: SocketAdd
 fn peer_of(address: SocketAddr, certificates: Option<&[CertificateDer<'_>]>) -> Peer {
     let role = certificates.and_then(<[_]>::first).and_then(|leaf| {
         let (_, leaf) = x509_parser::parse_x509_certificate(leaf).ok()?;
-        let unit = leaf.subject().iter_organizational_unit().next()?.as_str().ok()?;
+        let unit = leaf
+            .subject()
+            .iter_organizational_unit()
+            .next()?
+            .as_str()
+            .ok()?;
         let common = leaf.subject().iter_common_name().next()?.as_str().ok()?;
         match unit {
             NODE_UNIT => common.parse::<NodeId>().ok().map(|n| (Some(n), None)),
@@ -202,5 +223,9 @@ fn peer_of(address: SocketAddr, certificates: Option<&[CertificateDer<'_>]>) -> 
         }
     });
     let (node, server) = role.unwrap_or((None, None));
-    Peer { address, node, server }
+    Peer {
+        address,
+        node,
+        server,
+    }
 }

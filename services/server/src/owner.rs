@@ -29,7 +29,10 @@ pub(crate) async fn ensure(
     if let Some(held) = held {
         match store.keys().authenticate(held, now).await {
             Ok(identity) if identity.project == project => {
-                return Ok(Owner { project, api_key: held.to_owned() });
+                return Ok(Owner {
+                    project,
+                    api_key: held.to_owned(),
+                });
             }
             Err(AuthError::Store(error)) => return Err(error),
             Ok(_) | Err(AuthError::Unknown | AuthError::Expired | AuthError::Revoked) => {}
@@ -42,5 +45,8 @@ pub(crate) async fn ensure(
         expires: now.saturating_add(LIFE),
     };
     let (_, secret) = store.keys().create(new, now).await?;
-    Ok(Owner { project, api_key: secret.reveal().to_owned() })
+    Ok(Owner {
+        project,
+        api_key: secret.reveal().to_owned(),
+    })
 }

@@ -18,7 +18,9 @@ use farlane_runtime::{Clock, Entropy, Shutdown, SystemClock, SystemEntropy};
 use farlane_state::{Genesis, Order, Outcome, Refusal};
 use farlane_store::{Pepper, Store, StoreError};
 use farlane_transfer::{BlobError, FileBlobStore};
-use farlane_wire::channel::{CONNECTION_WINDOW, KEEPALIVE, KEEPALIVE_TIMEOUT, MAX_FRAME, STREAM_WINDOW};
+use farlane_wire::channel::{
+    CONNECTION_WINDOW, KEEPALIVE, KEEPALIVE_TIMEOUT, MAX_FRAME, STREAM_WINDOW,
+};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
@@ -102,7 +104,11 @@ impl Server {
     pub async fn start(config: ServerConfig, shutdown: Shutdown) -> Result<Running, ServerError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         std::fs::create_dir_all(&config.data).map_err(file_error(&config.data))?;
-        let authority = Arc::new(Authority::open(&config.data.join("ca"), config.id, clock.wall())?);
+        let authority = Arc::new(Authority::open(
+            &config.data.join("ca"),
+            config.id,
+            clock.wall(),
+        )?);
         let (listener, local_addr) = listen(&config).await?;
         let names = names(&config, local_addr.ip());
         let urls: Vec<String> = hosts(&config, local_addr.ip())
@@ -112,10 +118,21 @@ impl Server {
         let first = authority.server_certificate(config.id, &names, clock.wall())?;
         let certificate = CurrentCertificate::new(first)?;
         let tls = tls_config(authority.root_pem(), certificate.clone())?;
-        renew(authority.clone(), certificate, config.id, names, clock.clone(), &shutdown);
+        renew(
+            authority.clone(),
+            certificate,
+            config.id,
+            names,
+            clock.clone(),
+            &shutdown,
+        );
 
         let store = open_store(&config).await?;
-        let blobs = FileBlobStore::open(config.data.join("blobs"), config.blob_limit, config.blob_total)?;
+        let blobs = FileBlobStore::open(
+            config.data.join("blobs"),
+            config.blob_limit,
+            config.blob_total,
+        )?;
         let logs = LogStore::open(config.data.join("logs"))?;
         let consensus = open_consensus(&config, &urls, &authority, clock.clone()).await?;
         let network = found(&consensus, &config).await?;
@@ -147,7 +164,16 @@ impl Server {
         let serving = tokio::spawn(router.serve_with_incoming_shutdown(incoming, stop));
         let closing = shutdown.spawn(close(shutdown.clone(), serving, consensus, store.clone()));
         let ca_pem = authority.root_pem().to_owned();
-        Ok(Running { urls, ca_pem, local_addr, network, store, clock, shutdown, closing })
+        Ok(Running {
+            urls,
+            ca_pem,
+            local_addr,
+            network,
+            store,
+            clock,
+            shutdown,
+            closing,
+        })
     }
 }
 
@@ -179,12 +205,17 @@ impl Running {
     /// *Errors*: serving had ended by itself.
     pub async fn stop(self) -> Result<(), ServerError> {
         self.shutdown.trigger();
-        self.closing.await.unwrap_or_else(|e| Err(ServerError::Serving(e.to_string())))
+        self.closing
+            .await
+            .unwrap_or_else(|e| Err(ServerError::Serving(e.to_string())))
     }
 }
 
 fn file_error(path: &Path) -> impl FnOnce(std::io::Error) -> ServerError + '_ {
-    move |source| ServerError::File { path: path.to_owned(), source }
+    move |source| ServerError::File {
+        path: path.to_owned(),
+        source,
+    }
 }
 
 /// Ends what is left once the shutdown was asked for, or serving ended.
@@ -277,9 +308,14 @@ fn renew(
                 () = tokio::time::sleep(RENEW) => {}
             }
             let renewed = authority.server_certificate(server, &names, clock.wall());
-            match renewed.map_err(ServerError::from).and_then(|c| Ok(current.replace(c)?)) {
+            match renewed
+                .map_err(ServerError::from)
+                .and_then(|c| Ok(current.replace(c)?))
+            {
                 Ok(()) => tracing::debug!("the server's certificate was renewed"),
-                Err(error) => tracing::error!(%error, "the server's certificate could not be renewed"),
+                Err(error) => {
+                    tracing::error!(%error, "the server's certificate could not be renewed")
+                }
             }
         }
     });
@@ -301,21 +337,38 @@ async fn open_consensus(
     authority: &Arc<Authority>,
     clock: Arc<dyn Clock>,
 ) -> Result<Consensus, ServerError> {
-    let own = Member { id: config.id, url: urls.first().cloned().unwrap_or_default() };
+    let own = Member {
+        id: config.id,
+        url: urls.first().cloned().unwrap_or_default(),
+    };
     let members: Vec<Member> = match config.members.as_slice() {
         [] => vec![own],
-        some => some.iter().map(|m| Member { id: m.id, url: m.url.clone() }).collect(),
+        some => some
+            .iter()
+            .map(|m| Member {
+                id: m.id,
+                url: m.url.clone(),
+            })
+            .collect(),
     };
     let alone = members.len() == 1;
     let server = config.id;
-    let dialled = TlsConnector { authority: authority.clone(), server, clock: clock.clone() };
+    let dialled = TlsConnector {
+        authority: authority.clone(),
+        server,
+        clock: clock.clone(),
+    };
     let raft = Config {
         id: config.id,
         dir: config.data.join("raft"),
         members,
         bootstrap: config.found,
         cache: config.cache,
-        connector: if alone { Arc::new(PlainConnector) } else { Arc::new(dialled) },
+        connector: if alone {
+            Arc::new(PlainConnector)
+        } else {
+            Arc::new(dialled)
+        },
     };
     Ok(Consensus::start(raft, clock).await?)
 }
@@ -335,7 +388,11 @@ async fn found(consensus: &Consensus, config: &ServerConfig) -> Result<Digest, S
     }
     let mut name = [0; 32];
     SystemEntropy.fill(&mut name);
-    let order = Order::Genesis(Genesis { network: Digest(name), epoch: 1, cluster_version: 1 });
+    let order = Order::Genesis(Genesis {
+        network: Digest(name),
+        epoch: 1,
+        cluster_version: 1,
+    });
     if config.members.len() > 1 {
         tokio::spawn(found_when_led(consensus.clone(), order));
         return Ok(Digest::default());
@@ -359,7 +416,9 @@ async fn found_when_led(consensus: Consensus, order: Order) {
         if consensus.read(|s| s.is_founded()) {
             return;
         }
-        if leadership.borrow_and_update().mine && consensus.propose(vec![order.encode()]).await.is_ok() {
+        if leadership.borrow_and_update().mine
+            && consensus.propose(vec![order.encode()]).await.is_ok()
+        {
             return;
         }
         if leadership.changed().await.is_err() {

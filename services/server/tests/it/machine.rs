@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use farlane_model::{
-    AttemptRef, BootId, Digest, Exit, ExitKind, Interpreter, NodeId, NodeSpec, PythonVersion, SessionId,
-    TaskId, TenantId, Tier,
+    AttemptRef, BootId, Digest, Exit, ExitKind, Interpreter, NodeId, NodeSpec, PythonVersion,
+    SessionId, TaskId, TenantId, Tier,
 };
 use farlane_seal::batch;
 use farlane_seal::grant::{Grant, NodeContext, Opening};
@@ -62,7 +62,13 @@ pub fn node_spec(credit: u32) -> NodeSpec {
         clock_mhz: 3000,
         memory: ByteCount::gib(4),
         disk: ByteCount::gib(4),
-        interpreters: vec![Interpreter { version: PythonVersion { major: 3, minor: 11 }, full: "3.11.2".into() }],
+        interpreters: vec![Interpreter {
+            version: PythonVersion {
+                major: 3,
+                minor: 11,
+            },
+            full: "3.11.2".into(),
+        }],
         tier: Tier::MicroVm,
         enforced: vec![],
         labels: vec![("disk".into(), "pretended".into())],
@@ -91,13 +97,23 @@ pub async fn token(world: &World, record: &NodeRecord, life_ms: u64) -> Result<J
         enrolment_bytes: record.certificate().to_bytes(),
     };
     let mut api = person::api(world).await;
-    let reply = api.create_join_token(with_key(request, &world.key)).await?.into_inner();
+    let reply = api
+        .create_join_token(with_key(request, &world.key))
+        .await?
+        .into_inner();
     assert_eq!(reply.urls, world.urls());
     Ok(secret)
 }
 
-pub async fn enrol(world: &World, secret: &JoinSecret, record: &NodeRecord, credit: u32) -> Result<Kept, Status> {
-    let channel = channel::connect(&world.urls(), world.ca(), None).await.unwrap();
+pub async fn enrol(
+    world: &World,
+    secret: &JoinSecret,
+    record: &NodeRecord,
+    credit: u32,
+) -> Result<Kept, Status> {
+    let channel = channel::connect(&world.urls(), world.ca(), None)
+        .await
+        .unwrap();
     let (key, csr) = request();
     let reply = FleetClient::new(channel)
         .enrol(v1::EnrolRequest {
@@ -133,7 +149,9 @@ impl Machine {
         let boot = BootId(farlane_seal::random::bytes::<16>());
         let identity = NodeIdentity::from_seed(&kept.seed);
         let stock = PrekeyStock::new(identity, kept.record.clone(), boot);
-        let mut machine = Self::attach(world, kept, boot, stock, 0, v1::Observed::default()).await.unwrap();
+        let mut machine = Self::attach(world, kept, boot, stock, 0, v1::Observed::default())
+            .await
+            .unwrap();
         machine.prekeys(8).await;
         machine
     }
@@ -147,7 +165,9 @@ impl Machine {
         observed: v1::Observed,
     ) -> Result<Self, Down> {
         let identity = Some((kept.chain_pem.as_str(), kept.key_pem.as_str()));
-        let channel = channel::connect(&world.urls(), world.ca(), identity).await.unwrap();
+        let channel = channel::connect(&world.urls(), world.ca(), identity)
+            .await
+            .unwrap();
         let mut fleet = FleetClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
         let (up, frames) = mpsc::channel(64);
         let hello = v1::AgentHello {
@@ -158,10 +178,25 @@ impl Machine {
             observed: Some(observed),
             record_bytes: kept.record.to_bytes(),
         };
-        up.send(v1::AgentFrame { body: Some(Up::Hello(hello)) }).await.unwrap();
-        let mut down = fleet.control(ReceiverStream::new(frames)).await.unwrap().into_inner();
-        let first = soon("the server's hello", down.message()).await.unwrap().unwrap().body.unwrap();
-        let Down::Hello(hello) = first else { return Err(first) };
+        up.send(v1::AgentFrame {
+            body: Some(Up::Hello(hello)),
+        })
+        .await
+        .unwrap();
+        let mut down = fleet
+            .control(ReceiverStream::new(frames))
+            .await
+            .unwrap()
+            .into_inner();
+        let first = soon("the server's hello", down.message())
+            .await
+            .unwrap()
+            .unwrap()
+            .body
+            .unwrap();
+        let Down::Hello(hello) = first else {
+            return Err(first);
+        };
         Ok(Self {
             node: kept.record.node(),
             kept,
@@ -182,21 +217,56 @@ impl Machine {
 
     /// The same start of the agent after its connection was lost.
     pub async fn reconnect(self, world: &World) -> Self {
-        let live = self.assigned.values().map(|a| a.attempt.clone().unwrap()).collect();
-        let observed = v1::Observed { live, ended: Vec::new() };
-        let Self { kept, boot, stock, seen, contexts, assigned, granted, specs, next_batch, .. } = self;
-        let again = Self::attach(world, kept, boot, stock, seen, observed).await.unwrap();
-        Self { contexts, assigned, granted, specs, next_batch, ..again }
+        let live = self
+            .assigned
+            .values()
+            .map(|a| a.attempt.clone().unwrap())
+            .collect();
+        let observed = v1::Observed {
+            live,
+            ended: Vec::new(),
+        };
+        let Self {
+            kept,
+            boot,
+            stock,
+            seen,
+            contexts,
+            assigned,
+            granted,
+            specs,
+            next_batch,
+            ..
+        } = self;
+        let again = Self::attach(world, kept, boot, stock, seen, observed)
+            .await
+            .unwrap();
+        Self {
+            contexts,
+            assigned,
+            granted,
+            specs,
+            next_batch,
+            ..again
+        }
     }
 
     pub async fn send(&self, body: Up) {
-        self.up.send(v1::AgentFrame { body: Some(body) }).await.unwrap();
+        self.up
+            .send(v1::AgentFrame { body: Some(body) })
+            .await
+            .unwrap();
     }
     pub async fn prekeys(&mut self, count: usize) {
         let daily_bytes = self.stock.daily(wall()).unwrap_or_default();
         let one_time_bytes = self.stock.one_time(count, wall());
         let boot = id::boot_bytes(&self.boot);
-        self.send(Up::Prekeys(v1::PrekeyStock { boot, daily_bytes, one_time_bytes })).await;
+        self.send(Up::Prekeys(v1::PrekeyStock {
+            boot,
+            daily_bytes,
+            one_time_bytes,
+        }))
+        .await;
     }
 
     /// Reads one frame and takes in what it brings.
@@ -206,19 +276,22 @@ impl Machine {
         match &body {
             Down::Assign(assign) => {
                 self.seen = assign.index;
-                self.specs.extend(assign.specs.iter().map(|s| Digest::of(&s.spec_bytes)));
+                self.specs
+                    .extend(assign.specs.iter().map(|s| Digest::of(&s.spec_bytes)));
                 self.take(&assign.attempts);
             }
             Down::Desired(desired) => {
                 self.seen = desired.index;
-                let wanted: Vec<TaskId> = desired.attempts.iter().map(|a| attempt(a).task).collect();
+                let wanted: Vec<TaskId> =
+                    desired.attempts.iter().map(|a| attempt(a).task).collect();
                 self.assigned.retain(|task, _| wanted.contains(task));
                 self.take(&desired.attempts);
             }
             Down::Grant(batch) => self.open_grants(batch),
             Down::Stop(stop) => {
                 for attempt in &stop.attempts {
-                    self.assigned.remove(&AttemptRef::try_from(attempt).unwrap().task);
+                    self.assigned
+                        .remove(&AttemptRef::try_from(attempt).unwrap().task);
                 }
             }
             _ => {}
@@ -229,8 +302,12 @@ impl Machine {
     fn take(&mut self, attempts: &[v1::Assignment]) {
         for assignment in attempts {
             let spec = id::digest(&assignment.spec).unwrap();
-            assert!(self.specs.contains(&spec), "a spec comes before its attempts");
-            self.assigned.insert(attempt(assignment).task, assignment.clone());
+            assert!(
+                self.specs.contains(&spec),
+                "a spec comes before its attempts"
+            );
+            self.assigned
+                .insert(attempt(assignment).task, assignment.clone());
         }
     }
 
@@ -242,7 +319,10 @@ impl Machine {
                 signature: opening.signature.clone(),
                 device_bytes: opening.device_bytes.clone(),
             };
-            let context = self.stock.accept(&opening, &self.hello.network, wall()).unwrap();
+            let context = self
+                .stock
+                .accept(&opening, &self.hello.network, wall())
+                .unwrap();
             self.contexts.insert(batch.context, context);
         }
         let context = self.contexts.get_mut(&batch.context).unwrap();
@@ -274,7 +354,9 @@ impl Machine {
         let assignment = self.assigned.remove(&attempt.task).unwrap();
         let grant = &self.granted[&attempt];
         let tenant: TenantId = id::tenant(&assignment.tenant).unwrap();
-        let Some(v1::sealed::Place::Inline(payload)) = assignment.payload.unwrap().place else { panic!() };
+        let Some(v1::sealed::Place::Inline(payload)) = assignment.payload.unwrap().place else {
+            panic!()
+        };
         assert_eq!(Digest::of(&payload), grant.payload_digest);
         assert_eq!(id::digest(&assignment.spec).unwrap(), grant.spec_digest);
         let key: &TaskKey = &grant.key;
@@ -287,7 +369,9 @@ impl Machine {
         let completion = v1::Completion {
             attempt: Some(attempt.into()),
             exit: Some(Exit::plain(ExitKind::Returned).into()),
-            sealed: Some(v1::Sealed { place: Some(v1::sealed::Place::Inline(sealed)) }),
+            sealed: Some(v1::Sealed {
+                place: Some(v1::sealed::Place::Inline(sealed)),
+            }),
             started_ms,
             ended_ms: wall().0,
             peak_memory: 1,
@@ -297,7 +381,11 @@ impl Machine {
     }
 
     /// A signed batch, not sent.
-    pub fn signed(&mut self, session: SessionId, done: Vec<(v1::Completion, Digest)>) -> v1::CompleteBatch {
+    pub fn signed(
+        &mut self,
+        session: SessionId,
+        done: Vec<(v1::Completion, Digest)>,
+    ) -> v1::CompleteBatch {
         let number = self.next_batch;
         self.next_batch += 1;
         let (items, leaves): (Vec<_>, Vec<Digest>) = done.into_iter().unzip();

@@ -48,7 +48,9 @@ pub fn with_key<T>(message: T, key: &str) -> Request<T> {
 }
 
 pub async fn api(world: &World) -> Api {
-    let channel = channel::connect(&world.urls(), world.ca(), None).await.unwrap();
+    let channel = channel::connect(&world.urls(), world.ca(), None)
+        .await
+        .unwrap();
     NetworkClient::new(channel).max_decoding_message_size(MAX_MESSAGE)
 }
 
@@ -56,16 +58,30 @@ pub fn spec(world: &World, change: impl FnOnce(&mut TaskSpec)) -> TaskSpec {
     let mut spec = TaskSpec {
         project: world.project,
         function: "double".into(),
-        code: BlobRef { digest: Digest::of(b"code"), size: ByteCount(4) },
+        code: BlobRef {
+            digest: Digest::of(b"code"),
+            size: ByteCount(4),
+        },
         environment: None,
-        resources: Resources { cpus: MilliCpu(1000), memory: ByteCount::mib(64), scratch: ByteCount(0) },
+        resources: Resources {
+            cpus: MilliCpu(1000),
+            memory: ByteCount::mib(64),
+            scratch: ByteCount(0),
+        },
         node: NodeRequest {
             regions: vec![Glob::new("eu-*").unwrap()],
             labels: vec![("disk".into(), "nvme".into())],
-            python: PythonVersion { major: 3, minor: 11 },
+            python: PythonVersion {
+                major: 3,
+                minor: 11,
+            },
             tier: Tier::Namespaces,
         },
-        retry: Retry { lost: 3, raised: 0, at_most_once: false },
+        retry: Retry {
+            lost: 3,
+            raised: 0,
+            at_most_once: false,
+        },
         timing: Timing::default(),
         priority: 0,
         forward_secrecy: ForwardSecrecy::Preferred,
@@ -80,12 +96,29 @@ pub async fn open(
     api: &mut Api,
     key: &str,
     open: v1::OpenSession,
-) -> Result<(mpsc::Sender<v1::ClientFrame>, Streaming<v1::SessionFrame>, Down), Status> {
+) -> Result<
+    (
+        mpsc::Sender<v1::ClientFrame>,
+        Streaming<v1::SessionFrame>,
+        Down,
+    ),
+    Status,
+> {
     let (up, frames) = mpsc::channel(64);
-    up.send(v1::ClientFrame { body: Some(Up::Open(open)) }).await.unwrap();
-    let stream = api.session(with_key(ReceiverStream::new(frames), key)).await?;
+    up.send(v1::ClientFrame {
+        body: Some(Up::Open(open)),
+    })
+    .await
+    .unwrap();
+    let stream = api
+        .session(with_key(ReceiverStream::new(frames), key))
+        .await?;
     let mut down = stream.into_inner();
-    let first = soon("the first frame", down.message()).await?.unwrap().body.unwrap();
+    let first = soon("the first frame", down.message())
+        .await?
+        .unwrap()
+        .body
+        .unwrap();
     Ok((up, down, first))
 }
 
@@ -120,7 +153,9 @@ impl Person {
         let mut open_frame = opening(world, session, &session_key);
         open_frame.resume = resume;
         let (up, down, first) = open(&mut api, &world.key, open_frame).await.unwrap();
-        let Down::Opened(opened) = first else { panic!("{first:?}") };
+        let Down::Opened(opened) = first else {
+            panic!("{first:?}")
+        };
         assert_eq!(opened.leader, "");
         Self {
             api,
@@ -141,17 +176,43 @@ impl Person {
 
     /// The same client after its connection was lost.
     pub async fn reconnect(self, world: &World) -> Self {
-        let Self { session, session_key, tasks, contexts, records, cursor, known_specs, .. } = self;
+        let Self {
+            session,
+            session_key,
+            tasks,
+            contexts,
+            records,
+            cursor,
+            known_specs,
+            ..
+        } = self;
         let again = Self::with(world, session, session_key, Some(cursor)).await;
-        Self { tasks, contexts, records, known_specs, ..again }
+        Self {
+            tasks,
+            contexts,
+            records,
+            known_specs,
+            ..again
+        }
     }
 
     pub async fn send(&self, body: Up) {
-        self.up.send(v1::ClientFrame { body: Some(body) }).await.unwrap();
+        self.up
+            .send(v1::ClientFrame { body: Some(body) })
+            .await
+            .unwrap();
     }
     pub async fn frame(&mut self) -> Down {
         let frame = soon("a frame to the client", self.down.message()).await;
         frame.unwrap().expect("the stream goes on").body.unwrap()
+    }
+    /// Reads on until the server refuses; its code.
+    pub async fn refusal(&mut self) -> String {
+        loop {
+            if let Down::Refused(refusal) = self.frame().await {
+                return refusal.code;
+            }
+        }
     }
     /// The next frame that is no news.
     pub async fn next(&mut self) -> Down {
@@ -180,7 +241,9 @@ impl Person {
             envelopes.push(v1::TaskEnvelope {
                 spec: id::digest_bytes(&digest),
                 wrapped_key: Bytes::copy_from_slice(&wrapped),
-                payload: Some(v1::Sealed { place: Some(v1::sealed::Place::Inline(sealed)) }),
+                payload: Some(v1::Sealed {
+                    place: Some(v1::sealed::Place::Inline(sealed)),
+                }),
                 payload_digest: id::digest_bytes(&payload_digest),
                 idempotency_key: String::new(),
                 refs: Vec::new(),
@@ -260,7 +323,11 @@ impl Person {
     }
 
     /// Reads frames until `count` results are there; grants what is asked meanwhile.
-    pub async fn results(&mut self, world: &World, count: usize) -> Vec<(v1::TaskResult, Option<Vec<u8>>)> {
+    pub async fn results(
+        &mut self,
+        world: &World,
+        count: usize,
+    ) -> Vec<(v1::TaskResult, Option<Vec<u8>>)> {
         let mut all = Vec::new();
         while all.len() < count {
             match self.next().await {
@@ -289,22 +356,30 @@ impl Person {
         if let Some(signature) = &batch.signature {
             let node = id::node(&batch.node).unwrap();
             if !batch.record_bytes.is_empty() {
-                self.records.insert(node, NodeRecord::from_bytes(&batch.record_bytes).unwrap());
+                self.records
+                    .insert(node, NodeRecord::from_bytes(&batch.record_bytes).unwrap());
             }
             let record = &self.records[&node];
             let (leaves, made) = (&signature.leaves, &signature.signature);
-            farlane_seal::batch::verify(record, self.session, &signature.batch, leaves, made).unwrap();
+            farlane_seal::batch::verify(record, self.session, &signature.batch, leaves, made)
+                .unwrap();
             signed = Some((node, leaves.clone()));
         }
         let tenant: TenantId = world.tenant.public().tenant();
         let open_one = |result: v1::TaskResult| {
             let sealed = result.sealed.as_ref().and_then(|s| s.place.as_ref());
-            let Some(v1::sealed::Place::Inline(bytes)) = sealed else { return (result, None) };
+            let Some(v1::sealed::Place::Inline(bytes)) = sealed else {
+                return (result, None);
+            };
             let (node, leaves) = signed.clone().unwrap();
             let attempt = AttemptRef::try_from(result.attempt.clone().unwrap()).unwrap();
             let exit = farlane_model::Exit::try_from(result.exit.clone().unwrap()).unwrap();
             let leaf = farlane_seal::batch::leaf(&attempt, exit.kind, Some(&Digest::of(bytes)));
-            assert!(farlane_seal::batch::matches(&leaves, result.leaf as usize, &leaf));
+            assert!(farlane_seal::batch::matches(
+                &leaves,
+                result.leaf as usize,
+                &leaf
+            ));
             let key = &self.tasks[&attempt.task.seq()].0;
             let context = StreamContext::result(tenant, attempt, node);
             let plain = stream::open_padded(key, &context, bytes, 1 << 20).unwrap();

@@ -16,7 +16,9 @@ async fn a_call_goes_out_sealed_and_its_result_comes_back() {
     let mut person = Person::connect(&world).await;
     assert_eq!(person.opened.network, machine.hello.network);
     let spec = spec(&world, |_| {});
-    person.submit(&world, &spec, &[b"one", b"two", b"three"]).await;
+    person
+        .submit(&world, &spec, &[b"one", b"two", b"three"])
+        .await;
 
     let agent = tokio::spawn(async move {
         let ready = machine.ready(3).await;
@@ -28,10 +30,20 @@ async fn a_call_goes_out_sealed_and_its_result_comes_back() {
     });
     let results = soon("three results", person.results(&world, 3)).await;
     let plain: Vec<_> = results.iter().map(|(_, p)| p.clone().unwrap()).collect();
-    assert_eq!(plain, [b"oneone".to_vec(), b"twotwo".to_vec(), b"threethree".to_vec()]);
+    assert_eq!(
+        plain,
+        [
+            b"oneone".to_vec(),
+            b"twotwo".to_vec(),
+            b"threethree".to_vec()
+        ]
+    );
     for (result, _) in &results {
         assert_eq!(exit_kind(result), v1::ExitKind::Returned);
-        assert_eq!((result.region.as_str(), result.node_name.as_str()), ("eu-central", "box"));
+        assert_eq!(
+            (result.region.as_str(), result.node_name.as_str()),
+            ("eu-central", "box")
+        );
         // The provider's price, not the agent's word: $36 an hour is 10 millionths a millisecond.
         let run = result.ended_ms - result.started_ms;
         assert!(run >= 5, "{run}");
@@ -40,18 +52,64 @@ async fn a_call_goes_out_sealed_and_its_result_comes_back() {
     let machine = agent.await.unwrap();
 
     let task = farlane_wire::id::task_bytes(&person.task(2));
-    let view = person.api.get_task(with_key(v1::GetTaskRequest { task: task.clone() }, &person.key)).await;
+    let view = person
+        .api
+        .get_task(with_key(
+            v1::GetTaskRequest { task: task.clone() },
+            &person.key,
+        ))
+        .await;
     let view = view.unwrap().into_inner();
-    assert_eq!((view.function.as_str(), view.phase()), ("double", v1::TaskPhase::Finished));
-    assert!(view.signature.is_some() && !view.record_bytes.is_empty() && !view.wrapped_session_key.is_empty());
-    let explained = person.api.explain(with_key(v1::ExplainRequest { task, ..Default::default() }, &person.key)).await;
-    assert!(explained.unwrap().into_inner().summary.contains("on box in eu-central"));
-    let nodes = person.api.list_nodes(with_key(v1::ListNodesRequest {}, &person.key)).await.unwrap();
+    assert_eq!(
+        (view.function.as_str(), view.phase()),
+        ("double", v1::TaskPhase::Finished)
+    );
+    assert!(
+        view.signature.is_some()
+            && !view.record_bytes.is_empty()
+            && !view.wrapped_session_key.is_empty()
+    );
+    let explained = person
+        .api
+        .explain(with_key(
+            v1::ExplainRequest {
+                task,
+                ..Default::default()
+            },
+            &person.key,
+        ))
+        .await;
+    assert!(
+        explained
+            .unwrap()
+            .into_inner()
+            .summary
+            .contains("on box in eu-central")
+    );
+    let nodes = person
+        .api
+        .list_nodes(with_key(v1::ListNodesRequest {}, &person.key))
+        .await
+        .unwrap();
     let nodes = nodes.into_inner().nodes;
     assert!(nodes.len() == 1 && nodes[0].online && nodes[0].node.as_ref() == machine.node.0);
-    let status = person.api.get_status(with_key(v1::GetStatusRequest {}, &person.key)).await.unwrap().into_inner();
-    assert_eq!((status.queued, status.placed, status.nodes_online), (0, 0, 1));
-    let listed = person.api.list_tasks(with_key(v1::ListTasksRequest { limit: 2, ..Default::default() }, &person.key));
+    let status = person
+        .api
+        .get_status(with_key(v1::GetStatusRequest {}, &person.key))
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(
+        (status.queued, status.placed, status.nodes_online),
+        (0, 0, 1)
+    );
+    let listed = person.api.list_tasks(with_key(
+        v1::ListTasksRequest {
+            limit: 2,
+            ..Default::default()
+        },
+        &person.key,
+    ));
     assert_eq!(listed.await.unwrap().into_inner().tasks.len(), 2);
 }
 
@@ -78,8 +136,10 @@ async fn a_queue_longer_than_the_room_drains_in_order() {
         most
     });
     let results = soon("300 results", person.results(&world, 300)).await;
-    let seqs: std::collections::BTreeSet<_> =
-        results.iter().map(|(r, _)| r.attempt.as_ref().unwrap().task.clone()).collect();
+    let seqs: std::collections::BTreeSet<_> = results
+        .iter()
+        .map(|(r, _)| r.attempt.as_ref().unwrap().task.clone())
+        .collect();
     assert_eq!(seqs.len(), 300);
     // Two cores and a credit of four.
     assert!(agent.await.unwrap() <= 6);
@@ -95,13 +155,14 @@ async fn a_killed_server_comes_back_with_queue_leases_and_results() {
     let payloads: Vec<&[u8]> = vec![b"a"; 20];
     let batch = person.batch(&world, &spec, &payloads);
     person.send(Up::Submit(batch.clone())).await;
-    let mut acknowledged = false;
-    while !acknowledged {
+    let (mut acknowledged, mut granted) = (false, false);
+    while !acknowledged || !granted {
         match person.next().await {
             Down::Submitted(ack) => acknowledged = ack.through_seq == 20,
             Down::GrantsWanted(request) => {
                 let grants = person.grants(&world, &request);
                 person.send(Up::Grant(grants)).await;
+                granted = true;
             }
             other => panic!("{other:?}"),
         }
@@ -127,10 +188,16 @@ async fn a_killed_server_comes_back_with_queue_leases_and_results() {
         machine
     });
     let results = soon("20 results", person.results(&world, 20)).await;
-    let tasks: std::collections::BTreeSet<_> =
-        results.iter().map(|(r, _)| r.attempt.as_ref().unwrap().task.clone()).collect();
+    let tasks: std::collections::BTreeSet<_> = results
+        .iter()
+        .map(|(r, _)| r.attempt.as_ref().unwrap().task.clone())
+        .collect();
     assert_eq!(tasks.len(), 20);
-    assert!(results.iter().all(|(r, plain)| exit_kind(r) == v1::ExitKind::Returned && plain.is_some()));
+    assert!(
+        results
+            .iter()
+            .all(|(r, plain)| exit_kind(r) == v1::ExitKind::Returned && plain.is_some())
+    );
     agent.await.unwrap();
 }
 
@@ -154,8 +221,15 @@ async fn a_task_is_cancelled_while_queued_and_while_placed() {
     }
     let placed = machine.ready(1).await;
     assert_eq!(placed[0].task, person.task(1));
-    let tasks = [1, 2].map(|seq| farlane_wire::id::task_bytes(&person.task(seq))).to_vec();
-    person.send(Up::Cancel(v1::CancelBatch { tasks, reason: "enough".into() })).await;
+    let tasks = [1, 2]
+        .map(|seq| farlane_wire::id::task_bytes(&person.task(seq)))
+        .to_vec();
+    person
+        .send(Up::Cancel(v1::CancelBatch {
+            tasks,
+            reason: "enough".into(),
+        }))
+        .await;
     let mut results = Vec::new();
     let mut confirmed = 0;
     while results.len() < 2 || confirmed < 2 {
@@ -166,7 +240,11 @@ async fn a_task_is_cancelled_while_queued_and_while_placed() {
             other => panic!("{other:?}"),
         }
     }
-    assert!(results.iter().all(|(r, _)| exit_kind(r) == v1::ExitKind::Cancelled));
+    assert!(
+        results
+            .iter()
+            .all(|(r, _)| exit_kind(r) == v1::ExitKind::Cancelled)
+    );
     loop {
         if let ToAgent::Stop(stop) = machine.frame().await {
             assert_eq!(stop.attempts, vec![placed[0].into()]);
@@ -191,7 +269,11 @@ async fn another_process_of_the_project_watches_and_cancels_nothing_of_others() 
     });
     soon("the result", person.results(&world, 1)).await;
     let mut watcher = watcher;
-    watcher.send(Up::Watch(v1::Watch { tasks: vec![task.clone()] })).await;
+    watcher
+        .send(Up::Watch(v1::Watch {
+            tasks: vec![task.clone()],
+        }))
+        .await;
     match watcher.next().await {
         Down::Results(batch) => {
             assert!(batch.cursor.is_none() && batch.signature.is_some());
@@ -224,9 +306,17 @@ async fn blobs_and_sealed_output_are_kept_for_those_who_may_ask() {
         })
         .collect();
     let put = |chunks: Vec<v1::BlobChunk>| with_key(tokio_stream::iter(chunks), &world.key);
-    let receipt = person.api.put_blob(put(chunks.clone())).await.unwrap().into_inner();
+    let receipt = person
+        .api
+        .put_blob(put(chunks.clone()))
+        .await
+        .unwrap()
+        .into_inner();
     assert!(!receipt.already_there);
-    let get = v1::GetBlobRequest { digest: farlane_wire::id::digest_bytes(&name.digest), offset: 0 };
+    let get = v1::GetBlobRequest {
+        digest: farlane_wire::id::digest_bytes(&name.digest),
+        offset: 0,
+    };
     let mut down = machine.fleet.get_blob(get).await.unwrap().into_inner();
     let mut back = Vec::new();
     while let Some(chunk) = down.message().await.unwrap() {
@@ -236,7 +326,10 @@ async fn blobs_and_sealed_output_are_kept_for_those_who_may_ask() {
     let mut plain = chunks;
     plain[0].data = vec![0u8; 256 * 1024].into();
     let refused = person.api.put_blob(put(plain)).await.unwrap_err();
-    assert_eq!(farlane_wire::ErrorCode::of(&refused), Some(farlane_wire::ErrorCode::UnsealedPayload));
+    assert_eq!(
+        farlane_wire::ErrorCode::of(&refused),
+        Some(farlane_wire::ErrorCode::UnsealedPayload)
+    );
 
     let spec = spec(&world, |_| {});
     person.submit(&world, &spec, &[b"x"]).await;
@@ -258,9 +351,18 @@ async fn blobs_and_sealed_output_are_kept_for_those_who_may_ask() {
     soon("the result", person.results(&world, 1)).await;
     agent.await.unwrap();
     let task = farlane_wire::id::task_bytes(&person.task(1));
-    let request = v1::LogsRequest { task, attempt: 0, follow: true, from_chunk: 0 };
+    let request = v1::LogsRequest {
+        task,
+        attempt: 0,
+        follow: true,
+        from_chunk: 0,
+    };
     let mut api = person::api(&world).await;
-    let mut logs = api.logs(with_key(request, &world.key)).await.unwrap().into_inner();
+    let mut logs = api
+        .logs(with_key(request, &world.key))
+        .await
+        .unwrap()
+        .into_inner();
     let mut text = Vec::new();
     while let Some(chunk) = soon("output", logs.message()).await.unwrap() {
         text.push(chunk.sealed);

@@ -50,8 +50,11 @@ impl World {
     pub async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = ServerConfig::new(dir.path());
-        let (provider, tenant, device) =
-            (ProviderRoot::generate(), TenantRoot::generate(), DeviceKey::generate());
+        let (provider, tenant, device) = (
+            ProviderRoot::generate(),
+            TenantRoot::generate(),
+            DeviceKey::generate(),
+        );
         let terms = DeviceTerms {
             tenant_root: tenant.public(),
             device: device.public(),
@@ -60,7 +63,11 @@ impl World {
             not_after: year(),
         };
         let device_record = DeviceRecord::sign(&tenant, terms).unwrap();
-        let pin = ProviderPin { root: provider.public(), name: "own".into(), own: true };
+        let pin = ProviderPin {
+            root: provider.public(),
+            name: "own".into(),
+            own: true,
+        };
         let terms = ManifestTerms {
             tenant_root: tenant.public(),
             version: 1,
