@@ -1,0 +1,204 @@
+"""Who gets in: keys wrong, expired and revoked; servers away; join files; identities; trust."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+
+import farlane as fl
+import pytest
+from network import RESULT_SECONDS, wait_for
+
+
+def identity_with(network, tmp_path, **changes):
+    """The endpoint's identity with some fields replaced, in a private file."""
+    form = {**json.loads(network.endpoint.read_text()), **changes}
+    path = tmp_path / "identity.json"
+    path.touch(mode=0o600)
+    path.write_text(json.dumps(form))
+    return path
+
+
+def new_key(network, *flags):
+    return network.json("keys", "create", "test", *flags)
+
+
+def test_a_wrong_key_is_refused(network, tmp_path):
+    key = json.loads(network.endpoint.read_text())["api_key"]
+    wrong = key[:-1] + ("0" if key[-1] != "0" else "1")
+    with pytest.raises(fl.AuthError):
+        fl.Client(identity_file=identity_with(network, tmp_path, api_key=wrong), connect_timeout=2)
+    done = network.run("status", "--identity", str(tmp_path / "identity.json"))
+    assert done.returncode == 3 and "→" in done.stderr
+
+
+def test_an_expired_key_is_refused(network, tmp_path):
+    secret = new_key(network, "--expires", "1s")["secret"]
+    time.sleep(1.5)
+    with pytest.raises(fl.AuthError, match="expired"):
+        fl.Client(identity_file=identity_with(network, tmp_path, api_key=secret), connect_timeout=2)
+
+
+def test_a_revoked_key_is_refused_at_once(network, tmp_path):
+    made = new_key(network)
+    path = identity_with(network, tmp_path, api_key=made["secret"])
+    with network.client(identity_file=path) as client:
+        assert client.submit(pow, 2, 2).result(timeout=RESULT_SECONDS) == 4
+        network.cli("keys", "revoke", made["id"])
+        with pytest.raises(fl.FarlaneError):
+            # An open session ends with its key; a moment for the news to travel.
+            for _ in range(100):
+                client.submit(pow, 2, 2).result(timeout=5)
+                time.sleep(0.1)
+    with pytest.raises(fl.AuthError, match="revoked"):
+        fl.Client(identity_file=path, connect_timeout=2)
+    listed = {key["id"]: key for key in network.json("keys", "list")}
+    assert listed[made["id"]]["revoked"]
+
+
+def test_a_reading_key_cannot_submit_or_rule(network, tmp_path):
+    secret = new_key(network, "--scopes", "read")["secret"]
+    path = str(identity_with(network, tmp_path, api_key=secret))
+    assert network.json("status", "--identity", path)["project"] == "default"
+    denied = network.run("keys", "create", "more", "--identity", path)
+    assert denied.returncode == 3
+    with pytest.raises(fl.AuthError):
+        with network.client(identity_file=path, connect_timeout=2) as client:
+            client.submit(pow, 2, 2).result(timeout=10)
+
+
+def test_a_server_that_is_away_is_named_with_the_time(network, tmp_path):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"https://127.0.0.1:{unused.getsockname()[1]}"
+    with pytest.raises(fl.ConnectionError) as caught:
+        fl.Client(identity_file=identity_with(network, tmp_path, urls=[url]), connect_timeout=1)
+    assert url in str(caught.value) and " s" in str(caught.value)
+    done = network.run("status", "--url", url, "--patience", "1s")
+    assert done.returncode == 4 and url in done.stderr and "farlane up" in done.stderr
+
+
+def test_another_networks_server_is_not_believed(network, fresh, tmp_path):
+    other = fresh().server()
+    form = json.loads((other.folder / "config" / "farlane" / "profiles" / "default.json").read_text())
+    path = identity_with(network, tmp_path, urls=form["urls"])
+    with pytest.raises((fl.ConnectionError, fl.AuthError)):
+        fl.Client(identity_file=path, connect_timeout=1)
+
+
+def test_an_identity_that_others_can_read_is_refused(network, tmp_path):
+    path = identity_with(network, tmp_path)
+    path.chmod(0o644)
+    with pytest.raises(fl.FarlaneError, match="chmod 600"):
+        fl.Client(identity_file=path)
+
+
+def test_a_join_file_works_once_and_not_late(fresh):
+    network = fresh().server()
+    network.agent("first")
+    used = network.folder / "join-first.txt"
+    done = network.run("agent", "--join-file", str(used), "--state", network.state("second"))
+    assert done.returncode == 1 and "used before" in done.stderr
+    late = network.folder / "late.txt"
+    network.cli("tokens", "create", "--expires", "1s", "--out", str(late))
+    time.sleep(1.5)
+    done = network.run("agent", "--join-file", str(late), "--state", network.state("third"))
+    assert done.returncode == 1 and "expired" in done.stderr
+
+
+def test_join_files_travel_by_pipe_and_say_what_is_wrong(fresh):
+    network = fresh().server()
+    done = network.run("agent", "--join-file", "-", "--state", network.state("a"), stdin="hello")
+    assert done.returncode == 1 and "join file" in done.stderr
+    said = network.json("tokens", "create", "--out", str(network.folder / "j.txt"))
+    assert said["command"].startswith("ssh HOST farlane agent --join-file - <")
+    assert any("only this machine" in warning for warning in said["warnings"])
+
+
+def test_machines_in_regions_take_what_asks_for_them(fresh):
+    network = fresh().server()
+    network.agent("west", "us-west")
+    network.agent("central", "eu-central")
+    profile = network.folder / "config" / "farlane" / "profiles" / "default.json"
+    with network.client(identity_file=profile) as client:
+        for glob, region in (("eu-*", "eu-central"), ("us-west", "us-west")):
+            future = client.with_options(regions=[glob]).submit(pow, 2, 6)
+            assert future.result(timeout=RESULT_SECONDS) == 64
+            assert future.receipt.region == region
+
+
+def test_a_removed_machine_gets_no_work(fresh):
+    network = fresh().server()
+    network.agent("west", "us-west")
+    network.agent("central", "eu-central")
+    network.cli("nodes", "remove", "west")
+    assert network.node("west")["state"] == "removed"
+    profile = network.folder / "config" / "farlane" / "profiles" / "default.json"
+    with network.client(identity_file=profile) as client:
+        with pytest.raises(fl.Infeasible):
+            client.with_options(regions=["us-west"]).submit(pow, 2, 2).result(timeout=RESULT_SECONDS)
+        assert client.submit(pow, 2, 2).result(timeout=RESULT_SECONDS) == 4
+
+
+def test_a_guest_identity_reads_and_ends(network, tmp_path):
+    path = tmp_path / "ci.json"
+    network.cli("keys", "create", "ci", "--expires", "3s", "--identity-out", str(path))
+    with network.client(identity_file=path) as client:
+        assert client.submit(pow, 2, 7).result(timeout=RESULT_SECONDS) == 128
+    time.sleep(3)
+    with pytest.raises(fl.AuthError):
+        fl.Client(identity_file=path, connect_timeout=2)
+
+
+def test_login_stores_a_profile(network, tmp_path):
+    path = tmp_path / "access.json"
+    network.cli("keys", "create", "colleague", "--access", str(path))
+    said = network.json("login", str(path), "--profile", "lab")
+    assert said["profile"] == "lab" and said["project"] == "default"
+    network.env["FARLANE_PROFILE"] = "lab"
+    try:
+        assert network.json("config", "show")["name"] == "lab"
+    finally:
+        del network.env["FARLANE_PROFILE"]
+    bad = tmp_path / "bad.json"
+    bad.write_text("{}")
+    done = network.run("login", str(bad))
+    assert done.returncode == 1 and "neither" in done.stderr
+
+
+def test_trust_is_signed_and_listed(fresh):
+    network = fresh().server()
+    fingerprint = "ab" * 32
+    own = network.cli("trust", "show").strip()
+    network.cli("trust", "add", "lab", fingerprint)
+    listed = {p["name"]: p for p in network.json("trust", "list")["providers"]}
+    assert listed["lab"]["fingerprint"] == fingerprint and not listed["lab"]["own"]
+    assert listed["own"]["fingerprint"] == own and listed["own"]["own"]
+    assert network.json("config", "show")["providers"] == ["own", "lab"]
+    assert network.run("trust", "add", "lab", "cd" * 32).returncode == 2
+    network.cli("trust", "remove", "lab")
+    assert len(network.json("trust", "list")["providers"]) == 1
+    assert network.run("trust", "remove", "own").returncode == 5
+
+
+def test_a_provider_that_is_not_pinned_gets_nothing(fresh):
+    """A machine of another provider is on the network, and the only one; it is never granted a task."""
+    network = fresh().server()
+    stranger = fresh()
+    # The stranger is let in by the network's founder, and brings a provider root of its own.
+    access = network.folder / "stranger.json"
+    network.cli("keys", "create", "stranger", "--scopes", "submit,read,admin", "--access", str(access))
+    stranger.cli("login", str(access))
+    stranger.agent("foreign", "eu-central")
+    profile = network.folder / "config" / "farlane" / "profiles" / "default.json"
+    with network.client(identity_file=profile) as client:
+        future = client.submit(pow, 2, 2)
+        with pytest.raises(TimeoutError):
+            future.result(timeout=8)
+        future.cancel()
+        wait_for(future.done, "the cancelled task", 10)
+    foreign = stranger.cli("trust", "show").strip()
+    network.cli("trust", "add", "stranger", foreign)
+    with network.client(identity_file=profile) as client:
+        assert client.submit(pow, 2, 2).result(timeout=RESULT_SECONDS) == 4
