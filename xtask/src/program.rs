@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail};
 /// How often a running program is looked at: often beside the seconds that a stage takes.
 const LOOK: Duration = Duration::from_millis(20);
 /// How long an ended program may tidy up before it is killed.
-const GRACE: Duration = Duration::from_secs(10);
+const GRACE: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 10_000 });
 /// A sign of life for whoever watches a log without a terminal.
 const HEARTBEAT: Duration = Duration::from_secs(60);
 /// The most that is read back of a log: far more than any failure's excerpt.

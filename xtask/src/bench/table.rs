@@ -1,0 +1,419 @@
+//! The table of a bench: medians over the rounds, the bar beside each, ratios to the process pool
+//! of the same round.
+
+use std::fmt::Write;
+
+use serde_json::Value;
+
+/// What a figure must reach.
+#[derive(Debug, Clone, Copy)]
+enum Bar {
+    AtMost(f64),
+    AtLeast(f64),
+    /// As often the pool's figure of the same round.
+    TimesPool(f64),
+    None,
+}
+
+/// How a figure is found in a result.
+#[derive(Debug, Clone, Copy)]
+enum Figure {
+    At(&'static str),
+    /// The sum over the roles of an object.
+    Sum(&'static str),
+    /// The first divided by the second.
+    Each(&'static str, &'static str),
+}
+
+struct Row {
+    label: &'static str,
+    figure: Figure,
+    unit: &'static str,
+    bar: Bar,
+}
+
+const fn row(label: &'static str, figure: Figure, unit: &'static str, bar: Bar) -> Row {
+    Row {
+        label,
+        figure,
+        unit,
+        bar,
+    }
+}
+
+const CPU: &str = "throughput.cpu_us_per_task";
+
+/// The figures of the spine, with the bars that SPEC.md promises.
+const ROWS: [Row; 24] = [
+    row(
+        "no-ops",
+        Figure::At("throughput.per_s"),
+        "tasks/s",
+        Bar::TimesPool(2.0),
+    ),
+    row(
+        "  submit, in a batch",
+        Figure::At("throughput.submit_us"),
+        "µs/task",
+        Bar::None,
+    ),
+    row(
+        "  submit, one by one",
+        Figure::At("submit_loop.submit_us"),
+        "µs/task",
+        Bar::None,
+    ),
+    row(
+        "round trip p50",
+        Figure::At("roundtrip.p50_ms"),
+        "ms",
+        Bar::AtMost(1.0),
+    ),
+    row(
+        "round trip p99",
+        Figure::At("roundtrip.p99_ms"),
+        "ms",
+        Bar::AtMost(4.0),
+    ),
+    row(
+        "  a sync of the disk, p50",
+        Figure::At("fdatasync.p50_ms"),
+        "ms",
+        Bar::None,
+    ),
+    row(
+        "CPU per no-op, in all",
+        Figure::Sum(CPU),
+        "µs",
+        Bar::AtMost(110.0),
+    ),
+    row(
+        "  client",
+        Figure::At("throughput.cpu_us_per_task.client"),
+        "µs",
+        Bar::AtMost(30.0),
+    ),
+    row(
+        "  server",
+        Figure::At("throughput.cpu_us_per_task.head"),
+        "µs",
+        Bar::AtMost(35.0),
+    ),
+    row(
+        "  agent",
+        Figure::At("throughput.cpu_us_per_task.daemon"),
+        "µs",
+        Bar::AtMost(20.0),
+    ),
+    row(
+        "  workers",
+        Figure::At("throughput.cpu_us_per_task.worker"),
+        "µs",
+        Bar::AtMost(25.0),
+    ),
+    row(
+        "start to first result",
+        Figure::At("cold_start.s"),
+        "s",
+        Bar::AtMost(0.7),
+    ),
+    row(
+        "  import farlane",
+        Figure::At("import.s"),
+        "s",
+        Bar::AtMost(0.1),
+    ),
+    row(
+        "  import and Client",
+        Figure::At("import.with_client_s"),
+        "s",
+        Bar::None,
+    ),
+    row(
+        "idle memory: server",
+        Figure::At("memory.head.rss_mib"),
+        "MiB",
+        Bar::AtMost(40.0),
+    ),
+    row(
+        "  agent",
+        Figure::At("memory.daemon.rss_mib"),
+        "MiB",
+        Bar::AtMost(20.0),
+    ),
+    row(
+        "  a worker",
+        Figure::Each("memory.worker.rss_mib", "memory.worker.n"),
+        "MiB",
+        Bar::AtMost(20.0),
+    ),
+    row(
+        "  a worker, shares split",
+        Figure::Each("memory.worker.pss_mib", "memory.worker.n"),
+        "MiB",
+        Bar::None,
+    ),
+    row(
+        "kill -9 to retried result",
+        Figure::At("failure.recovery_s"),
+        "s",
+        Bar::AtMost(0.05),
+    ),
+    row(
+        "echo of 1 MiB",
+        Figure::At("echo.1MiB.mb_per_s"),
+        "MB/s",
+        Bar::AtLeast(60.0),
+    ),
+    row(
+        "  16 MiB",
+        Figure::At("echo.16MiB.mb_per_s"),
+        "MB/s",
+        Bar::AtLeast(150.0),
+    ),
+    row(
+        "  64 MiB",
+        Figure::At("echo.64MiB.mb_per_s"),
+        "MB/s",
+        Bar::AtLeast(150.0),
+    ),
+    row("load before", Figure::At("load_before"), "", Bar::None),
+    row(
+        "taken by the hypervisor",
+        Figure::At("steal"),
+        "of 1",
+        Bar::None,
+    ),
+];
+
+/// The table of the spine: Farlane with its bars, then every other system.
+pub fn spine(rounds: &[Value], names: &[String]) -> String {
+    let others: Vec<&String> = names.iter().filter(|n| *n != "farlane").collect();
+    let mut out = format!(
+        "\n{:26}{:>10} {:8}{:>13}  {:>8}",
+        "median", "farlane", "", "bar", "× pool"
+    );
+    for name in &others {
+        let _ = write!(out, "{name:>10}");
+    }
+    out.push('\n');
+    for row in &ROWS {
+        let Some(ours) = median(values(rounds, "farlane", row)) else {
+            continue;
+        };
+        let ratio = median(ratios(rounds, row));
+        let (bar, mark) = judged(row.bar, ours, ratio);
+        let ratio = ratio.map(|r| format!("{}×", short(r))).unwrap_or_default();
+        let _ = write!(
+            out,
+            "{:26}{:>10} {:8}{bar:>11} {mark}  {ratio:>7}",
+            row.label,
+            short(ours),
+            row.unit
+        );
+        for name in &others {
+            let theirs = median(values(rounds, name, row))
+                .map(short)
+                .unwrap_or_default();
+            let _ = write!(out, "{theirs:>10}");
+        }
+        out.truncate(out.trim_end().len());
+        out.push('\n');
+    }
+    for name in names {
+        for fault in faults(rounds, name) {
+            let _ = writeln!(out, "! {name}: {fault}");
+        }
+    }
+    out
+}
+
+/// The table of the queue.
+pub fn queue(result: &Value) -> String {
+    let at = |key: &str| result[key].as_f64().unwrap_or(f64::NAN);
+    let mut out = format!("\n{} tasks queued\n", result["tasks"]);
+    let rows = [
+        ("server, peak", at("peak_mb"), "MB", Bar::AtMost(550.0)),
+        ("  before", at("empty_mb"), "MB", Bar::None),
+        ("  with all queued", at("full_mb"), "MB", Bar::None),
+        ("  for each", at("bytes_per_task"), "B", Bar::None),
+        (
+            "submitted at first",
+            at("first_per_s"),
+            "tasks/s",
+            Bar::None,
+        ),
+        (
+            "  at last",
+            at("last_per_s"),
+            "tasks/s",
+            Bar::AtLeast(0.8 * at("first_per_s")),
+        ),
+    ];
+    for (label, figure, unit, bar) in rows {
+        let (bar, mark) = judged(bar, figure, None);
+        let _ = writeln!(
+            out,
+            "{label:26}{:>10} {unit:8}{bar:>11} {mark}",
+            short(figure)
+        );
+    }
+    if result["acknowledged"] != Value::Bool(true) {
+        out.push_str("! not all of them were acknowledged in time\n");
+    }
+    out
+}
+
+fn judged(bar: Bar, figure: f64, ratio: Option<f64>) -> (String, &'static str) {
+    let mark = |reached: bool| if reached { "✓" } else { "✗" };
+    match bar {
+        Bar::AtMost(most) => (format!("≤ {}", short(most)), mark(figure <= most)),
+        Bar::AtLeast(least) => (format!("≥ {}", short(least)), mark(figure >= least)),
+        Bar::TimesPool(times) => (
+            format!("≥ {}× pool", short(times)),
+            ratio.map_or(" ", |r| mark(r >= times)),
+        ),
+        Bar::None => (String::new(), " "),
+    }
+}
+
+fn values(rounds: &[Value], name: &str, row: &Row) -> Vec<f64> {
+    rounds
+        .iter()
+        .filter_map(|r| find(r.get(name)?, row.figure))
+        .collect()
+}
+
+fn ratios(rounds: &[Value], row: &Row) -> Vec<f64> {
+    let ratio = |round: &Value| {
+        let theirs = find(round.get("pool")?, row.figure)?;
+        let ours = find(round.get("farlane")?, row.figure)?;
+        (theirs > 0.0).then(|| ours / theirs)
+    };
+    rounds.iter().filter_map(ratio).collect()
+}
+
+fn find(result: &Value, figure: Figure) -> Option<f64> {
+    let dig = |path: &str| {
+        path.split('.')
+            .try_fold(result, |value, part| value.get(part))
+            .cloned()
+    };
+    match figure {
+        Figure::At(path) => dig(path)?.as_f64(),
+        Figure::Sum(path) => Some(
+            dig(path)?
+                .as_object()?
+                .values()
+                .filter_map(Value::as_f64)
+                .sum(),
+        ),
+        Figure::Each(whole, parts) => {
+            let parts = dig(parts)?.as_f64().filter(|n| *n > 0.0)?;
+            Some(dig(whole)?.as_f64()? / parts)
+        }
+    }
+}
+
+/// Every error in a system's results, once.
+fn faults(rounds: &[Value], name: &str) -> Vec<String> {
+    let mut out = Vec::new();
+    for result in rounds.iter().filter_map(|r| r.get(name)?.as_object()) {
+        let whole = result
+            .get("error")
+            .and_then(Value::as_str)
+            .map(ToOwned::to_owned);
+        let parts = result
+            .iter()
+            .filter_map(|(key, part)| Some(format!("{key}: {}", part.get("error")?.as_str()?)));
+        for fault in whole.into_iter().chain(parts) {
+            if !out.contains(&fault) {
+                out.push(fault);
+            }
+        }
+    }
+    out
+}
+
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    let (half, odd) = (values.len() / 2, values.len() % 2 == 1);
+    match values.len() {
+        0 => None,
+        _ if odd => Some(values[half]),
+        _ => Some((values[half - 1] + values[half]) / 2.0),
+    }
+}
+
+/// Three digits that count.
+fn short(value: f64) -> String {
+    match value.abs() {
+        v if v >= 99.95 => format!("{value:.0}"),
+        v if v >= 9.995 => format!("{value:.1}"),
+        v if v >= 0.9995 || v == 0.0 => format!("{value:.2}"),
+        _ => format!("{value:.3}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
+    use super::*;
+
+    fn result(rate: f64) -> Value {
+        json!({
+            "throughput": {"per_s": rate, "cpu_us_per_task": {"client": 30.0, "head": 80.5}},
+            "memory": {"worker": {"n": 2, "rss_mib": 30.0}},
+            "echo": {"error": "no numpy"},
+        })
+    }
+
+    #[test]
+    fn figures_are_found_summed_and_shared_out() {
+        let one = result(5.0);
+        assert_eq!(find(&one, Figure::At("throughput.per_s")), Some(5.0));
+        assert_eq!(find(&one, Figure::Sum(CPU)), Some(110.5));
+        assert_eq!(
+            find(
+                &one,
+                Figure::Each("memory.worker.rss_mib", "memory.worker.n")
+            ),
+            Some(15.0)
+        );
+        assert_eq!(find(&one, Figure::At("roundtrip.p50_ms")), None);
+    }
+
+    #[test]
+    fn ratios_are_of_the_same_round() {
+        let rounds = [
+            json!({"pool": result(10.0), "farlane": result(30.0)}),
+            json!({"pool": result(100.0), "farlane": result(150.0)}),
+            json!({"farlane": result(1.0)}),
+        ];
+        assert_eq!(ratios(&rounds, &ROWS[0]), [3.0, 1.5]);
+        let text = spine(&rounds, &["pool".to_owned(), "farlane".to_owned()]);
+        assert!(text.contains("≥ 2.00× pool ✓"), "{text}");
+        assert!(text.contains("≤ 110 ✗"), "{text}");
+        assert!(text.contains("! farlane: echo: no numpy"), "{text}");
+    }
+
+    #[test]
+    fn medians_of_even_and_odd() {
+        assert_eq!(median(vec![]), None);
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median(vec![4.0, 1.0]), Some(2.5));
+    }
+
+    #[test]
+    fn a_queue_has_its_bars() {
+        let text = queue(&json!({
+            "tasks": 10, "acknowledged": true, "peak_mb": 600.0, "first_per_s": 100.0, "last_per_s": 85.0,
+        }));
+        assert!(
+            text.contains("≤ 550 ✗") && text.contains("≥ 80.0 ✓"),
+            "{text}"
+        );
+    }
+}
