@@ -214,6 +214,9 @@ class Client(Executor):
     def attach(self, id: str) -> Future[Any]:
         """The future of any task of the project, submitted by whomever."""
         self._shared.check_open()
+        for waiting in self._native.waiting():
+            if isinstance(waiting, Future) and waiting.id == id:
+                return waiting
         future: Future[Any] = Future(self)
         future._id = str(id)
         self._native.attach(future._id, future)
@@ -303,6 +306,7 @@ class Client(Executor):
     def _logs(self, id: str, attempt: int, follow: bool) -> Iterator[str]:
         import codecs
 
+        self._let_the_network_know()
         decoders = {name: codecs.getincrementaldecoder("utf-8")("replace") for name in ("stdout", "stderr")}
         for pieces in self._native.logs(id, attempt, follow):
             for piece in pieces:
@@ -313,7 +317,13 @@ class Client(Executor):
                 elif piece[0] == "dropped":
                     yield f"\n[{piece[1]} bytes of output beyond log_limit were not kept]\n"
 
+    def _let_the_network_know(self) -> None:
+        """A question about a task that is still on its way there would find nothing."""
+        if self._native.unacknowledged():
+            self._native.wait_acknowledged(ACKNOWLEDGE_SECONDS)
+
     def _explain(self, id: str) -> dict[str, Any]:
+        self._let_the_network_know()
         return self._native.explain(id)
 
     def _detached_by_user(self, future: Future[Any] | None) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import builtins
 import linecache
 import pickle
+import re
 import sys
 from types import FrameType, FunctionType, TracebackType
 from typing import Any
@@ -16,6 +17,8 @@ from typing import Any
 from . import _errors
 from ._errors import EnvMismatch, FarlaneError, Infeasible, QueueTimeout, TaskError, TaskTimeout, WorkerLost
 
+# A frame's head in a traceback, as Python prints it.
+_FRAME = re.compile(r'^( *)File "(.+)", line (\d+)')
 # Lines of one remote file kept for tracebacks: beyond, numbers are shown without source.
 _MAX_LINE = 200_000
 
@@ -86,7 +89,7 @@ def _traceback(frames: Any) -> TracebackType | None:
     made: TracebackType | None = None
     for file, line, function, source in reversed(list(frames)):
         name = f"{file} (remote)"
-        _remember(name, int(line), str(source))
+        _remember(name, int(line), source_line(str(file), int(line), str(source)))
         code = _template.__code__.replace(co_filename=name, co_name=str(function), co_firstlineno=max(1, int(line)))
         if sys.version_info >= (3, 11):
             code = code.replace(co_qualname=str(function))
@@ -94,6 +97,29 @@ def _traceback(frames: Any) -> TracebackType | None:
         # No instruction: the positions of the template's code would mark columns that mean nothing.
         made = TracebackType(made, frame, -1, max(1, int(line)))
     return made
+
+
+def source_line(file: str, line: int, source: str) -> str:
+    """A frame's source: what the node had, or for a function that travelled by value, this machine's file."""
+    return source or linecache.getline(file, line).strip()
+
+
+def with_sources(text: str) -> str:
+    """A traceback's text with the source lines that the node did not have."""
+    out: list[str] = []
+    lines = text.splitlines()
+    for i, line in enumerate(lines):
+        out.append(line)
+        found = _FRAME.match(line)
+        if found is None:
+            continue
+        indent = len(found[1])
+        following = lines[i + 1] if i + 1 < len(lines) else ""
+        if len(following) - len(following.lstrip()) <= indent:
+            source = linecache.getline(found[2], int(found[3])).strip()
+            if source:
+                out.append(" " * (indent + 2) + source)
+    return "\n".join(out) + "\n"
 
 
 def _remember(name: str, line: int, source: str) -> None:

@@ -297,4 +297,6 @@ class Future(StandardFuture, Generic[T]):  # type: ignore[type-arg]
 
             error = self._exception
             return "".join(traceback.format_exception_only(type(error), error)) if error else None
-        return str(self._record.get("text", ""))
+        from . import _exceptions
+
+        return _exceptions.with_sources(str(self._record.get("text", "")))

@@ -119,7 +119,8 @@ const FAILED: u8 = 6;
 /// `(future, kind, body, receipt)`.
 pub fn sink(futures: Arc<Futures>, deliver: Py<PyAny>) -> farlane::Sink {
     Box::new(move |batch| {
-        Python::attach(|py| {
+        // `None` once the interpreter is ending: nobody is left to hear of it.
+        let _ = Python::try_attach(|py| {
             if let Err(error) = hand_over(py, &futures, &deliver, batch) {
                 error.write_unraisable(py, None);
             }

@@ -61,6 +61,8 @@ pub(crate) struct Batcher {
     sent: VecDeque<Sent>,
     /// Specs that went out before: batches stay in order, so the server has them by now or will.
     known_specs: HashSet<Digest>,
+    /// Everything up to here is durable.
+    through: u64,
     /// Sequence of the prepared call whose uploads somebody waits for already.
     awaited: u64,
 }
@@ -169,6 +171,7 @@ impl Batcher {
     /// Takes an acknowledgement; returns whether it named anything.
     pub fn acknowledge(&mut self, shared: &Shared, through: u64) -> bool {
         let mut any = false;
+        self.through = self.through.max(through);
         while let Some(sent) = self.sent.pop_front_if(|sent| sent.last_seq <= through) {
             shared
                 .queue
@@ -176,6 +179,11 @@ impl Batcher {
             any = true;
         }
         any
+    }
+
+    /// Whether the network has acknowledged this call.
+    pub fn is_durable(&self, seq: u64) -> bool {
+        seq <= self.through
     }
 
     /// What a new stream must carry again, oldest first.

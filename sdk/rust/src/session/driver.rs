@@ -26,6 +26,7 @@ use super::intake::Work;
 use super::live::Phase;
 use super::queue::Ask;
 use crate::granter::Granting;
+use crate::options::MAX_BATCH_TASKS;
 use crate::outcome::{Delivered, Outcome, Receipt};
 use crate::{Error, attach};
 
@@ -60,6 +61,8 @@ pub(crate) struct Driver {
     wrapped_session_key: Bytes,
     epoch: u64,
     opened_once: bool,
+    /// Asked and not yet sent.
+    asks: Vec<Ask>,
 }
 
 struct Link {
@@ -92,6 +95,7 @@ impl Driver {
             wrapped_session_key,
             epoch: 0,
             opened_once: false,
+            asks: Vec::new(),
         }
     }
 
@@ -363,30 +367,49 @@ impl Driver {
     /// Sends what may be sent now.
     fn pump(&mut self, link: &Link) -> Result<(), End> {
         let shared = self.shared.clone();
-        for ask in shared.queue.take_asks() {
-            match ask {
-                Ask::Cancel { tasks, reason } => {
-                    let tasks = tasks.iter().map(id_bytes).collect();
-                    link.send(Out::Cancel(v1::CancelBatch { tasks, reason }));
-                }
-                Ask::Watch(task) => {
-                    link.send(Out::Watch(v1::Watch {
-                        tasks: vec![id_bytes(&task)],
-                    }));
-                }
-            }
-        }
+        self.asks.extend(shared.queue.take_asks());
         for refused in self.batcher.failed_uploads() {
             self.fail(refused.seq, refused.error);
         }
         while let Some(batch) = self.batcher.next(&shared) {
             link.send(Out::Submit(batch));
         }
+        self.pass_asks_on(link);
         if shared.queue.is_closed() {
             self.acknowledge(link);
             return Err(End::Closed);
         }
         Ok(())
+    }
+
+    /// Sends what was asked; a cancellation only once the network knows the task.
+    fn pass_asks_on(&mut self, link: &Link) {
+        let session = self.shared.session;
+        for ask in std::mem::take(&mut self.asks) {
+            match ask {
+                Ask::Watch(task) => {
+                    let tasks = vec![id_bytes(&task)];
+                    link.send(Out::Watch(v1::Watch { tasks }));
+                }
+                Ask::Cancel { tasks, reason } => {
+                    let known =
+                        |t: &TaskId| t.session() != session || self.batcher.is_durable(t.seq());
+                    let (now, later): (Vec<_>, Vec<_>) = tasks.into_iter().partition(known);
+                    if !later.is_empty() {
+                        let reason = reason.clone();
+                        self.asks.push(Ask::Cancel {
+                            tasks: later,
+                            reason,
+                        });
+                    }
+                    for some in now.chunks(MAX_BATCH_TASKS) {
+                        let tasks = some.iter().map(id_bytes).collect();
+                        let reason = reason.clone();
+                        link.send(Out::Cancel(v1::CancelBatch { tasks, reason }));
+                    }
+                }
+            }
+        }
     }
 
     fn acknowledge(&mut self, link: &Link) {

@@ -18,6 +18,7 @@ use farlane_units::{Millis, UsdMicros};
 use farlane_wire::v1;
 
 use super::Shared;
+use super::driver::failed;
 use crate::options::MAX_OPENED_BYTES;
 use crate::outcome::{Codec, Delivered, Outcome, Receipt, Sink};
 use crate::{Error, blobs};
@@ -154,7 +155,7 @@ impl Intake {
             .as_ref()
             .map(|s| s.leaves.clone())
             .unwrap_or_default();
-        let awaited = self.claim(batch.results);
+        let awaited = self.claim(batch.results, out);
         for (result, leaf) in awaited {
             let result = match check(result, &signer, &leaves, leaf) {
                 Ok(result) => result,
@@ -178,38 +179,37 @@ impl Intake {
     }
 
     /// Takes the batch's tasks out of the awaited ones; others were delivered before, or are not
-    /// ours.
-    fn claim(&self, results: Vec<v1::TaskResult>) -> Vec<(Checked, u32)> {
+    /// ours. What cannot be read is delivered as a failure.
+    fn claim(&self, results: Vec<v1::TaskResult>, out: &mut Vec<Delivered>) -> Vec<(Checked, u32)> {
         let mut live = self.shared.live.lock();
-        let claim = |result: v1::TaskResult| {
-            let attempt = AttemptRef::try_from(result.attempt?).ok()?;
-            let exit = Exit::try_from(result.exit?).ok()?;
-            let sealed = result.sealed.map(Sealed::try_from).transpose().ok()?;
-            let task = live.remove(&attempt.task)?;
-            let receipt = Receipt {
-                attempt: attempt.attempt,
-                node: None,
-                node_name: result.node_name,
-                region: result.region,
-                started: Millis(result.started_ms),
-                ended: Millis(result.ended_ms),
-                cost: UsdMicros(result.cost_usd_micros),
+        let mut claimed = Vec::with_capacity(results.len());
+        for result in results {
+            let Some(named) = &result.attempt else {
+                continue;
             };
-            let (key, token) = (task.key, task.token);
-            Some((
-                Checked {
-                    attempt,
-                    exit,
-                    sealed,
-                    receipt,
-                    key,
-                    token,
-                    signer: None,
-                },
-                result.leaf,
-            ))
-        };
-        results.into_iter().filter_map(claim).collect()
+            let Ok(task) = TaskId::from_slice(&named.task) else {
+                continue;
+            };
+            // The attempt is 0 where none was ever placed.
+            let (attempt, epoch) = (named.attempt, named.epoch);
+            let attempt = AttemptRef {
+                task,
+                attempt,
+                epoch,
+            };
+            let Some(awaited) = live.remove(&task) else {
+                continue;
+            };
+            let leaf = result.leaf;
+            match read(attempt, awaited.key, awaited.token, result) {
+                Some(result) => claimed.push((result, leaf)),
+                None => {
+                    let error = Error::Integrity(format!("the result of task {task} is malformed"));
+                    out.push(failed(awaited.token, task, epoch, error));
+                }
+            }
+        }
+        claimed
     }
 
     /// The batch's signer, `None` where it is unsigned.
@@ -321,6 +321,30 @@ fn check(
     result.receipt.node = Some(signer.node);
     result.signer = Some(signer);
     Ok(result)
+}
+
+/// A result's fields; `None` where one is malformed.
+fn read(attempt: AttemptRef, key: TaskKey, token: u64, result: v1::TaskResult) -> Option<Checked> {
+    let receipt = Receipt {
+        attempt: attempt.attempt,
+        node: None,
+        node_name: result.node_name,
+        region: result.region,
+        started: Millis(result.started_ms),
+        ended: Millis(result.ended_ms),
+        cost: UsdMicros(result.cost_usd_micros),
+    };
+    let exit = Exit::try_from(result.exit?).ok()?;
+    let sealed = result.sealed.map(Sealed::try_from).transpose().ok()?;
+    Some(Checked {
+        attempt,
+        exit,
+        sealed,
+        receipt,
+        key,
+        token,
+        signer: None,
+    })
 }
 
 fn delivered(result: Checked, outcome: Outcome) -> Delivered {

@@ -472,3 +472,22 @@ async fn a_standing_granter_serves_and_stops() {
     mock.cut();
     until("the end", || !standing.is_serving()).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_control_plane_decides_arrives_without_an_attempt() {
+    let mock = Mock::start(true).await;
+    mock.knobs.lock().answer = Answer::Infeasible;
+    let (client, landed) = client(&mock, options()).await;
+    let spec = spec(&client);
+    client.submit(call(&spec, 1, "x")).await.unwrap();
+    until("the verdict", || landed.lock().len() == 1).await;
+    let Outcome::Ended(exit) = landed.lock()[0].outcome.clone() else {
+        panic!("no verdict")
+    };
+    assert_eq!(exit.message, "no node has 64 cores");
+    mock.knobs.lock().answer = Answer::Malformed;
+    client.submit(call(&spec, 2, "x")).await.unwrap();
+    until("the failure", || landed.lock().len() == 2).await;
+    let failed = landed.lock()[1].outcome.clone();
+    assert!(matches!(failed, Outcome::Failed(Error::Integrity(_))));
+}

@@ -65,6 +65,10 @@ pub enum Answer {
     Hold,
     /// Codec 0.
     Safe,
+    /// The control plane ends it before any attempt.
+    Infeasible,
+    /// An exit of no kind.
+    Malformed,
 }
 
 /// What a test looks at and sets.
@@ -310,7 +314,14 @@ impl Mock {
             }));
         }
         drop(knobs);
-        if !fresh.is_empty() {
+        let answer = self.knobs.lock().answer;
+        if matches!(answer, Answer::Infeasible | Answer::Malformed) {
+            out.extend(
+                fresh
+                    .iter()
+                    .map(|task| Out::Results(decided(*task, answer))),
+            );
+        } else if !fresh.is_empty() {
             out.push(Out::GrantsWanted(grant_request(&mut world, session, fresh)));
         }
         Ok(out)
@@ -425,6 +436,28 @@ fn now() -> Millis {
         .unwrap();
     Millis(since.as_millis() as u64)
 }
+/// What the control plane says of a task that never ran: nobody signs it.
+fn decided(task: TaskId, answer: Answer) -> v1::ResultBatch {
+    let infeasible = Exit::new(ExitKind::Infeasible, "no node has 64 cores");
+    let exit = match answer {
+        Answer::Malformed => v1::Exit::default(),
+        _ => infeasible.into(),
+    };
+    let attempt = v1::AttemptRef {
+        task: Bytes::copy_from_slice(&task.to_bytes()),
+        attempt: 0,
+        epoch: EPOCH,
+    };
+    v1::ResultBatch {
+        results: vec![v1::TaskResult {
+            attempt: Some(attempt),
+            exit: Some(exit),
+            ..Default::default()
+        }],
+        ..Default::default()
+    }
+}
+
 /// Distinct tasks of a list.
 pub fn distinct(tasks: &[TaskId]) -> usize {
     tasks.iter().collect::<HashSet<_>>().len()
