@@ -99,7 +99,7 @@ fn kept(network: Network) -> Result<()> {
         .iter()
         .map(|(key, path)| format!("{key}={}", path.display()))
         .collect();
-    let bin = crate::place::cache().join("venv/demo/bin");
+    let bin = crate::place::venvs().join("demo/bin");
     let pids: Vec<String> = network.keep()?.iter().map(ToString::to_string).collect();
     println!("\nThe network stays up. To use it in a shell:");
     println!("  export {} PATH={}:$PATH", export.join(" "), bin.display());

@@ -10,7 +10,6 @@
 //! ```
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -81,9 +80,8 @@ impl Network {
         };
         this.serve()?;
         let tenant = this.tenant()?;
-        let uv = this.readable_uv()?;
         for machine in machines {
-            this.join(machine, &tenant, uv.as_deref())?;
+            this.join(machine, &tenant)?;
         }
         this.wait("the machines", |network| {
             let said = network
@@ -146,7 +144,7 @@ impl Network {
         Ok(())
     }
 
-    fn join(&mut self, machine: &Machine, tenant: &str, uv: Option<&Path>) -> Result<()> {
+    fn join(&mut self, machine: &Machine, tenant: &str) -> Result<()> {
         let Machine {
             region,
             price,
@@ -170,8 +168,6 @@ impl Network {
             region,
         ];
         flags.extend(["--cpus", &cpus, "--own-tenant", tenant, "--log", "warn"]);
-        let uv = uv.map(Path::to_string_lossy);
-        flags.extend(uv.iter().flat_map(|uv| ["--uv", uv]));
         self.part(region, &flags)
     }
 
@@ -187,22 +183,6 @@ impl Network {
         let shown: serde_json::Value = serde_json::from_str(&said)?;
         let tenant = shown["tenant"].as_str().map(ToOwned::to_owned);
         tenant.context("`farlane config show` names no tenant")
-    }
-
-    /// For root, a copy of `uv` that the agents' system user can run.
-    fn readable_uv(&self) -> Result<Option<PathBuf>> {
-        let uv = self.venv.program("uv");
-        if !is_root() || !uv.exists() {
-            return Ok(None);
-        }
-        for folder in [Path::new(SYSTEM_STATE), &self.agents] {
-            place::make(folder)?;
-            fs::set_permissions(folder, fs::Permissions::from_mode(0o755))?;
-        }
-        let copy = self.agents.join("uv");
-        fs::copy(&uv, &copy).with_context(|| format!("copying {}", uv.display()))?;
-        fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
-        Ok(Some(copy))
     }
 
     fn wait(&mut self, what: &str, mut there: impl FnMut(&Self) -> bool) -> Result<()> {

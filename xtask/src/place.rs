@@ -3,7 +3,7 @@
 //! ```text
 //! $CARGO_TARGET_DIR, else $XDG_CACHE_HOME/farlane/target, else ~/.cache/farlane/target
 //! $XDG_CACHE_HOME/farlane, else ~/.cache/farlane
-//!   venv/NAME/          Python environments
+//!   venv/NAME/          Python environments; root's under /var/cache/farlane, see [`venvs`]
 //!   log/COMMAND/        what each stage said, of the last run
 //! ```
 
@@ -33,6 +33,17 @@ pub fn target() -> PathBuf {
     match env::var_os("CARGO_TARGET_DIR") {
         Some(dir) if !dir.is_empty() => root().join(dir),
         _ => cache().join("target"),
+    }
+}
+
+/// Where Python environments lie. Root's home is closed to everybody else, also to the system user
+/// that root's agents run as, who must be able to run the `uv` of the environment: so root's lie
+/// where a system's caches do. Source: Filesystem Hierarchy Standard 3.0, /var/cache.
+pub fn venvs() -> PathBuf {
+    let chosen = env::var_os("XDG_CACHE_HOME").is_some();
+    match crate::preflight::is_root() && !chosen {
+        true => PathBuf::from("/var/cache/farlane/venv"),
+        false => cache().join("venv"),
     }
 }
 

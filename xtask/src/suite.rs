@@ -32,6 +32,8 @@ const STAGES: [&str; 12] = [
     "python",
     "e2e",
 ];
+/// Those that need the wheel inside an environment.
+const THROUGH_PYTHON: [&str; 3] = ["mypy", "python", "e2e"];
 /// What the tests' environment holds beside the wheel.
 const TOOLS: [&str; 5] = ["pytest", "pytest-timeout", "mypy", "numpy", "psutil"];
 /// Of all Rust tests together; the slowest take a minute in a dev build.
@@ -69,8 +71,9 @@ pub fn test(args: &TestArgs) -> Result<ExitCode> {
         );
     }
     preflight::ensure(Purpose::Test)?;
-    let mut board = Board::new(place::logs("test")?, &args.only);
-    let needs_python = ["mypy", "python", "e2e"].iter().any(|s| board.wants(s));
+    let only = with_needs(&args.only);
+    let mut board = Board::new(place::logs("test")?, &only);
+    let needs_python = THROUGH_PYTHON.iter().any(|s| board.wants(s));
     let tools = needs_python.then(|| std::thread::spawn(|| Venv::ensure("test", &TOOLS)));
     still(&mut board);
     board.program("build", Runner::Status, Profile::Dev.build());
@@ -80,6 +83,19 @@ pub fn test(args: &TestArgs) -> Result<ExitCode> {
     board.step("generated", generate::check);
     python(&mut board, tools, args.k.as_deref());
     Ok(board.finish())
+}
+
+/// The stages asked for, and those whose outcome they use.
+fn with_needs(only: &[String]) -> Vec<String> {
+    let mut out = only.to_vec();
+    let asks = |out: &[String], stages: &[&str]| out.iter().any(|o| stages.contains(&o.as_str()));
+    if asks(&out, &THROUGH_PYTHON) {
+        out.push("wheel".to_owned());
+    }
+    if asks(&out, &["wheel", "generated"]) {
+        out.push("build".to_owned());
+    }
+    out
 }
 
 /// Runs the quick stages.
@@ -122,50 +138,43 @@ fn clippy(board: &mut Board) {
 
 /// The wheel, and everything that is tested through it.
 fn python(board: &mut Board, tools: Option<JoinHandle<Result<Venv>>>, k: Option<&str>) {
-    let Some(tools) = tools else {
-        board.step("wheel", || {
-            wheel::pack(Profile::Dev).map(|w| Verdict::passed(w.display().to_string()))
-        });
-        return;
-    };
-    let made = tools
-        .join()
-        .unwrap_or_else(|_| Err(anyhow!("the thread that makes it panicked")));
-    let made = made
-        .context("making the tests' Python environment")
-        .and_then(|venv| {
-            let wheel = wheel::pack(Profile::Dev)?;
+    let mut made = None;
+    board.step("wheel", || {
+        let wheel = wheel::pack(Profile::Dev)?;
+        if let Some(tools) = tools {
+            let joined = tools
+                .join()
+                .unwrap_or_else(|_| Err(anyhow!("its thread panicked")));
+            let venv = joined.context("making the tests' Python environment")?;
             venv.install(&wheel)?;
-            Ok((venv, wheel))
-        });
-    let said = made
-        .as_ref()
-        .map(|(_, w)| w.display().to_string())
-        .map_err(|e| anyhow!("{e:#}"));
-    board.step("wheel", || said.map(Verdict::passed));
-    let Ok((venv, _)) = made else {
+            made = Some(venv);
+        }
+        Ok(Verdict::passed(wheel.display().to_string()))
+    });
+    let Some(venv) = made else {
         // What cannot run has not passed.
-        for stage in ["mypy", "python", "e2e"] {
+        for stage in THROUGH_PYTHON {
             board.step(stage, || bail!("not run: there is no wheel to test"));
         }
         return;
     };
     let cache = place::cache().join("mypy");
-    let mypy = venv
-        .run("mypy")
-        .args(["--strict", "--cache-dir"])
+    let mypy = venv.run("mypy").folder(&place::cache());
+    let mypy = mypy
+        .args(["--strict", "--package", "farlane", "--cache-dir"])
         .args([cache]);
-    board.program(
-        "mypy",
-        Runner::Status,
-        mypy.args(["--package", "farlane"]).folder(&place::cache()),
-    );
+    board.program("mypy", Runner::Status, mypy);
     let folders = ["sdk/python/tests", "agent/daemon/python/tests"];
     let folders = folders
         .into_iter()
-        .filter(|f| place::root().join(f).is_dir());
+        .map(|f| place::root().join(f))
+        .filter(|f| f.is_dir());
     board.program("python", Runner::Pytest, pytest(&venv, k).args(folders));
-    board.program("e2e", Runner::Pytest, pytest(&venv, k).args(["tests/e2e"]));
+    board.program(
+        "e2e",
+        Runner::Pytest,
+        pytest(&venv, k).args([place::root().join("tests/e2e")]),
+    );
 }
 
 /// A run that imports the installed wheel, never the package's sources beside its tests.
@@ -185,6 +194,23 @@ fn pytest(venv: &Venv, k: Option<&str>) -> Program {
         Some(k) => run.args(["-k", k]),
         None => run,
     };
-    // Python 3.10 does not know the variable; importlib mode has to do there.
-    run.env("PYTHONSAFEPATH", "1").limit(PYTHON_LIMIT)
+    // Python looks into the folder it starts in first: one without Python.
+    run.folder(&place::cache())
+        .env("FARLANE_TEST_INSTALLED", "1")
+        .env("FARLANE_BIN", venv.program("farlane"))
+        .limit(PYTHON_LIMIT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stage_brings_what_it_needs() {
+        assert!(with_needs(&[]).is_empty(), "all of them");
+        let names = |only: &str| with_needs(&[only.to_owned()]);
+        assert_eq!(names("e2e"), ["e2e", "wheel", "build"]);
+        assert_eq!(names("tidy"), ["tidy"]);
+        assert!(THROUGH_PYTHON.iter().all(|s| STAGES.contains(s)));
+    }
 }

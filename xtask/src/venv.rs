@@ -1,6 +1,6 @@
 //! Python environments: the tools', the tests', the demo's, the bench's.
 //!
-//! Each lies under the cache folder and is made again when its Python, its packages or their pins
+//! Each lies under [`place::venvs`] and is made again when its Python, its packages or their pins
 //! change, which a stamp inside it tells.
 
 use std::fs;
@@ -29,7 +29,7 @@ impl Venv {
     pub fn ensure(name: &str, packages: &[&str]) -> Result<Self> {
         let python = preflight::python().context("no suitable Python")?;
         let this = Self {
-            dir: place::cache().join("venv").join(name),
+            dir: place::venvs().join(name),
         };
         let pins = fs::read_to_string(pins()).context("reading xtask/requirements.txt")?;
         let stamp = format!("{}\n{}\n{pins}", python.display(), packages.join(" "));
