@@ -172,6 +172,7 @@ class Client(Executor):
             idempotency = (options or {}).get("idempotency_key") or self._options.get("idempotency_key")
         if buffers or idempotency is not None:
             blobs = [(readonly, self._native.argument(plain)) for readonly, plain in map(buffer_bytes, buffers)]
+            future._may_be_earlier = idempotency is not None
             future._seq = self._native.submit(spec, data, future, blobs, idempotency)
         else:
             future._seq = self._native.submit(spec, data, future)
@@ -292,7 +293,10 @@ class Client(Executor):
                 shared.sleepers -= 1
         return True
 
-    def _task_id(self, seq: int) -> str:
+    def _task_id(self, seq: int, may_be_earlier: bool) -> str:
+        if may_be_earlier:
+            # With its idempotency key it may be a task submitted before: the acknowledgement says which.
+            self._let_the_network_know()
         return self._native.task_id(seq)
 
     def _state_of(self, future: Future[Any]) -> str:

@@ -46,8 +46,13 @@ class Env:
 
     def __repr__(self) -> str:
         python = ".".join(map(str, self.python))
-        what = f"requirements={list(self.requirements)}" if self.requirements else "lock=…"
-        return f"Env(python={python!r}, {what})"
+        what = f", requirements={list(self.requirements)}" if self.requirements else ""
+        return f"Env(python={python!r}{what}{', lock=…' if self._lock and not what else ''})"
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether it asks for an interpreter and nothing else."""
+        return not self.requirements and not self._lock
 
     def lock(self) -> str:
         """The hashed lock; resolved at the first call, then from memory or this user's cache.

@@ -169,6 +169,8 @@ class Handles:
 
             if not isinstance(env, Env):
                 raise OptionError(f"env must be a farlane.Env, not {env!r}")
+            if env.is_bare:
+                return None
             known = env, self._native.environment(env.lock(), env.python)
             self._environments[id(env)] = known
         return known[1]

@@ -86,6 +86,7 @@ class Future(StandardFuture, Generic[T]):  # type: ignore[type-arg]
     _receipt: Receipt | None = None
     _client: Client
     _seq = 0
+    _may_be_earlier = False
     _id: str | None = None
     _on_land: Any = None
     _record: dict[str, Any] | None = None
@@ -258,7 +259,7 @@ class Future(StandardFuture, Generic[T]):  # type: ignore[type-arg]
     def id(self) -> str:
         """The task's id: attach to it from anywhere with `client.attach(id)`."""
         if self._id is None:
-            self._id = self._client._task_id(self._seq)
+            self._id = self._client._task_id(self._seq, self._may_be_earlier)
         return self._id
 
     @property

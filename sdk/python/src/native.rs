@@ -127,7 +127,7 @@ impl Native {
 
     /// The id of a call by its sequence number.
     fn task_id(&self, seq: u64) -> String {
-        self.client.session().task(seq).to_string()
+        self.client.task(seq).to_string()
     }
 
     fn code(&self, py: Python<'_>, pickled: &[u8]) -> Code {

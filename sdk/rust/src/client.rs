@@ -118,6 +118,12 @@ impl Client {
         self.0.shared.session
     }
 
+    /// The task that submission `seq` is: an earlier one where the network has acknowledged it as such.
+    pub fn task(&self, seq: u64) -> TaskId {
+        let earlier = self.0.shared.earlier.lock().get(&seq).copied();
+        earlier.unwrap_or_else(|| self.session().task(seq))
+    }
+
     /// The network, for single questions.
     pub fn network(&self) -> &Network {
         &self.0.shared.network

@@ -334,6 +334,7 @@ impl Driver {
                 continue;
             };
             let ours = self.shared.session.task(duplicate.seq);
+            self.shared.earlier.lock().insert(duplicate.seq, earlier);
             let live = self.shared.live.lock().remove(&ours);
             if let Some(live) = live {
                 let (shared, intake) = (self.shared.clone(), self.intake.clone());

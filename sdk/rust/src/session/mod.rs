@@ -22,6 +22,7 @@ pub(crate) mod intake;
 pub(crate) mod live;
 pub(crate) mod queue;
 
+use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use farlane_model::{SessionId, TaskId};
@@ -45,6 +46,8 @@ pub(crate) struct Shared {
     pub delivered: Mutex<Option<v1::Cursor>>,
     /// Tasks of other sessions that every new stream watches again.
     pub watched: Mutex<Vec<TaskId>>,
+    /// Submissions that turned out to be earlier tasks, by their sequence number.
+    pub earlier: Mutex<HashMap<u64, TaskId>>,
     me: Weak<Shared>,
 }
 
@@ -65,6 +68,7 @@ impl Shared {
             live: Mutex::default(),
             delivered: Mutex::default(),
             watched: Mutex::default(),
+            earlier: Mutex::default(),
             me: me.clone(),
         })
     }
