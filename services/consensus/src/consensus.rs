@@ -53,7 +53,8 @@ pub struct Config {
     pub dir: PathBuf,
     /// Who founds the cluster. Looked at only where `bootstrap`.
     pub members: Vec<Member>,
-    /// Whether to found the cluster if this replica is empty. Every founder may, with the same members.
+    /// Whether to found the cluster if this replica is empty. Every founder is given the same members;
+    /// the one with the lowest id founds, and the others wait for it.
     pub bootstrap: bool,
     /// Bound of the state file's cache.
     pub cache: ByteCount,
@@ -118,7 +119,7 @@ impl Consensus {
         let (seen, leadership) = watch::channel(Leadership::default());
         tokio::spawn(leadership::follow(raft.clone(), replica.clone(), id, seen));
         if config.bootstrap {
-            found(&raft, &config.members).await?;
+            found(&raft, id, &config.members).await?;
         }
         let time = Arc::new(ClusterTime::new(clock));
         let work = Work {
@@ -149,15 +150,15 @@ impl Consensus {
     }
 
     async fn led(&self) -> Result<(), StartError> {
-        let (mut leadership, mut failure) =
-            (self.leadership(), self.inner.replica.failure.subscribe());
-        let failed = |failure: Option<Failure>| {
-            StartError::Raft(failure.map_or_else(|| "ended".to_owned(), |f| f.reason))
+        let mut leadership = self.leadership();
+        let ended = tokio::select! {
+            led = leadership.wait_for(|now| now.mine) => led.map(drop).is_err(),
+            _ = self.failed() => true,
         };
-        tokio::select! {
-            led = leadership.wait_for(|now| now.mine) => led.map(drop).map_err(|_| failed(None)),
-            failure = failure.wait_for(Option::is_some) => Err(failed(failure.ok().and_then(|f| f.clone()))),
+        if ended {
+            return Err(StartError::Raft(self.failed().await.reason));
         }
+        Ok(())
     }
 
     /// Proposes the commands as part of one entry, in order, and waits until it is applied here.
@@ -344,8 +345,12 @@ fn settings() -> Result<openraft::Config, StartError> {
         .map_err(|error| StartError::BadConfig(error.to_string()))
 }
 
-async fn found(raft: &Raft, members: &[Member]) -> Result<(), StartError> {
+async fn found(raft: &Raft, id: u64, members: &[Member]) -> Result<(), StartError> {
     let fatal = |error: &dyn std::fmt::Display| StartError::Raft(error.to_string());
+    if members.iter().any(|member| member.id < id) {
+        // Founders that all stood for election at once would only take turns at losing it.
+        return Ok(());
+    }
     if raft.is_initialized().await.map_err(|error| fatal(&error))? {
         return Ok(());
     }

@@ -15,6 +15,9 @@
 //! A replica that meets a command it does not know stops, with the reason in [`Consensus::failed`];
 //! a broken invariant in `apply` ends the process.
 
+// openraft's own errors are large; they are rare, and not ours to box.
+#![allow(clippy::result_large_err)]
+
 mod batcher;
 mod body;
 mod consensus;

@@ -131,10 +131,10 @@ impl Writer {
         }
         let result = self.guarded(|own| own.write_entries(&all));
         for flushed in waiting {
-            let result = result
-                .as_ref()
-                .map(|()| ())
-                .map_err(|error| io::Error::other(error.to_string()));
+            let result = match &result {
+                Ok(()) => Ok(()),
+                Err(error) => Err(io::Error::other(error.to_string())),
+            };
             flushed.log_io_completed(result);
         }
         other

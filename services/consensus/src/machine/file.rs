@@ -24,6 +24,9 @@ pub(crate) struct Tree {
     pub head: Head,
 }
 
+/// A row as read: table, key, value.
+pub(crate) type RowRead = Result<(Table, Bytes, Bytes), redb::StorageError>;
+
 /// A row's key in the file.
 fn full_key(out: &mut Vec<u8>, table: Table, key: &[u8]) {
     out.clear();
@@ -171,10 +174,7 @@ impl Tree {
     pub fn iter(
         &self,
         last: Table,
-    ) -> Result<
-        impl Iterator<Item = Result<(Table, Bytes, Bytes), redb::StorageError>> + use<>,
-        redb::StorageError,
-    > {
+    ) -> Result<impl Iterator<Item = RowRead> + use<>, redb::StorageError> {
         let end = [last as u8 + 1];
         let range = self.rows.range::<&[u8]>(..end.as_slice())?;
         Ok(range.map(|row| {

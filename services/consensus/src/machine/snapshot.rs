@@ -17,7 +17,7 @@ use farlane_state::Table;
 use farlane_units::{ByteCount, Millis};
 use redb::Database;
 
-use super::file::{self, Tree};
+use super::file::{self, RowRead, Tree};
 use super::overlay::Overlay;
 use super::shelf::{self, Shelf};
 use super::{Head, Notice, Replica};
@@ -77,10 +77,7 @@ pub(crate) struct Chunks<I> {
 /// Reads every row of the tree.
 pub(crate) fn chunks(
     tree: &Tree,
-) -> Result<
-    Chunks<impl Iterator<Item = Result<(Table, Bytes, Bytes), redb::StorageError>> + use<>>,
-    SnapshotError,
-> {
+) -> Result<Chunks<impl Iterator<Item = RowRead> + use<>>, SnapshotError> {
     let last = Table::ALL.last().copied().unwrap_or(Table::Cluster);
     Ok(Chunks {
         rows: tree.iter(last)?,
@@ -89,7 +86,7 @@ pub(crate) fn chunks(
     })
 }
 
-impl<I: Iterator<Item = Result<(Table, Bytes, Bytes), redb::StorageError>>> Chunks<I> {
+impl<I: Iterator<Item = RowRead>> Chunks<I> {
     /// The next chunk; `None` after the last.
     pub fn next(&mut self) -> Result<Option<Bytes>, SnapshotError> {
         let mut out = BytesMut::with_capacity(CHUNK + CHUNK / 4);
@@ -120,7 +117,7 @@ impl<I: Iterator<Item = Result<(Table, Bytes, Bytes), redb::StorageError>>> Chun
 pub(crate) struct Incoming {
     path: PathBuf,
     database: Option<Database>,
-    hasher: blake3::Hasher,
+    hasher: Box<blake3::Hasher>,
     count: u64,
     /// Cluster time of the snapshot, once it is whole.
     whole: Option<Millis>,
@@ -138,7 +135,7 @@ impl Incoming {
         Ok(Self {
             path,
             database,
-            hasher: blake3::Hasher::new(),
+            hasher: Box::default(),
             count: 0,
             whole: None,
         })

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use farlane_model::*;
-use farlane_state::{Command, OpenSession, Order, SubmitBatch, Submitted};
+use farlane_state::{Cancel, Command, OpenSession, Order, SubmitBatch, Submitted};
 use farlane_units::{ByteCount, MilliCpu};
 
 /// The session of this number.
@@ -85,6 +85,21 @@ pub fn submit(number: u64, seq: u64, spec: &Bytes, first: bool) -> Command {
             idempotency: None,
             refs: Vec::new(),
         }],
+    })
+    .encode()
+}
+
+/// Cancels these tasks of the session.
+#[allow(
+    dead_code,
+    reason = "the measurement shares this file and cancels nothing"
+)]
+pub fn cancel(number: u64, seqs: &[u64]) -> Command {
+    let tasks = seqs.iter().map(|seq| session(number).task(*seq)).collect();
+    Order::Cancel(Cancel {
+        project: project(),
+        tasks,
+        reason: String::new(),
     })
     .encode()
 }
