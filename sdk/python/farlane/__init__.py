@@ -12,8 +12,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ._errors import (
     AuthError,
     ClientClosed,
@@ -35,6 +33,8 @@ from ._errors import (
     WorkerLost,
 )
 
+# Known to type checkers; `typing` itself would cost half of the import.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ._client import Client, as_completed, attach, default_client, gather
     from ._context import Context, context

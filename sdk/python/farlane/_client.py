@@ -342,9 +342,9 @@ class Client(Executor):
             future = waiting[0]
         if future is None:
             return
-        others = f" and {len(waiting) - 1} more" if len(waiting) > 1 else ""
+        others = f" and {len(waiting) - 1} more go on" if len(waiting) > 1 else " goes on"
         print(
-            f"\nDetached: task {future.id}{others} goes on without you.\n"
+            f"\nDetached: task {future.id}{others} without you.\n"
             f"  to wait for it again:  farlane.Client().attach({future.id!r}).result()\n"
             f"  to cancel it:          farlane cancel {future.id}",
             file=sys.stderr,

@@ -6,7 +6,10 @@ Owns the hierarchy only; `_exceptions.py` rebuilds what a task raised.
 from __future__ import annotations
 
 import builtins
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class FarlaneError(Exception):
