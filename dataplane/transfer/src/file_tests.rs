@@ -36,7 +36,7 @@ async fn read(store: &FileBlobStore, digest: Digest, offset: u64) -> Result<Vec<
 #[tokio::test]
 async fn bytes_come_back_whole_and_in_ranges_and_after_reopening() {
     let (dir, store) = store(1 << 30);
-    let data: Vec<u8> = (0..3_000_000u32).map(|i| (i * 7 >> 3) as u8).collect();
+    let data: Vec<u8> = (0..3_000_000u32).map(|i| ((i * 7) >> 3) as u8).collect();
     let claim = name(&data);
     assert!(!put(&store, claim, &data).await.unwrap().already_there);
     assert!(put(&store, claim, &data).await.unwrap().already_there);

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use farlane_model::{AttemptRef, BootId, NodeId, SessionId};
-use farlane_state::{Return, ReturnReason, Rows, Table, TaskEnvelopeRow, keys};
+use farlane_state::{MAX_BATCH, Return, ReturnReason, Rows, Table, TaskEnvelopeRow, keys};
 use farlane_wire::v1;
 use farlane_wire::v1::control_frame::Body as ToAgent;
 use farlane_wire::v1::session_frame::Body as ToClient;
@@ -89,7 +89,6 @@ impl Controller {
 
     fn send_request(&self, session: &SessionLink, node: NodeId, context: u64, view: ContextView) {
         let mut push = session.push.lock();
-        let new = !push.contexts.contains(&(node, context));
         let mut tasks = Vec::with_capacity(view.tasks.len());
         for wanted in view.tasks {
             let attempt = Some(wanted.attempt.into());
@@ -120,20 +119,37 @@ impl Controller {
                 },
             });
         }
-        if tasks.is_empty() {
-            return;
-        }
-        let request = v1::GrantRequest {
-            node: bytes_of(&node.0),
-            boot: bytes_of(&view.boot.0),
-            context,
-            record_bytes: if new { view.record } else { Bytes::new() },
-            prekey_bytes: if new { view.prekey } else { Bytes::new() },
-            revocations_bytes: Bytes::new(),
-            tasks,
-        };
-        let body = Some(ToClient::GrantsWanted(request));
-        if session.link.offer(v1::SessionFrame { body }, GRANT_RESERVE) && new {
+        let mut tasks = tasks.into_iter();
+        loop {
+            // One request is answered with one batch of grants.
+            let some: Vec<v1::GrantWanted> = tasks.by_ref().take(MAX_BATCH).collect();
+            if some.is_empty() {
+                return;
+            }
+            let new = !push.contexts.contains(&(node, context));
+            let request = v1::GrantRequest {
+                node: bytes_of(&node.0),
+                boot: bytes_of(&view.boot.0),
+                context,
+                record_bytes: if new {
+                    view.record.clone()
+                } else {
+                    Bytes::new()
+                },
+                prekey_bytes: if new {
+                    view.prekey.clone()
+                } else {
+                    Bytes::new()
+                },
+                revocations_bytes: Bytes::new(),
+                tasks: some,
+            };
+            let body = Some(ToClient::GrantsWanted(request));
+            if !session.link.offer(v1::SessionFrame { body }, GRANT_RESERVE) {
+                // What it would have carried goes with the next one again.
+                push.sessions.clear();
+                return;
+            }
             push.contexts.insert((node, context));
         }
     }
@@ -152,9 +168,7 @@ impl Controller {
                 "this stream was not opened as a granter",
             ));
         }
-        if batch.attempts.len() > farlane_state::MAX_BATCH
-            || batch.sealed.len() > crate::MAX_BATCH_BYTES
-        {
+        if batch.attempts.len() > MAX_BATCH || batch.sealed.len() > crate::MAX_BATCH_BYTES {
             return Err(ControlError::TooLarge {
                 what: "a batch",
                 most: crate::MAX_BATCH_BYTES as u64,

@@ -13,9 +13,9 @@ use farlane_wire::{looks_sealed, v1};
 
 use crate::ControlError;
 
-/// Most encoded bytes of one batch: its bound, and room for the frames of 512 items. Source:
-/// docs/design/spine.md, "One call, hop by hop".
-pub const MAX_BATCH_BYTES: usize = 256 * 1024 + 512 * 64;
+/// Most encoded bytes of one batch. Source: twice what peers aim at (docs/design/spine.md, "One call,
+/// hop by hop"), since they count sealed bytes and this counts all.
+pub const MAX_BATCH_BYTES: usize = 512 * 1024;
 
 fn field<T, E>(value: Result<T, E>, what: &'static str) -> Result<T, ControlError> {
     value.map_err(|_| ControlError::invalid(format!("{what} is missing or malformed")))
@@ -143,7 +143,7 @@ pub(crate) fn complete(
 
 fn signature(wire: v1::NodeSignature) -> Result<BatchSignature, ControlError> {
     let id = field(<[u8; 16]>::try_from(wire.batch.as_ref()), "signature.batch")?;
-    if wire.leaves.len() % 32 != 0 || wire.signature.len() != 64 {
+    if !wire.leaves.len().is_multiple_of(32) || wire.signature.len() != 64 {
         return Err(ControlError::invalid("signature is malformed"));
     }
     Ok(BatchSignature {

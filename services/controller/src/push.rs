@@ -93,7 +93,13 @@ impl Controller {
                 biased;
                 () = &mut stop => return,
                 notice = notices.recv() => match notice {
-                    Ok(notice) => self.push_notice(&notice, &mut anybody_behind),
+                    Ok(notice) => {
+                        self.push_notice(&notice, &mut anybody_behind);
+                        // Streams open also while notices follow each other without a gap.
+                        if let Ok(command) = commands.try_recv() {
+                            self.push_command(command, &mut anybody_behind);
+                        }
+                    }
                     Err(RecvError::Lagged(missed)) => {
                         tracing::warn!(missed, "the pusher fell behind; sending everything again");
                         self.push_everything();

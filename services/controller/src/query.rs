@@ -236,16 +236,19 @@ impl Controller {
         if self.of_project(caller, &[task]).is_empty() {
             return Err(ControlError::UnknownTask);
         }
+        // Expected run times have a lock of their own, which planning holds while it reads the state.
+        let spec = self
+            .consensus
+            .read(|s| s.task(task).map(|live| live.spec.digest));
+        let run_time = spec.map(|spec| self.run_time(&spec)).unwrap_or_default();
         let live = self.consensus.read(|state| {
             let live = state.task(task)?;
-            let run_time = self.run_time(&live.spec.digest);
             let view = self.whole_view(state);
             let granter = state.granter_for(live.session).is_some();
             let explained = explain(&view, &live.spec.task, run_time, granter);
-            let phase = if live.placed.is_some() {
-                "placed"
-            } else {
-                "queued"
+            let phase = match live.placed {
+                Some(_) => "placed",
+                None => "queued",
             };
             let mut reply = reply(phase, &view, explained);
             if let Some(placed) = live.placed {

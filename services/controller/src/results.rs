@@ -37,47 +37,15 @@ impl Controller {
             let (from, to) = keys::results_after(session.session, push.cursor);
             let page = rows.scan(Table::Results, &from, &to, PAGE);
             let whole = page.len() < PAGE;
-            let mut run: Option<Run> = None;
-            for (key, value) in page {
-                let Some((_, at)) = keys::read_result(&key) else {
-                    continue;
-                };
-                let Some(row) = ResultRow::from_bytes(value) else {
-                    continue;
-                };
-                let task = session.session.task(row.seq);
-                let Some(finished) = rows
-                    .get(Table::Finished, &keys::task(task))
-                    .and_then(FinishedTask::from_bytes)
-                else {
-                    continue;
-                };
-                let batch = finished.batch.map(|ordinal| (finished.at.index, ordinal));
-                let fits = run
-                    .as_ref()
-                    .is_some_and(|r| r.batch == batch && r.bytes < FRAME_BYTES);
-                if !fits && let Some(full) = run.take() {
-                    if !self.send_run(session, &mut push, full, &rows) {
-                        push.behind = true;
-                        return false;
-                    }
+            let last = page.last().and_then(|(key, _)| keys::read_result(key));
+            for run in runs(session, page, &rows) {
+                if !self.send_run(session, &mut push, run, &rows) {
+                    push.behind = true;
+                    return false;
                 }
-                let run = run.get_or_insert_with(|| Run {
-                    batch,
-                    results: Vec::new(),
-                    bytes: 0,
-                    last: at,
-                });
-                run.last = at;
-                run.bytes += sealed_len(&finished);
-                run.results.push(task_result(finished));
             }
-            if let Some(run) = run
-                && !self.send_run(session, &mut push, run, &rows)
-            {
-                push.behind = true;
-                return false;
-            }
+            // Also past rows whose task is no longer kept.
+            push.cursor = push.cursor.max(last.map(|(_, at)| at).unwrap_or_default());
             if whole {
                 push.behind = false;
                 return true;
@@ -174,6 +142,42 @@ impl Controller {
         });
         Some((finished, batch))
     }
+}
+
+/// A page of results, cut where the signature changes or a frame is full.
+fn runs(session: &SessionLink, page: Vec<(Bytes, Bytes)>, rows: &impl Rows) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    for (key, value) in page {
+        let (Some((_, at)), Some(row)) = (keys::read_result(&key), ResultRow::from_bytes(value))
+        else {
+            continue;
+        };
+        let task = keys::task(session.session.task(row.seq));
+        let Some(finished) = rows
+            .get(Table::Finished, &task)
+            .and_then(FinishedTask::from_bytes)
+        else {
+            continue;
+        };
+        let batch = finished.batch.map(|ordinal| (finished.at.index, ordinal));
+        if runs
+            .last()
+            .is_none_or(|run| run.batch != batch || run.bytes > FRAME_BYTES)
+        {
+            runs.push(Run {
+                batch,
+                results: Vec::new(),
+                bytes: 0,
+                last: at,
+            });
+        }
+        if let Some(run) = runs.last_mut() {
+            run.last = at;
+            run.bytes += sealed_len(&finished);
+            run.results.push(task_result(finished));
+        }
+    }
+    runs
 }
 
 fn sealed_len(finished: &FinishedTask) -> usize {

@@ -115,12 +115,12 @@ async fn a_batch_beyond_its_bounds_ends_the_stream() {
     let world = World::start().await;
     let spec = spec(&world, |_| {});
     let mut person = Person::connect(&world).await;
-    let many = person.batch(&world, &spec, &vec![b"x".as_slice(); 513]);
+    let many = person.batch(&world, &spec, &[b"x".as_slice(); 513]);
     person.send(Up::Submit(many)).await;
     assert_eq!(person.refusal().await, "invalid_argument");
     let mut person = Person::connect(&world).await;
     let heavy = vec![7u8; 14_000];
-    let large = person.batch(&world, &spec, &vec![heavy.as_slice(); 30]);
+    let large = person.batch(&world, &spec, &[heavy.as_slice(); 40]);
     person.send(Up::Submit(large)).await;
     assert_eq!(person.refusal().await, "payload_too_large");
 }
@@ -318,8 +318,8 @@ async fn an_ungranted_placement_returns_without_costing_a_retry() {
     while attempts.len() < 2 {
         if let Down::GrantsWanted(request) = person.next().await {
             attempts.push(request.tasks[0].attempt.clone().unwrap().attempt);
+            let grants = person.grants(&world, &request);
             if attempts.len() == 2 {
-                let grants = person.grants(&world, &request);
                 person.send(Up::Grant(grants)).await;
             }
         }

@@ -312,7 +312,10 @@ impl Machine {
     }
 
     fn open_grants(&mut self, batch: &v1::GrantBatch) {
-        if let Some(opening) = &batch.opening {
+        // A context's opening comes until its granter has seen a result under it.
+        if let Some(opening) = &batch.opening
+            && !self.contexts.contains_key(&batch.context)
+        {
             let opening = Opening {
                 enc: opening.enc.clone(),
                 info_bytes: opening.info_bytes.clone(),

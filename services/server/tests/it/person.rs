@@ -31,7 +31,7 @@ pub struct Person {
     pub session: SessionId,
     pub session_key: SessionKey,
     pub tasks: HashMap<u64, (TaskKey, Digest, Digest)>,
-    pub contexts: HashMap<(NodeId, u64), GranterContext>,
+    pub contexts: HashMap<(NodeId, u64), (GranterContext, v1::ContextOpening)>,
     pub records: HashMap<NodeId, NodeRecord>,
     pub opened: v1::SessionOpened,
     pub up: mpsc::Sender<v1::ClientFrame>,
@@ -267,7 +267,6 @@ impl Person {
     /// Answers a request with grants under an HPKE context.
     pub fn grants(&mut self, world: &World, request: &v1::GrantRequest) -> v1::GrantBatch {
         let node = id::node(&request.node).unwrap();
-        let mut opening = None;
         if !self.contexts.contains_key(&(node, request.context)) {
             let record = NodeRecord::from_bytes(&request.record_bytes).unwrap();
             let prekey = SignedPrekey::from_bytes(&request.prekey_bytes, &record).unwrap();
@@ -284,13 +283,14 @@ impl Person {
                 now: wall(),
             })
             .unwrap();
-            self.contexts.insert((node, request.context), context);
-            opening = Some(v1::ContextOpening {
+            let made = v1::ContextOpening {
                 enc: made.enc,
                 info_bytes: made.info_bytes,
                 signature: made.signature,
                 device_bytes: made.device_bytes,
-            });
+            };
+            self.contexts
+                .insert((node, request.context), (context, made));
         }
         let attempts: Vec<AttemptRef> = request
             .tasks
@@ -310,7 +310,8 @@ impl Person {
                 }
             })
             .collect();
-        let context = self.contexts.get_mut(&(node, request.context)).unwrap();
+        let (context, opening) = self.contexts.get_mut(&(node, request.context)).unwrap();
+        let opening = Some(opening.clone());
         let (counter, sealed) = context.seal(&grants).unwrap();
         v1::GrantBatch {
             node: request.node.clone(),
