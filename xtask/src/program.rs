@@ -56,7 +56,7 @@ impl Program {
             limit: Duration::from_secs(600),
         }
     }
-    /// Cargo, on the one target folder, quiet about incremental state that nobody reuses.
+    /// Cargo, on the one target folder, bounded by an hour: a first build on a slow machine.
     pub fn cargo() -> Self {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut this = Self::new(cargo)
