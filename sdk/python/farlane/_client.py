@@ -50,14 +50,17 @@ _default_lock = threading.Lock()
 
 def _deliver(batch: list[tuple[Future[Any], int, Any, Any]]) -> None:
     """Lands a batch of results; called by the delivery thread with the interpreter's lock."""
-    shared: _Shared | None = None
+    if not batch:
+        return
+    shared: _Shared = batch[0][0]._client._shared
+    shared.deliverer = threading.get_ident()
     for future, kind, body, receipt in batch:
         try:
             future._land(kind, body, receipt)
         except Exception:  # A caller's callback; the others must land all the same.
             sys.excepthook(*sys.exc_info())
-        shared = future._client._shared
-    if shared is not None and shared.sleepers:
+    shared.deliverer = None
+    if shared.sleepers:
         with shared.landed:
             shared.landed.notify_all()
 
@@ -74,6 +77,8 @@ class _Shared:
         self.detached = False
         self.told = False
         self.pid = os.getpid()
+        # The thread that delivers just now: it must not wait for what it alone delivers.
+        self.deliverer: int | None = None
 
     def check_open(self) -> None:
         if self.closed:
@@ -278,6 +283,8 @@ class Client(Executor):
     def _wait_landed(self, future: Future[Any], timeout: float | None, most: int) -> bool:
         """Waits on the condition that all share, while few do; True once the future has landed."""
         shared = self._shared
+        if shared.deliverer == threading.get_ident():
+            raise RuntimeError("a callback of a future cannot wait for another one; wait in a thread of your own")
         if shared.sleepers >= most:
             return future._wait_own(timeout)
         until = None if timeout is None else monotonic() + timeout

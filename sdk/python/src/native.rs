@@ -142,8 +142,11 @@ impl Native {
         Environment(py.detach(|| self.client.environment(lock, python)))
     }
 
-    fn argument(&self, py: Python<'_>, plain: &[u8]) -> Argument {
-        Argument(py.detach(|| self.client.argument(plain)))
+    fn argument(&self, py: Python<'_>, plain: &[u8]) -> PyResult<Argument> {
+        while !py.detach(|| self.client.wait_upload_room(LOOK_UP)) {
+            py.check_signals()?;
+        }
+        Ok(Argument(py.detach(|| self.client.argument(plain))))
     }
 
     #[pyo3(signature = (options, code, environment))]

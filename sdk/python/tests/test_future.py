@@ -142,6 +142,21 @@ def test_callbacks_run_once_before_and_after(client):
     assert seen == [4, "late"]
 
 
+def test_a_callback_that_would_wait_forever_is_refused(client):
+    first, second = client.submit(pow, 2, 2), client.submit(pow, 2, 3)
+    seen = []
+
+    def wait_for_the_other(_):
+        try:
+            second.result()
+        except RuntimeError as error:
+            seen.append(str(error))
+
+    first.add_done_callback(wait_for_the_other)
+    client._native.run(1)
+    assert "cannot wait" in seen[0]
+
+
 def test_landing_while_others_look_leaves_nobody_asleep(client):
     for round in range(300):
         future = client.submit(pow, 2, 3)

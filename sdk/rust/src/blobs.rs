@@ -28,7 +28,9 @@ pub(crate) fn start_upload(
         size: ByteCount(sealed.len() as u64),
     };
     let (tell, progress) = watch::channel(Progress::Running);
+    let counted = network.uploading(sealed.len() as u64);
     runtime.spawn(async move {
+        let _counted = counted;
         let end = match put_patiently(&network, blob, sealed).await {
             Ok(()) => Progress::Done,
             Err(error) => Progress::Failed(error),

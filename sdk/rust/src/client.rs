@@ -162,6 +162,12 @@ impl Client {
         known.entry(id).or_insert_with(make).clone()
     }
 
+    /// Waits while too much ciphertext is on its way to the blob store, at most `patience`; `false`
+    /// where it still is. Callers of [`Client::argument`] ask first.
+    pub fn wait_upload_room(&self, patience: Duration) -> bool {
+        self.network().wait_upload_room(patience)
+    }
+
     /// Seals a large buffer and starts to put it; the same bytes are put once.
     pub fn argument(&self, plain: &[u8]) -> Argument {
         let content = Digest::of(plain);

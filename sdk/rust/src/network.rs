@@ -14,7 +14,7 @@ use farlane_units::Millis;
 use farlane_wire::v1;
 use farlane_wire::v1::network_client::NetworkClient;
 use farlane_wire::{ErrorCode, channel};
-use parking_lot::RwLock;
+use parking_lot::{Condvar, Mutex, RwLock};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tonic::transport::Channel;
 
@@ -23,8 +23,8 @@ use crate::options::ConnectOptions;
 
 /// Blobs under way at once: enough to fill a WAN, few enough to bound memory.
 const MAX_BULK: usize = 8;
-/// Largest message taken: a result batch of 512 rows of 16 KiB, and its envelope.
-const MAX_MESSAGE_BYTES: usize = 16 << 20;
+/// Ciphertext held for uploads before callers wait: four of the largest arrays of the bench.
+const MAX_UPLOADING_BYTES: u64 = 256 << 20;
 /// Waits between tries of the first dial.
 const REDIAL_EVERY: Duration = Duration::from_millis(100);
 
@@ -39,6 +39,9 @@ struct Inner {
     urls: RwLock<Vec<String>>,
     channel: RwLock<Option<Channel>>,
     bulk: Semaphore,
+    /// Ciphertext on its way to the blob store.
+    uploading: Mutex<u64>,
+    uploaded: Condvar,
     /// Cluster time − own clock, ms.
     offset_ms: AtomicI64,
     /// Keys the idempotency keys and environment ids of the project.
@@ -69,6 +72,8 @@ impl Network {
             urls: RwLock::new(identity.urls.clone()),
             channel: RwLock::new(None),
             bulk: Semaphore::new(MAX_BULK),
+            uploading: Mutex::new(0),
+            uploaded: Condvar::new(),
             offset_ms: AtomicI64::new(0),
             naming_key,
             identity,
@@ -112,8 +117,8 @@ impl Network {
         let channel = self.0.channel.read().clone();
         let channel = channel.expect("a network is handed out only once it was dialled");
         NetworkClient::new(channel)
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(MAX_MESSAGE_BYTES)
+            .max_decoding_message_size(channel::MAX_MESSAGE)
+            .max_encoding_message_size(channel::MAX_MESSAGE)
     }
 
     /// Authenticates a request.
@@ -125,6 +130,28 @@ impl Network {
 
     pub(crate) async fn bulk_permit(&self) -> Option<SemaphorePermit<'_>> {
         self.0.bulk.acquire().await.ok()
+    }
+
+    /// Counts an upload; the guard takes it back.
+    pub(crate) fn uploading(&self, bytes: u64) -> Uploading {
+        *self.0.uploading.lock() += bytes;
+        Uploading {
+            network: self.clone(),
+            bytes,
+        }
+    }
+
+    /// Waits until less than [`MAX_UPLOADING_BYTES`] are on their way, at most `patience`; `false`
+    /// where that was not in time.
+    pub(crate) fn wait_upload_room(&self, patience: Duration) -> bool {
+        let until = Instant::now() + patience;
+        let mut bytes = self.0.uploading.lock();
+        while *bytes >= MAX_UPLOADING_BYTES {
+            if self.0.uploaded.wait_until(&mut bytes, until).timed_out() {
+                return *bytes < MAX_UPLOADING_BYTES;
+            }
+        }
+        true
     }
 
     pub(crate) fn hello(&self) -> v1::Hello {
@@ -243,6 +270,19 @@ impl Network {
                 message: message.to_owned(),
             },
         }
+    }
+}
+
+/// An upload under way.
+pub(crate) struct Uploading {
+    network: Network,
+    bytes: u64,
+}
+
+impl Drop for Uploading {
+    fn drop(&mut self) {
+        *self.network.0.uploading.lock() -= self.bytes;
+        self.network.0.uploaded.notify_all();
     }
 }
 

@@ -371,6 +371,10 @@ impl Driver {
         self.asks.extend(shared.queue.take_asks());
         for refused in self.batcher.failed_uploads() {
             self.fail(refused.seq, refused.error);
+            // It goes out all the same, so that the sequence has no gap.
+            let tasks = vec![self.shared.session.task(refused.seq)];
+            let reason = "its upload failed".to_owned();
+            self.asks.push(Ask::Cancel { tasks, reason });
         }
         while let Some(batch) = self.batcher.next(&shared) {
             link.send(Out::Submit(batch));
