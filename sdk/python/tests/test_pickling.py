@@ -20,6 +20,17 @@ def test_plain_arguments_go_the_short_way():
     assert buffers == [] and pickle.loads(data) == ((1, "x", None), {"k": 2.5})
 
 
+def test_only_plain_values_go_the_short_way():
+    assert _pickling._all_plain((1, "x", None, b"b", {"lr": 0.1, "layers": [1, (2, 3)]}))
+    recursive = []
+    recursive.append(recursive)
+    for other in ({1}, Holder(1), [Holder(1)], {"k": Holder}, list(range(1000)), recursive, b"b" * BIG, [[[[1]]]]):
+        assert not _pickling._all_plain((other,)), other
+    data, _ = _pickling.dump_arguments((recursive, {1}, [[[[1]]]]), {})
+    (back, members, deep), _ = pickle.loads(data)
+    assert back[0] is back and members == {1} and deep == [[[[1]]]]
+
+
 def test_large_buffers_leave_on_their_own():
     numpy = pytest.importorskip("numpy")
     array = numpy.arange(BIG // 8, dtype="f8")
