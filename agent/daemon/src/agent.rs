@@ -193,14 +193,11 @@ fn probe(config: &AgentConfig, folder: &Folder) -> Result<Probed, StartError> {
         scratch_outside: shared.scratch.clone(),
         threads: 1,
         user,
+        cgroups: sandbox::Cgroups::probe(),
     };
     let wanted = config.strongest_tier.unwrap_or(Tier::MicroVm);
     let enforced = match wanted {
-        Tier::Process => Enforced {
-            tier: Tier::Process,
-            names: vec!["seccomp".into(), "rlimits".into()],
-            advice: None,
-        },
+        Tier::Process => sandbox::unconfined(),
         _ => sandbox::probe(&sandbox),
     };
     if let Some(advice) = &enforced.advice {

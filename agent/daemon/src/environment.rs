@@ -26,6 +26,8 @@ const AT_ONCE: usize = 2;
 const LOG: u64 = 256 * 1024;
 /// Written last: an environment without it is not complete.
 const COMPLETE: &str = ".farlane-complete";
+/// What uv keeps for the next build; emptied above a quarter of the bound.
+const DOWNLOADS: &str = "downloads";
 
 /// What is wanted.
 #[derive(Debug)]
@@ -88,6 +90,11 @@ impl Environments {
 
     async fn build(&self, wanted: &Wanted<'_>, path: &Path) -> Result<(), BuildError> {
         let failed = |log: String| BuildError { log };
+        if let Some(line) = strange_line(&wanted.lock) {
+            return Err(failed(format!(
+                "the lock must name packages with versions and hashes only; this line does more: {line}"
+            )));
+        }
         let _turn = self.turns.acquire().await;
         self.shrink(path);
         let configured = self.uv.clone().map(|path| vec![path]);
@@ -124,7 +131,7 @@ impl Environments {
         command.args(["pip", "install", "--no-config", "--require-hashes", "--no-deps"]);
         command.args(["--only-binary", ":all:", "--no-progress", "--color", "never"]);
         command.arg("--python").arg(&python.path).arg("--target").arg(target);
-        command.arg("--cache-dir").arg(self.dir.join("uv-cache"));
+        command.arg("--cache-dir").arg(self.dir.join(DOWNLOADS));
         command.arg("--link-mode").arg("hardlink").arg("-r").arg(lock);
         command.env("HOME", work).kill_on_drop(true);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -156,6 +163,10 @@ impl Environments {
             })
             .collect();
         all.sort();
+        let downloads = self.dir.join(DOWNLOADS);
+        if size(&downloads) > self.bound.0 / 4 {
+            let _ = std::fs::remove_dir_all(downloads);
+        }
         let mut total: u64 = all.iter().map(|(_, size, _)| size).sum();
         for (used, size, path) in all {
             let recent = used.elapsed().is_ok_and(|age| age < PATIENCE);
@@ -168,6 +179,29 @@ impl Environments {
             }
         }
     }
+}
+
+/// The first line of a lock that is no `name==version`, marker, hash or comment: options and paths
+/// would make this machine read and fetch what the lock's author likes.
+fn strange_line(lock: &[u8]) -> Option<String> {
+    let text = match std::str::from_utf8(lock) {
+        Ok(text) => text,
+        Err(_) => return Some("(it is not UTF-8 text)".into()),
+    };
+    let is_plain = |line: &str| {
+        let line = line.trim().trim_end_matches('\\').trim_end();
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let Some(first) = words.first() else { return true };
+        let hash = |word: &str| word.starts_with("--hash=sha256:");
+        let requirement = line.split(" --hash=").next().unwrap_or("");
+        first.starts_with('#')
+            || words.iter().all(|word| hash(word))
+            || (first.starts_with(|c: char| c.is_ascii_alphanumeric())
+                && requirement.contains("==")
+                && !requirement.contains(['/', '@', '$'])
+                && words.iter().all(|word| !word.starts_with("--") || hash(word)))
+    };
+    text.lines().find(|line| !is_plain(line)).map(|line| line.chars().take(200).collect())
 }
 
 /// One environment a (tenant, project, lock, interpreter).
@@ -219,4 +253,31 @@ fn find_uv(python: &Python) -> Option<Vec<PathBuf>> {
         .stderr(Stdio::null())
         .status();
     asked.is_ok_and(|status| status.success()).then(|| vec![python.path.clone(), "uv".into()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locks_name_packages_and_nothing_else() {
+        let fine = "# made by uv\nnumpy==2.1.0 ; python_version >= '3.10' \\\n    --hash=sha256:aa \\\n    \
+                    --hash=sha256:bb\n    # via scikit-learn\nscikit-learn[all]==1.5 --hash=sha256:cc\n\n";
+        assert_eq!(strange_line(fine.as_bytes()), None);
+        for line in [
+            "--index-url http://169.254.169.254/",
+            "-e /home/somebody",
+            "--find-links=/",
+            "-r /etc/passwd",
+            "pkg @ file:///etc/passwd",
+            "./wheel.whl",
+            "/abs.whl",
+            "numpy==1 --config-settings=x",
+            "numpy",
+            "numpy==${HOME}",
+        ] {
+            assert!(strange_line(format!("a==1\n{line}\n").as_bytes()).is_some(), "{line}");
+        }
+        assert!(strange_line(&[0xff]).is_some());
+    }
 }

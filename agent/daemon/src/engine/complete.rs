@@ -66,25 +66,35 @@ impl Outbox {
         queue.push_back(item);
     }
 
-    /// Whether this attempt has ended here and waits for its acknowledgement.
-    pub(super) fn holds(&self, at: &AttemptRef) -> bool {
-        self.held.contains(at)
+    /// Attempts that have ended here.
+    pub(super) fn held(&self) -> impl Iterator<Item = AttemptRef> + '_ {
+        self.held.iter().copied()
     }
 
-    /// Attempts that have ended here.
+    /// The same, for the wire.
     pub(super) fn ended(&self) -> Vec<v1::AttemptRef> {
         self.held.iter().map(|at| (*at).into()).collect()
     }
 
-    /// A batch is durable at the control plane.
-    pub(super) fn acknowledged(&mut self, number: u64) {
-        let Some(batch) = self.under_way.remove(&number) else { return };
+    /// The control plane does not know that this attempt has ended: its batch goes again.
+    pub(super) fn report(&mut self, at: &AttemptRef) {
+        let batch = self.under_way.iter().find(|(_, batch)| attempts(batch).any(|a| a == *at));
+        if let Some((number, _)) = batch {
+            self.sent.remove(number);
+        }
+    }
+
+    /// A batch is durable at the control plane: the attempts that were in it.
+    pub(super) fn acknowledged(&mut self, number: u64) -> Vec<AttemptRef> {
+        let Some(batch) = self.under_way.remove(&number) else { return Vec::new() };
         self.sent.remove(&number);
-        for at in attempts(&batch) {
-            self.held.remove(&at);
+        let all: Vec<_> = attempts(&batch).collect();
+        for at in &all {
+            self.held.remove(at);
         }
         let none_left = self.under_way.is_empty();
         self.journal.acknowledged(number, none_left);
+        all
     }
 
     /// A new connection: whatever is under way must be sent again.
@@ -219,7 +229,7 @@ mod tests {
         assert_eq!(sizes, [1, 1]);
         outbox.acknowledged(1);
         assert_eq!(outbox.next(&signer, true).unwrap().items.len(), BATCH_TASKS);
-        assert!(!outbox.holds(&at(1)) && outbox.holds(&at(2)));
+        assert!(!outbox.held.contains(&at(1)) && outbox.held.contains(&at(2)));
         // Without a connection the rest goes into the journal.
         while outbox.next(&signer, false).is_some() {}
         drop(outbox);

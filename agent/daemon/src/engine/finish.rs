@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use farlane_model::{Digest, Exit, ExitKind, LostCause, MAX_ROW_BYTES, Sealed};
+use farlane_reconcile::Event;
 use farlane_seal::stream::seal_padded;
 use farlane_seal::{StreamContext, TaskKey, batch};
 use farlane_wire::v1;
@@ -165,6 +166,7 @@ impl Engine {
             peak_memory: usage.peak,
             cpu_ms: usage.cpu_ms,
         };
+        self.reconciler.step(Event::Ended { attempt: attempt.at });
         self.outbox.push(attempt.at, Item { completion, leaf });
     }
 

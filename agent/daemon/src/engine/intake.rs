@@ -1,9 +1,11 @@
 //! What the control plane says: assignments, grants, stops, acknowledgements.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use farlane_model::{AttemptRef, Digest, Exit, ExitKind, Sealed, TaskSpec, Tier};
+use farlane_reconcile::{Action, Event};
 use farlane_wire::v1::agent_frame::Body as Out;
 use farlane_wire::v1::control_frame::Body as In;
 use farlane_wire::{BadMessage, id, v1};
@@ -46,7 +48,7 @@ impl Engine {
         v1::AgentHello {
             hello: Some(farlane_wire::hello(&crate::join::software())),
             boot: id::boot_bytes(&self.boot),
-            seen_index: self.seen,
+            seen_index: self.reconciler.seen(),
             spec_bytes: self.spec.to_canonical().into(),
             observed: Some(v1::Observed {
                 live: self.by_ref.keys().map(|at| (*at).into()).collect(),
@@ -88,14 +90,21 @@ impl Engine {
                 for spec in assign.specs {
                     self.learn_spec(&spec.spec_bytes);
                 }
-                self.seen = self.seen.max(assign.index);
-                assign.attempts.into_iter().for_each(|one| self.assigned(one));
+                self.wanted(assign.attempts, |attempts| Event::Assigned {
+                    index: assign.index,
+                    attempts,
+                });
             }
-            In::Desired(desired) => self.desired(desired),
+            In::Desired(desired) => {
+                self.wanted(desired.attempts, |attempts| Event::Desired {
+                    index: desired.index,
+                    attempts,
+                });
+            }
             In::Grant(batch) => self.granted(&batch),
             In::Completed(ack) => {
-                self.seen = self.seen.max(ack.index);
-                self.outbox.acknowledged(ack.batch);
+                let attempts = self.outbox.acknowledged(ack.batch);
+                self.reconciler.step(Event::Acknowledged { attempts });
             }
             In::PrekeysWanted(wanted) => {
                 self.give_prekeys(wanted.count.min(MOST_PREKEYS) as usize);
@@ -112,7 +121,6 @@ impl Engine {
         self.lease_until = self.lease_until.max(sent + self.lease_ms);
         self.clock.learn(ack.cluster_time_ms, sent);
         self.round_trip_micros = (now - sent) * 1000;
-        self.seen = self.seen.max(ack.applied_index);
     }
 
     fn learn_spec(&mut self, bytes: &Bytes) {
@@ -143,40 +151,40 @@ impl Engine {
         }
     }
 
-    /// Everything that should be here: what is not gets started, what should not be gets stopped.
-    fn desired(&mut self, desired: v1::Desired) {
-        if desired.index < self.seen {
-            tracing::debug!(desired.index, self.seen, "older than what was seen already");
-            return;
+    /// What should be here, held against what is: the reconciler says what to do.
+    fn wanted(
+        &mut self,
+        assignments: Vec<v1::Assignment>,
+        event: impl FnOnce(Vec<AttemptRef>) -> Event,
+    ) {
+        let mut by_ref = HashMap::with_capacity(assignments.len());
+        for assignment in assignments {
+            match assignment.attempt.as_ref().map(AttemptRef::try_from) {
+                Some(Ok(at)) => {
+                    by_ref.insert(at, assignment);
+                }
+                _ => tracing::warn!("an assignment names no attempt"),
+            }
         }
-        self.seen = desired.index;
-        let wanted: std::collections::HashSet<AttemptRef> =
-            desired.attempts.iter().filter_map(|a| a.attempt.as_ref()?.try_into().ok()).collect();
-        let unwanted: Vec<Token> = self
-            .by_ref
-            .iter()
-            .filter(|(at, _)| !wanted.contains(at))
-            .map(|(_, token)| *token)
-            .collect();
-        for token in unwanted {
-            self.stop_one(token, None);
+        let refs = by_ref.keys().copied().collect();
+        for action in self.reconciler.step(event(refs)) {
+            match action {
+                Action::Hold(at) => {
+                    let assigned = by_ref.remove(&at).map(|one| self.assigned(at, one));
+                    if let Some(Err(bad)) = assigned {
+                        tracing::warn!(%bad, %at.task, "an assignment cannot be read");
+                        self.reconciler.step(Event::StopWanted { attempts: vec![at] });
+                    }
+                }
+                Action::Stop(at) | Action::Forget(at) => self.stop_ref(&at, None),
+                Action::Report(at) => self.outbox.report(&at),
+            }
         }
-        desired.attempts.into_iter().for_each(|one| self.assigned(one));
     }
 
-    fn assigned(&mut self, assignment: v1::Assignment) {
-        if let Err(bad) = self.try_assign(assignment) {
-            tracing::warn!(%bad, "an assignment cannot be read");
-        }
-    }
-
-    fn try_assign(&mut self, assignment: v1::Assignment) -> Result<(), BadMessage> {
-        let at = farlane_wire::convert::attempt(assignment.attempt)?;
-        if self.by_ref.contains_key(&at)
-            || self.outbox.holds(&at)
-            || self.attempts.len() >= MAX_ATTEMPTS
-        {
-            return Ok(());
+    fn assigned(&mut self, at: AttemptRef, assignment: v1::Assignment) -> Result<(), BadMessage> {
+        if self.attempts.len() >= MAX_ATTEMPTS {
+            return Err(BadMessage { field: "assignment", problem: "more than this node holds" });
         }
         let spec_digest = id::digest(&assignment.spec)?;
         let payload = farlane_wire::convert::present(assignment.payload, "payload")?;
@@ -279,12 +287,17 @@ impl Engine {
     }
 
     fn stop(&mut self, stop: &v1::Stop) {
-        for at in &stop.attempts {
-            let Ok(at) = AttemptRef::try_from(at) else { continue };
-            if let Some(token) = self.by_ref.get(&at).copied() {
-                let exit = Exit::new(ExitKind::Cancelled, stop.reason.clone());
-                self.stop_one(token, Some(exit));
-            }
+        let attempts: Vec<_> =
+            stop.attempts.iter().filter_map(|at| AttemptRef::try_from(at).ok()).collect();
+        self.reconciler.step(Event::StopWanted { attempts: attempts.clone() });
+        for at in attempts {
+            self.stop_ref(&at, Some(Exit::new(ExitKind::Cancelled, stop.reason.clone())));
+        }
+    }
+
+    fn stop_ref(&mut self, at: &AttemptRef, exit: Option<Exit>) {
+        if let Some(token) = self.by_ref.get(at).copied() {
+            self.stop_one(token, exit);
         }
     }
 

@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use farlane_model::{AttemptRef, BootId, Digest, NodeId, NodeSpec, TenantId, Tier};
+use farlane_reconcile::{Event as Change, Reconciler};
 use farlane_seal::NodeIdentity;
 use farlane_seal::record::NodeRecord;
 use farlane_wire::v1;
@@ -93,8 +94,8 @@ pub(crate) struct Engine {
     clock: ClusterClock,
     network: Bytes,
     out: Option<mpsc::Sender<v1::AgentFrame>>,
-    /// Highest log index seen; the server answers only from a state at least this new.
-    seen: u64,
+    /// Holds what should be here against what is.
+    reconciler: Reconciler,
     round_trip_micros: u64,
     /// On the steady clock, in milliseconds.
     lease_until: u64,
@@ -179,9 +180,12 @@ impl Engine {
             region: setup.record.region().to_owned(),
         };
         let pools = Pools::new(&setup.spec, setup.sandbox, place, setup.preparer.clone(), events);
+        let outbox = Outbox::open(setup.journal);
+        let mut reconciler = Reconciler::default();
+        reconciler.recover(outbox.held());
         Self {
             grants: Grants::new(setup.identity.clone(), setup.record.clone(), setup.boot),
-            outbox: Outbox::open(setup.journal),
+            outbox,
             identity: setup.identity,
             record: setup.record,
             node,
@@ -193,7 +197,7 @@ impl Engine {
             clock: ClusterClock::default(),
             network: Bytes::new(),
             out: None,
-            seen: 0,
+            reconciler,
             round_trip_micros: 0,
             lease_until: 0,
             lease_ms: farlane_wire::hello::LEASE_MS,
@@ -266,10 +270,9 @@ impl Engine {
     /// The lease was not renewed: others may run these by now.
     fn lease_ended(&mut self) {
         tracing::warn!(attempts = self.attempts.len(), "the lease ended; what ran here is stopped");
-        let finishing: Vec<_> = self.attempts.keys().copied().collect();
-        for token in finishing {
-            self.forget(token);
-        }
+        self.reconciler.step(Change::LeaseLost);
+        let all: Vec<_> = self.attempts.keys().copied().collect();
+        all.into_iter().for_each(|token| self.forget(token));
         self.pools.end_all();
     }
 }

@@ -19,6 +19,8 @@ enum Death {
 
 /// Exit code with which a worker says that its own code failed. Source: python/farlane_worker.py.
 const WORKER_BROKE: i32 = 70;
+/// Looks into a worker's pipe at the end of a task. Source: pipe(7): 64 KiB, in looks of a page.
+const LAST_LOOKS: usize = 16;
 /// Output below Python's own streams counts as stdout.
 const STDOUT: u8 = 1;
 
@@ -59,11 +61,8 @@ impl Engine {
                 self.said(worker, said);
                 self.violated(worker);
             }
-            Event::Printed { worker, data } => {
-                let running = self.pools.workers.get(&worker).and_then(|w| w.queue.front().copied());
-                if let Some(token) = running {
-                    self.printed(token, STDOUT, &data, 0);
-                }
+            Event::Printing { worker } => {
+                self.take_output(worker);
             }
             Event::WorkerEnded { worker, status } => deaths.push(Death::Worker(worker, status)),
             Event::TemplateGone { template, complaint } => {
@@ -110,6 +109,26 @@ impl Engine {
         }
     }
 
+    /// Takes what a worker printed below Python's own streams: it is of the task that runs. False when
+    /// there was nothing.
+    fn take_output(&mut self, number: WorkerNumber) -> bool {
+        let Some(worker) = self.pools.workers.get(&number) else { return false };
+        let data = worker.link.printed();
+        let running = worker.queue.front().copied();
+        if let (Some(token), false) = (running, data.is_empty()) {
+            self.printed(token, STDOUT, &data, 0);
+        }
+        !data.is_empty()
+    }
+
+    /// Takes what is in the pipe at the end of a task, and no more: a child may print without end.
+    fn take_last_output(&mut self, number: WorkerNumber) {
+        let mut looks = 0;
+        while looks < LAST_LOOKS && self.take_output(number) {
+            looks += 1;
+        }
+    }
+
     fn push_log(&mut self, token: Token) {
         let Some(attempt) = self.attempts.get_mut(&token) else { return };
         let Some(grant) = &attempt.grant else { return };
@@ -138,6 +157,8 @@ impl Engine {
         if worker.queue.front() != Some(&token) {
             return false;
         }
+        self.take_last_output(number);
+        let Some(worker) = self.pools.workers.get_mut(&number) else { return true };
         worker.queue.pop_front();
         worker.writer = None;
         worker.done += 1;
@@ -184,14 +205,18 @@ impl Engine {
         self.said(number, last_words);
         let Some(worker) = self.pools.workers.get_mut(&number) else { return };
         let back = worker.take_back();
+        self.take_last_output(number);
+        let Some(worker) = self.pools.workers.get_mut(&number) else { return };
         let was_up = worker.up;
         let Some(mut worker) = self.pools.remove(number) else { return };
         self.put_back(worker.pool, back);
-        if !was_up && status.is_none_or(|status| status.code() == Some(WORKER_BROKE)) {
-            if let Some(pool) = self.pools.pools.get_mut(&worker.pool) {
-                pool.failures += 1;
-            }
+        let broke = !was_up && status.is_none_or(|status| status.code() == Some(WORKER_BROKE));
+        if let (true, Some(pool)) = (broke, self.pools.pools.get_mut(&worker.pool)) {
+            pool.failures += 1;
         }
+        let killed = status.and_then(WaitStatus::signal) == Some(libc::SIGKILL);
+        let pool = self.pools.pools.get_mut(&worker.pool);
+        let starved = killed && pool.is_some_and(super::pool::Pool::ran_out_of_memory);
         let verdict = worker.doom.take().and_then(|doom| doom.verdict);
         let began = worker.began;
         for token in std::mem::take(&mut worker.queue) {
@@ -201,6 +226,10 @@ impl Engine {
                     Some(exit) => self.end(token, exit, Some(usage)),
                     None => self.forget(token),
                 },
+                _ if starved => {
+                    let exit = Exit::plain(ExitKind::Lost(LostCause::OutOfMemory));
+                    self.end(token, exit, Some(usage));
+                }
                 _ => self.end(token, lost(status, complaint), Some(usage)),
             }
         }

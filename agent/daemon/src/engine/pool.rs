@@ -113,9 +113,19 @@ pub(super) struct Pool {
     pub(super) up: bool,
     pub(super) failures: u32,
     pub(super) complaint: String,
+    /// Deaths for memory that are accounted for.
+    pub(super) oom_kills: u64,
     pub(super) ready: VecDeque<Token>,
     pub(super) workers: Vec<WorkerNumber>,
     pub(super) used: u64,
+}
+
+impl Pool {
+    /// Whether something here was killed for memory since the last time this was asked.
+    pub(super) fn ran_out_of_memory(&mut self) -> bool {
+        let now = self.template.as_ref().map_or(0, Template::oom_kills);
+        std::mem::replace(&mut self.oom_kills, now) < now
+    }
 }
 
 /// All of them.
@@ -176,6 +186,7 @@ impl Pools {
                     up: false,
                     failures: 0,
                     complaint: String::new(),
+                    oom_kills: 0,
                     ready: VecDeque::new(),
                     workers: Vec::new(),
                     used: 0,
@@ -226,6 +237,7 @@ impl Pools {
         let template =
             Template::start(number, &sandbox, &self.place, &limits, self.events.clone())?;
         pool.template = Some(template);
+        pool.oom_kills = 0;
         pool.up = false;
         Ok(())
     }

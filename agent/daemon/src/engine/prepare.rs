@@ -50,9 +50,11 @@ pub(crate) struct Codes {
     held: Mutex<Held>,
 }
 
+type Cell = Arc<OnceCell<Arc<Code>>>;
+
 #[derive(Debug, Default)]
 struct Held {
-    cells: HashMap<(Digest, TenantId), (BlobKey, Arc<OnceCell<Arc<Code>>>)>,
+    cells: HashMap<(Digest, TenantId), (BlobKey, Cell)>,
     /// Oldest first.
     order: std::collections::VecDeque<(Digest, TenantId)>,
     bytes: usize,
@@ -67,13 +69,13 @@ impl Codes {
         if known != key { None } else { cell.get().cloned() }
     }
 
-    fn cell(&self, digest: Digest, tenant: TenantId, key: &BlobKey) -> Arc<OnceCell<Arc<Code>>> {
+    fn cell(&self, digest: Digest, tenant: TenantId, key: &BlobKey) -> Cell {
         let mut held = self.held.lock();
         let name = (digest, tenant);
         match held.cells.get(&name) {
             Some((known, cell)) if known == key => cell.clone(),
             _ => {
-                let cell = Arc::<OnceCell<_>>::default();
+                let cell = Cell::default();
                 held.cells.insert(name, (key.clone(), cell.clone()));
                 held.order.push_back(name);
                 cell

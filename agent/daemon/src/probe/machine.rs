@@ -21,7 +21,7 @@ pub(crate) fn read(state_dir: &Path) -> Machine {
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let disk_free = nix::sys::statvfs::statvfs(state_dir)
-        .map_or(0, |disk| disk.blocks_available() as u64 * disk.fragment_size() as u64);
+        .map_or(0, |disk| disk.blocks_available().saturating_mul(disk.fragment_size()));
     Machine {
         hostname: std::fs::read_to_string("/proc/sys/kernel/hostname")
             .map_or_else(|_| "unnamed".into(), |name| name.trim().to_owned()),

@@ -8,6 +8,8 @@
 //! tier 0   agent ─ template (no new privileges, no sockets, no tracing): own tenant only
 //! ```
 
+mod cgroup;
+mod landlock;
 mod probe;
 mod seccomp;
 
@@ -22,7 +24,8 @@ use std::process::{Command, Stdio};
 use farlane_model::Tier;
 use farlane_units::ByteCount;
 
-pub(crate) use probe::{Enforced, bubblewrap, probe};
+pub(crate) use cgroup::{Cgroups, Group};
+pub(crate) use probe::{Enforced, bubblewrap, probe, unconfined};
 
 use crate::probe::python::Python;
 use crate::user::User;
@@ -52,6 +55,8 @@ pub(crate) struct Sandbox {
     pub(crate) threads: u32,
     /// Whom the process runs as where the agent is root.
     pub(crate) user: Option<User>,
+    /// Where control groups can be made.
+    pub(crate) cgroups: Option<Cgroups>,
 }
 
 /// Why no process could be started.
@@ -59,6 +64,8 @@ pub(crate) struct Sandbox {
 pub(crate) enum SandboxError {
     #[error("{0}")]
     Filter(#[from] seccomp::NoFilter),
+    #[error("the rules for files cannot be made: {0}")]
+    Rules(#[from] ::landlock::RulesetError),
     #[error("bubblewrap is not installed")]
     NoBubblewrap,
     #[error("{what}: {source}")]
@@ -132,6 +139,7 @@ impl Sandbox {
         let mut command = Command::new(&self.python.path);
         command.env_clear().envs(self.environment_variables());
         let program = seccomp::filter(seccomp::Sockets::Denied)?;
+        let mut rules = Some(landlock::rules(&self.readable(), &self.writable())?);
         #[allow(unsafe_code)]
         let apply = move || {
             // SAFETY: prctl with these constants takes no pointers and changes this process only.
@@ -140,15 +148,38 @@ impl Sandbox {
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
                 libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
             }
-            seccompiler::apply_filter(&program).map_err(|_| std::io::Error::from_raw_os_error(libc::EPERM))
+            let refused = || std::io::Error::from_raw_os_error(libc::EPERM);
+            if let Some(rules) = rules.take() {
+                rules.restrict_self().map_err(|_| refused())?;
+            }
+            seccompiler::apply_filter(&program).map_err(|_| refused())
         };
-        // SAFETY: the closure runs between fork and exec and makes system calls only; the filter
-        // was compiled, and its memory allocated, before.
+        // SAFETY: the closure runs between fork and exec and makes system calls only; filter and rules
+        // were made, and their memory allocated, before.
         #[allow(unsafe_code)]
         unsafe {
             command.pre_exec(apply);
         }
+        command.current_dir(&self.scratch_outside);
         Ok(command)
+    }
+
+    /// What a process of tier 0 may read.
+    fn readable(&self) -> Vec<PathBuf> {
+        let system = [
+            "/usr", "/bin", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/localtime", "/etc/passwd",
+            "/etc/alternatives", "/proc", "/sys/devices/system/cpu", "/dev/urandom", "/dev/null",
+        ];
+        let mut all: Vec<PathBuf> = system.into_iter().map(PathBuf::from).collect();
+        all.extend(self.python.prefixes.iter().cloned());
+        all.push(self.root.clone());
+        all.extend(self.environment.clone());
+        all
+    }
+
+    /// What a process of tier 0 may write.
+    fn writable(&self) -> Vec<PathBuf> {
+        vec![self.scratch_outside.clone(), "/dev/null".into(), "/dev/shm".into()]
     }
 
     fn bubblewrapped(&self) -> Result<Command, SandboxError> {
@@ -240,6 +271,20 @@ fn keep_open(command: &mut Command, fds: Vec<RawFd>) {
     unsafe {
         command.pre_exec(keep);
     }
+}
+
+/// Lets the command's process write itself into a control group before it runs.
+///
+/// *Errors*: no descriptors left.
+pub(crate) fn enter(command: &mut Command, group: &Group) -> std::io::Result<()> {
+    let entries = group.entries.iter().map(File::try_clone).collect::<Result<Vec<_>, _>>()?;
+    let write = move || entries.iter().try_for_each(|mut entry| entry.write_all(b"0"));
+    // SAFETY: the closure makes only system calls between fork and exec, on files opened before.
+    #[allow(unsafe_code)]
+    unsafe {
+        command.pre_exec(write);
+    }
+    Ok(())
 }
 
 #[allow(unsafe_code)]

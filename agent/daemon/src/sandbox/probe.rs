@@ -47,11 +47,7 @@ pub(crate) fn bubblewrap() -> Option<PathBuf> {
 
 /// Runs the sandbox once, with `plan` set to tier 1.
 pub(crate) fn probe(plan: &Sandbox) -> Enforced {
-    let weak = |advice: String| Enforced {
-        tier: Tier::Process,
-        names: vec!["seccomp".into(), "rlimits".into()],
-        advice: Some(advice),
-    };
+    let weak = |advice: String| Enforced { advice: Some(advice), ..unconfined() };
     if plan.bwrap.is_none() {
         return weak(format!("install bubblewrap: `{}`", install_line()));
     }
@@ -64,9 +60,22 @@ pub(crate) fn probe(plan: &Sandbox) -> Enforced {
     let held = |name: &str| answer.lines().any(|line| line == format!("{name} True"));
     if ["alone", "network", "files", "mount"].iter().all(|name| held(name)) {
         let names = ["namespaces", "seccomp", "rlimits", "no-network", "scratch-size"];
-        return Enforced { tier: Tier::Namespaces, names: names.map(String::from).into(), advice: None };
+        let mut names: Vec<String> = names.map(String::from).into();
+        if plan.cgroups.is_some() {
+            names.extend(["cgroup-memory".into(), "cgroup-pids".into()]);
+        }
+        return Enforced { tier: Tier::Namespaces, names, advice: None };
     }
     weak(allow_line(&complaint, plan.user))
+}
+
+/// What holds without namespaces.
+pub(crate) fn unconfined() -> Enforced {
+    let mut names = vec!["seccomp".to_owned(), "rlimits".into()];
+    if super::landlock::is_enforced() {
+        names.push("landlock".into());
+    }
+    Enforced { tier: Tier::Process, names, advice: None }
 }
 
 fn run(command: &mut Command) -> (String, String) {

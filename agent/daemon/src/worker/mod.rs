@@ -10,10 +10,10 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
-use bytes::Bytes;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use message::{Assembler, Said};
 use socket::{PIECE, Socket, watched};
@@ -38,8 +38,8 @@ pub(crate) enum Event {
     TemplateGone { template: TemplateNumber, complaint: String },
     /// A worker said this, in order.
     Said { worker: WorkerNumber, said: Vec<Said> },
-    /// It printed this below Python's own streams.
-    Printed { worker: WorkerNumber, data: Bytes },
+    /// It printed below Python's own streams; the output is there to be read.
+    Printing { worker: WorkerNumber },
     /// It broke the protocol after it said this; it must be killed.
     Violated { worker: WorkerNumber, said: Vec<Said> },
     /// It has ended; absent status: it never began.
@@ -51,8 +51,32 @@ pub(crate) enum Event {
 pub(crate) struct Link {
     pub(crate) socket: Arc<Socket>,
     reader: tokio::task::JoinHandle<()>,
+    printer: tokio::task::JoinHandle<()>,
     assembler: Arc<parking_lot::Mutex<Assembler>>,
+    output: Arc<Output>,
 }
+
+/// What a worker prints below Python's own streams, read when its task is known.
+#[derive(Debug)]
+struct Output {
+    pipe: AsyncFd<File>,
+    /// Told after each look into the pipe.
+    looked: Notify,
+    /// What the last look found.
+    found: AtomicU8,
+}
+
+/// What a look into a worker's pipe found.
+#[derive(Debug, Clone, Copy)]
+#[repr(u8)]
+enum Found {
+    Nothing,
+    More,
+    End,
+}
+
+/// Bytes of one look. Source: a page.
+const LOOK: usize = 4096;
 
 impl Link {
     /// Makes the socket and pipe of a new worker; the returned file is its output's other end, to be
@@ -69,12 +93,29 @@ impl Link {
             &output,
             nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK),
         )?;
-        let output = watched(File::from(output))?;
+        let pipe = watched(File::from(output))?;
+        let (looked, found) = (Notify::new(), AtomicU8::new(Found::Nothing as u8));
+        let output = Arc::new(Output { pipe, looked, found });
         let assembler = Arc::default();
         let reader =
             tokio::spawn(read(worker, socket.clone(), Arc::clone(&assembler), events.clone()));
-        tokio::spawn(print(worker, output, events.clone()));
-        Ok((Self { socket, reader, assembler }, input))
+        let printer = tokio::spawn(print(worker, output.clone(), events.clone()));
+        Ok((Self { socket, reader, printer, assembler, output }, input))
+    }
+
+    /// What it has printed and nobody has read yet; at most so much at once that endless output does not
+    /// hold up the others.
+    pub(crate) fn printed(&self) -> Vec<u8> {
+        let mut buffer = [0; LOOK];
+        let read = self.output.pipe.get_ref().read(&mut buffer);
+        let found = match &read {
+            Ok(0) => Found::End,
+            Ok(_) => Found::More,
+            Err(_) => Found::Nothing,
+        };
+        self.output.found.store(found as u8, Ordering::Relaxed);
+        self.output.looked.notify_one();
+        buffer[..read.unwrap_or(0)].to_vec()
     }
 
     /// What the worker said before it ended and nobody has read yet.
@@ -96,8 +137,8 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        // The printer ends by itself when the last holder of the pipe is gone.
         self.reader.abort();
+        self.printer.abort();
     }
 }
 
@@ -127,22 +168,19 @@ async fn read(
     }
 }
 
-async fn print(worker: WorkerNumber, output: AsyncFd<File>, events: mpsc::Sender<Event>) {
-    let mut buffer = vec![0; 16 * 1024];
+/// Tells when there is output, and waits each time until somebody has looked.
+async fn print(worker: WorkerNumber, output: Arc<Output>, events: mpsc::Sender<Event>) {
     loop {
-        let Ok(mut guard) = output.readable().await else { return };
-        match guard.try_io(|file| file.get_ref().read(&mut buffer)) {
-            Ok(Ok(0)) => return,
-            Ok(Ok(n)) => {
-                let data = Bytes::copy_from_slice(&buffer[..n]);
-                if events.send(Event::Printed { worker, data }).await.is_err() {
-                    return;
-                }
-                // Endless output must not starve the others on this thread.
-                tokio::task::yield_now().await;
-            }
-            Ok(Err(_)) => return,
-            Err(_) => {}
+        let Ok(mut guard) = output.pipe.readable().await else { return };
+        if events.send(Event::Printing { worker }).await.is_err() {
+            return;
+        }
+        output.looked.notified().await;
+        match output.found.load(Ordering::Relaxed) {
+            // Cleared only if nothing came since the guard was made.
+            found if found == Found::Nothing as u8 => guard.clear_ready(),
+            found if found == Found::End as u8 => return,
+            _ => {}
         }
     }
 }

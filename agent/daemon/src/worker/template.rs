@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 use tokio::io::AsyncReadExt;
@@ -13,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::socket::{PIECE, send_with_fds, seqpacket, watched};
 use super::{Event, WorkerNumber};
-use crate::sandbox::{Sandbox, SandboxError};
+use crate::sandbox::{Group, Sandbox, SandboxError};
 
 /// Bytes of what a failing template says that are kept.
 const COMPLAINT: u64 = 2048;
@@ -63,6 +64,18 @@ pub(crate) struct Limits {
     pub(crate) data: u64,
 }
 
+impl Limits {
+    /// A control group for the whole sandbox, where one can be made.
+    fn group(&self, sandbox: &Sandbox) -> Option<Group> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let count = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("farlane-{}-{count}", std::process::id());
+        let pids = self.processes.unwrap_or(self.files);
+        let made = sandbox.cgroups.as_ref()?.make(&name, self.data, pids);
+        made.inspect_err(|error| tracing::warn!(%error, "no control group for a sandbox")).ok()
+    }
+}
+
 /// Who the node is, for `context()`.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
@@ -74,6 +87,7 @@ pub(crate) struct Place {
 #[derive(Debug)]
 pub(crate) struct Template {
     control: OwnedFd,
+    group: Option<Group>,
     /// Held so that it dies with the agent's interest in it.
     _reaper: tokio::task::JoinHandle<()>,
     end: Option<tokio::sync::oneshot::Sender<()>>,
@@ -96,7 +110,12 @@ impl Template {
         let program = format!("{}/lib/farlane_worker.py", inside.root);
         let fd = far.as_raw_fd().to_string();
         let arguments = ["-I", "-S", "-B", &program, &fd].map(Into::into);
+        let group = limits.group(sandbox);
         let mut command = sandbox.command(&arguments, &[far.as_raw_fd()])?;
+        if let Some(group) = &group {
+            crate::sandbox::enter(&mut command, group)
+                .map_err(io("entering a control group"))?;
+        }
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         let mut command = tokio::process::Command::from(command);
         let child = command.kill_on_drop(true).spawn().map_err(io("starting the sandbox"))?;
@@ -115,7 +134,7 @@ impl Template {
         let listen = near.try_clone().map_err(io("a descriptor"))?;
         let (end, ended) = tokio::sync::oneshot::channel();
         let reaper = tokio::spawn(watch(number, child, listen, ended, events));
-        Ok(Self { control: near, _reaper: reaper, end: Some(end) })
+        Ok(Self { control: near, group, _reaper: reaper, end: Some(end) })
     }
 
     /// Asks for a worker that speaks over `far` and prints to `output`.
@@ -140,6 +159,11 @@ impl Template {
 }
 
 impl Template {
+    /// How many of its processes were killed for memory so far.
+    pub(crate) fn oom_kills(&self) -> u64 {
+        self.group.as_ref().map_or(0, Group::oom_kills)
+    }
+
     /// Kills the sandbox; `Event::TemplateGone` follows.
     pub(crate) fn end(&mut self) {
         if let Some(end) = self.end.take() {

@@ -49,6 +49,8 @@ pub struct Treatment {
     pub renews: bool,
     /// Completions are acknowledged.
     pub acknowledges: bool,
+    /// Life of a lease.
+    pub lease_ms: u64,
 }
 
 pub struct Network {
@@ -63,6 +65,7 @@ pub struct Network {
     pub seen: Mutex<Seen>,
     pub treatment: Mutex<Treatment>,
     changed: watch::Sender<u64>,
+    hang_ups: watch::Sender<u64>,
 }
 
 pub fn now() -> Millis {
@@ -109,8 +112,13 @@ impl Network {
             manifest,
             session: SessionId::new(now().0, [7; 5]),
             seen: Mutex::default(),
-            treatment: Mutex::new(Treatment { renews: true, acknowledges: true }),
+            treatment: Mutex::new(Treatment {
+                renews: true,
+                acknowledges: true,
+                lease_ms: 10_000,
+            }),
             changed: watch::Sender::new(0),
+            hang_ups: watch::Sender::new(0),
         });
         network.clone().serve(listener);
         network
@@ -196,6 +204,7 @@ impl Network {
     /// Ends the node's stream, as a server that restarts does.
     pub fn hang_up(&self) {
         self.seen.lock().to_node = None;
+        self.hang_ups.send_modify(|n| *n += 1);
     }
 
     /// Sealed grants for the node that is connected.
@@ -317,9 +326,17 @@ impl Fleet for Service {
         let mut frames = request.into_inner();
         let (send, receive) = mpsc::channel(1024);
         let network = self.0.clone();
+        let mut over = network.hang_ups.subscribe();
+        over.mark_unchanged();
         tokio::spawn(async move {
-            while let Ok(Some(frame)) = frames.message().await {
-                network.take(frame.body.unwrap(), &send).await;
+            loop {
+                tokio::select! {
+                    frame = frames.message() => match frame {
+                        Ok(Some(frame)) => network.take(frame.body.unwrap(), &send).await,
+                        _ => return,
+                    },
+                    _ = over.changed() => return,
+                }
             }
         });
         Ok(Response::new(ReceiverStream::new(receive)))
@@ -397,8 +414,12 @@ impl Network {
                     seen.to_node = Some(send.clone());
                     seen.hellos.push(hello);
                 });
+                let mut greeting = farlane_wire::server_hello("test");
+                if let Some(limits) = &mut greeting.limits {
+                    limits.lease_ms = self.treatment.lock().lease_ms;
+                }
                 Some(In::Hello(v1::ControlHello {
-                    hello: Some(farlane_wire::server_hello("test")),
+                    hello: Some(greeting),
                     network: Bytes::from_static(NETWORK),
                     epoch: 1,
                     cluster_time_ms: now().0,

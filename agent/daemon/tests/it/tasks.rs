@@ -8,13 +8,13 @@ use farlane_units::{ByteCount, Millis};
 use crate::network::{Network, Node, config};
 use crate::work::{Ask, Function, all_signed};
 
-struct Stage {
-    network: Arc<Network>,
-    node: Node,
-    _dir: tempfile::TempDir,
+pub struct Stage {
+    pub network: Arc<Network>,
+    pub node: Node,
+    pub dir: tempfile::TempDir,
 }
 
-async fn stage(own: bool) -> Stage {
+pub async fn stage(own: bool) -> Stage {
     let _ = tracing_subscriber::fmt()
         .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
         .with_test_writer()
@@ -22,14 +22,14 @@ async fn stage(own: bool) -> Stage {
     let dir = tempfile::tempdir().unwrap();
     let network = Network::start(own).await;
     let node = Node::start(&network, config(&network, dir.path())).await;
-    Stage { network, node, _dir: dir }
+    Stage { network, node, dir }
 }
 
 impl Stage {
-    fn function(&self, source: &str, calls: &[&str]) -> Function {
+    pub fn function(&self, source: &str, calls: &[&str]) -> Function {
         Function::new(&self.network, source, calls, Ask::default())
     }
-    fn asking(&self, source: &str, calls: &[&str], ask: Ask) -> Function {
+    pub fn asking(&self, source: &str, calls: &[&str], ask: Ask) -> Function {
         Function::new(&self.network, source, calls, ask)
     }
 }
@@ -61,10 +61,9 @@ async fn many_short_tasks_come_back_each_once() {
     println!("2000 tasks in {:?}", began.elapsed());
     assert_eq!(f.outcome(&calls[1999]).await.value(), "None");
     assert!(all_signed(&stage.network));
-    let seen = stage.network.seen.lock();
-    let items: usize = seen.batches.iter().map(|batch| batch.items.len()).sum();
-    assert_eq!(items, 2001);
-    drop(seen);
+    let sizes: Vec<_> =
+        stage.network.seen.lock().batches.iter().map(|batch| batch.items.len()).collect();
+    assert_eq!(sizes.iter().sum::<usize>(), 2001);
     stage.node.stop().await;
 }
 
@@ -173,7 +172,7 @@ async fn timeouts_and_cancels_kill_the_task_and_its_children() {
     let exit = f.outcome(&call).await.exit;
     assert_eq!((exit.kind, exit.message.as_str()), (ExitKind::Cancelled, "enough"));
     for _ in 0..100 {
-        if !sleepers("987654") {
+        if !runs("987654") {
             return stage.node.stop().await;
         }
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
@@ -182,7 +181,7 @@ async fn timeouts_and_cancels_kill_the_task_and_its_children() {
 }
 
 /// Whether a process of this machine has `word` among its arguments.
-fn sleepers(word: &str) -> bool {
+pub fn runs(word: &str) -> bool {
     std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
         std::fs::read(entry.path().join("cmdline"))
             .is_ok_and(|line| line.split(|b| *b == 0).any(|arg| arg == word.as_bytes()))
@@ -275,4 +274,13 @@ async fn large_arguments_and_results_go_by_blob() {
         Sealed::Blob(_)
     ));
     stage.node.stop().await;
+}
+
+/// The process that calls itself `name`.
+pub fn named(name: &str) -> i32 {
+    let pid = std::fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
+        let comm = std::fs::read_to_string(entry.path().join("comm")).ok()?;
+        (comm.trim() == name).then(|| entry.file_name().to_str()?.parse::<i32>().ok())?
+    });
+    pid.unwrap()
 }
