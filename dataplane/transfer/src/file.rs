@@ -8,6 +8,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -280,6 +281,11 @@ impl BlobStore for FileBlobStore {
             let shared = shared.clone();
             move || {
                 if shared.size_of(claim.digest)?.is_some() {
+                    // Its age counts from the last time that somebody wanted it here.
+                    let kept = File::options()
+                        .append(true)
+                        .open(shared.path(claim.digest))?;
+                    kept.set_modified(SystemTime::now())?;
                     return Ok(None);
                 }
                 let used = ByteCount(shared.bytes.load(Ordering::Relaxed));
@@ -362,6 +368,45 @@ impl BlobStore for FileBlobStore {
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
                 Err(e) => Err(e.into()),
             }
+        })
+        .await
+    }
+
+    async fn idle(&self, age: Duration, limit: usize) -> Result<Vec<Digest>, BlobError> {
+        let shared = self.shared.clone();
+        on_disk(move || {
+            let until = SystemTime::now()
+                .checked_sub(age)
+                .unwrap_or(SystemTime::UNIX_EPOCH);
+            let mut idle = Vec::new();
+            for folder in fs::read_dir(&shared.root)? {
+                let folder = folder?;
+                let Some(head) = folder
+                    .file_name()
+                    .to_str()
+                    .filter(|n| n.len() == 2)
+                    .map(str::to_owned)
+                else {
+                    continue;
+                };
+                for file in fs::read_dir(folder.path())? {
+                    let file = file?;
+                    let name = file
+                        .file_name()
+                        .to_str()
+                        .map(|rest| format!("{head}{rest}"));
+                    let digest = name.and_then(|name| name.parse::<Digest>().ok());
+                    if let Some(digest) = digest
+                        && file.metadata()?.modified()? <= until
+                    {
+                        idle.push(digest);
+                        if idle.len() >= limit {
+                            return Ok(idle);
+                        }
+                    }
+                }
+            }
+            Ok(idle)
         })
         .await
     }

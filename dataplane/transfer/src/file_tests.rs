@@ -139,3 +139,31 @@ async fn an_upload_cut_short_is_gone_after_drop_and_after_a_crash() {
     assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
     assert_eq!(again.usage(), Usage::default());
 }
+
+#[tokio::test]
+async fn a_blob_is_idle_until_somebody_puts_it_again() {
+    let (_dir, store) = store(1 << 30);
+    let (a, b) = (vec![1u8; 1000], vec![2u8; 1000]);
+    put(&store, name(&a), &a).await.unwrap();
+    put(&store, name(&b), &b).await.unwrap();
+    assert_eq!(store.idle(Duration::from_secs(60), 10).await.unwrap(), []);
+    let past = SystemTime::now() - Duration::from_secs(3600);
+    for data in [&a, &b] {
+        let path = store.shared.path(name(data).digest);
+        File::options()
+            .append(true)
+            .open(path)
+            .unwrap()
+            .set_modified(past)
+            .unwrap();
+    }
+    assert_eq!(
+        store.idle(Duration::from_secs(60), 1).await.unwrap().len(),
+        1
+    );
+    put(&store, name(&a), &a).await.unwrap();
+    assert_eq!(
+        store.idle(Duration::from_secs(60), 10).await.unwrap(),
+        [name(&b).digest]
+    );
+}

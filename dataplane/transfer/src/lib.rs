@@ -12,6 +12,8 @@
 
 mod file;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use farlane_model::{BlobRef, Digest};
@@ -157,6 +159,10 @@ pub trait BlobStore: Send + Sync + 'static {
     ///
     /// *Errors*: the disk.
     async fn delete(&self, digest: Digest) -> Result<(), BlobError>;
+    /// Blobs that nobody has put again for this long, at most `limit`; in no order.
+    ///
+    /// *Errors*: the disk.
+    async fn idle(&self, age: Duration, limit: usize) -> Result<Vec<Digest>, BlobError>;
     /// What is held.
     fn usage(&self) -> Usage;
 }

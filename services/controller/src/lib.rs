@@ -31,6 +31,7 @@ mod push;
 mod query;
 mod results;
 mod session;
+mod sweep;
 mod timers;
 mod ungranted;
 mod view;

@@ -96,6 +96,7 @@ impl Controller {
             }
             if count.is_multiple_of(EACH_HOUR) {
                 self.sweep_logs();
+                self.shutdown.spawn(self.clone().sweep_blobs());
             }
             for order in orders {
                 if let Err(error) = self.order(vec![order]).await {

@@ -90,7 +90,7 @@ pub struct Running {
     urls: Vec<String>,
     ca_pem: String,
     local_addr: SocketAddr,
-    network: Digest,
+    consensus: Consensus,
     store: Store,
     clock: Arc<dyn Clock>,
     shutdown: Shutdown,
@@ -135,7 +135,7 @@ impl Server {
         )?;
         let logs = LogStore::open(config.data.join("logs"))?;
         let consensus = open_consensus(&config, &urls, &authority, clock.clone()).await?;
-        let network = found(&consensus, &config).await?;
+        found(&consensus, &config).await?;
         let service = InterceptedService::new(consensus.service(), servers_only);
         let controller = Controller::start(Parts {
             consensus: consensus.clone(),
@@ -162,13 +162,18 @@ impl Server {
             .add_service(service);
         let stop = shutdown.requested();
         let serving = tokio::spawn(router.serve_with_incoming_shutdown(incoming, stop));
-        let closing = shutdown.spawn(close(shutdown.clone(), serving, consensus, store.clone()));
+        let closing = shutdown.spawn(close(
+            shutdown.clone(),
+            serving,
+            consensus.clone(),
+            store.clone(),
+        ));
         let ca_pem = authority.root_pem().to_owned();
         Ok(Running {
             urls,
             ca_pem,
             local_addr,
-            network,
+            consensus,
             store,
             clock,
             shutdown,
@@ -190,9 +195,9 @@ impl Running {
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
     }
-    /// The network's id.
-    pub fn network(&self) -> &[u8; 32] {
-        &self.network.0
+    /// The network's id; zero while several founding servers have not met yet.
+    pub fn network(&self) -> [u8; 32] {
+        self.consensus.read(|s| s.network()).0
     }
     /// The founder's project and key: `held`, if it is good still, else a new one.
     ///
@@ -381,10 +386,9 @@ fn voters(config: &ServerConfig, urls: &[String]) -> Vec<String> {
 }
 
 /// Names the network, once. A server that does not lead yet leaves it to the one that does.
-async fn found(consensus: &Consensus, config: &ServerConfig) -> Result<Digest, ServerError> {
-    let known = consensus.read(|s| s.is_founded().then(|| s.network()));
-    if let Some(network) = known {
-        return Ok(network);
+async fn found(consensus: &Consensus, config: &ServerConfig) -> Result<(), ServerError> {
+    if !config.found || consensus.read(|s| s.is_founded()) {
+        return Ok(());
     }
     let mut name = [0; 32];
     SystemEntropy.fill(&mut name);
@@ -395,18 +399,17 @@ async fn found(consensus: &Consensus, config: &ServerConfig) -> Result<Digest, S
     });
     if config.members.len() > 1 {
         tokio::spawn(found_when_led(consensus.clone(), order));
-        return Ok(Digest::default());
+        return Ok(());
     }
     let proposed = consensus.propose(vec![order.encode()]).await;
     let proposed = proposed.map_err(|e| ServerError::Founding(e.into()))?;
     match proposed.outcomes.first() {
-        Some(Outcome::Done | Outcome::Refused(Refusal::AlreadyFounded)) => {}
+        Some(Outcome::Done | Outcome::Refused(Refusal::AlreadyFounded)) => Ok(()),
         other => {
             let detail = format!("{other:?}");
-            return Err(ServerError::Founding(ControlError::Internal { detail }));
+            Err(ServerError::Founding(ControlError::Internal { detail }))
         }
     }
-    Ok(consensus.read(|s| s.network()))
 }
 
 /// Of several founders, whoever leads first names the network.

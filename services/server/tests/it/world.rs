@@ -27,7 +27,10 @@ pub struct World {
     pub device_record: DeviceRecord,
     pub manifest: Manifest,
     pub vault: VaultSecret,
-    _dir: tempfile::TempDir,
+    /// Instead of this server's own address: another server of the cluster.
+    pub front: Option<String>,
+    ca_pem: String,
+    dir: tempfile::TempDir,
 }
 
 pub fn wall() -> Millis {
@@ -50,6 +53,23 @@ impl World {
     pub async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = ServerConfig::new(dir.path());
+        let mut world = Self::unstarted(dir, config);
+        world.boot().await;
+        world.let_owner_in().await;
+        world
+    }
+
+    pub async fn let_owner_in(&mut self) {
+        let owner = self.running().bootstrap_owner(None).await.unwrap();
+        (self.key, self.project) = (owner.api_key, owner.project);
+    }
+
+    pub fn folder(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
+    /// Who trusts whom, and no server yet.
+    pub fn unstarted(dir: tempfile::TempDir, config: ServerConfig) -> Self {
         let (provider, tenant, device) = (
             ProviderRoot::generate(),
             TenantRoot::generate(),
@@ -77,7 +97,7 @@ impl World {
             granters: vec![device.public()],
         };
         let manifest = Manifest::sign(&tenant, terms).unwrap();
-        let mut world = Self {
+        Self {
             runtime: None,
             running: None,
             shutdown: Shutdown::new(),
@@ -90,26 +110,30 @@ impl World {
             device_record,
             manifest,
             vault: VaultSecret::generate(),
-            _dir: dir,
-        };
-        world.boot().await;
-        let owner = world.running().bootstrap_owner(None).await.unwrap();
-        (world.key, world.project) = (owner.api_key, owner.project);
-        world
+            front: None,
+            ca_pem: String::new(),
+            dir,
+        }
     }
 
     pub fn running(&self) -> &Running {
         self.running.as_ref().unwrap()
     }
     pub fn urls(&self) -> Vec<String> {
-        self.running().urls().to_vec()
+        match &self.front {
+            Some(url) => vec![url.clone()],
+            None => self.running().urls().to_vec(),
+        }
     }
     pub fn ca(&self) -> String {
-        self.running().ca_pem().to_owned()
+        match &self.running {
+            Some(running) => running.ca_pem().to_owned(),
+            None => self.ca_pem.clone(),
+        }
     }
 
     /// Starts the server, in a runtime of its own; waits while a killed one still holds its files.
-    async fn boot(&mut self) {
+    pub async fn boot(&mut self) {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -130,10 +154,16 @@ impl World {
         }
     }
 
-    /// Ends the server without a word to anybody, flushing nothing, and starts it again.
-    pub async fn kill_and_restart(&mut self) {
+    /// Ends the server without a word to anybody, flushing nothing.
+    pub fn kill(&mut self) {
+        self.ca_pem = self.ca();
         self.running = None;
         self.runtime.take().unwrap().shutdown_background();
+    }
+
+    /// Kills it and starts it again.
+    pub async fn kill_and_restart(&mut self) {
+        self.kill();
         self.boot().await;
     }
 
