@@ -22,13 +22,14 @@ use farlane_wire::channel::{
     CONNECTION_WINDOW, KEEPALIVE, KEEPALIVE_TIMEOUT, MAX_FRAME, STREAM_WINDOW,
 };
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::interceptor::InterceptedService;
 
 use crate::ca::{Authority, CaError};
 use crate::config::ServerConfig;
-use crate::listener::{CurrentCertificate, TlsError, accept, tls_config};
+use crate::listener::{CurrentCertificate, TlsConnection, TlsError, accept, tls_config};
 use crate::owner::{self, Owner};
 use crate::peers::{TlsConnector, servers_only};
 
@@ -136,7 +137,6 @@ impl Server {
         let logs = LogStore::open(config.data.join("logs"))?;
         let consensus = open_consensus(&config, &urls, &authority, clock.clone()).await?;
         found(&consensus, &config).await?;
-        let service = InterceptedService::new(consensus.service(), servers_only);
         let controller = Controller::start(Parts {
             consensus: consensus.clone(),
             store: store.clone(),
@@ -150,18 +150,8 @@ impl Server {
             blob_limit: config.blob_limit.0,
             voters: voters(&config, &urls),
         });
-        let incoming = ReceiverStream::new(accept(listener, tls, &shutdown));
-        let router = tonic::transport::Server::builder()
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_frame_size(MAX_FRAME)
-            .http2_keepalive_interval(Some(KEEPALIVE))
-            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-            .add_service(farlane_api::network_service(controller.clone()))
-            .add_service(farlane_api::fleet_service(controller))
-            .add_service(service);
-        let stop = shutdown.requested();
-        let serving = tokio::spawn(router.serve_with_incoming_shutdown(incoming, stop));
+        let incoming = accept(listener, tls, &shutdown);
+        let serving = serve(controller, &consensus, incoming, &shutdown);
         let closing = shutdown.spawn(close(
             shutdown.clone(),
             serving,
@@ -221,6 +211,26 @@ fn file_error(path: &Path) -> impl FnOnce(std::io::Error) -> ServerError + '_ {
         path: path.to_owned(),
         source,
     }
+}
+
+/// Serves every connection with every service.
+fn serve(
+    controller: Arc<Controller>,
+    consensus: &Consensus,
+    incoming: mpsc::Receiver<std::io::Result<TlsConnection>>,
+    shutdown: &Shutdown,
+) -> JoinHandle<Result<(), tonic::transport::Error>> {
+    let router = tonic::transport::Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(MAX_FRAME)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .add_service(farlane_api::network_service(controller.clone()))
+        .add_service(farlane_api::fleet_service(controller))
+        .add_service(InterceptedService::new(consensus.service(), servers_only));
+    let incoming = ReceiverStream::new(incoming);
+    tokio::spawn(router.serve_with_incoming_shutdown(incoming, shutdown.requested()))
 }
 
 /// Ends what is left once the shutdown was asked for, or serving ended.
