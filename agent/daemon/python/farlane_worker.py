@@ -60,8 +60,9 @@ class State:
 class Worker:
     """One worker: its socket and the functions it has loaded."""
 
-    def __init__(self, sock):
+    def __init__(self, sock, scratch):
         self.sock = sock
+        self.scratch = scratch
         self.send = sock.send
         self.codes = {}
         self.functions = {}
@@ -117,6 +118,7 @@ class Worker:
                     self.limit_memory(memory)
                 self.attempt(code, token, flags & FLAG_PICKLE, body, blobs)
                 body = None
+                self.scratch.sweep()
             elif buffer[0] == KIND_CODE:
                 _, _, _, code, total = CODE.unpack_from(buffer)
                 self.codes[code] = bytes(self.read_body(CODE.size, n, total))
@@ -295,7 +297,46 @@ def open_streams(worker):
     State.progress = staticmethod(progress)
 
 
-def worker_main(fds):
+class Scratch:
+    """A worker's own folder: what a task leaves there is gone before the next one."""
+
+    def __init__(self, parent):
+        self.path = os.path.join(parent, "w%d" % os.getpid())
+        os.mkdir(self.path, 0o700)
+        os.chdir(self.path)
+        for name in ("TMPDIR", "HOME"):
+            os.environ[name] = self.path
+        self.changed = os.stat(self.path).st_mtime_ns
+
+    def sweep(self):
+        """Empties it where something was made or removed in it since the last time."""
+        if os.stat(self.path).st_mtime_ns == self.changed:
+            return
+        remove_below(self.path)
+        if os.getcwd() != self.path:
+            os.chdir(self.path)
+        self.changed = os.stat(self.path).st_mtime_ns
+
+
+def remove_below(path):
+    """Removes what a folder holds; what cannot be removed stays within the scratch's bound."""
+    for folder, folders, files in os.walk(path, topdown=False):
+        for name in files:
+            try_quietly(os.unlink, os.path.join(folder, name))
+        for name in folders:
+            below = os.path.join(folder, name)
+            try_quietly(os.unlink if os.path.islink(below) else os.rmdir, below)
+
+
+def try_quietly(what, path):
+    """Does it, and does not mind an error of the system's."""
+    try:
+        what(path)
+    except OSError:
+        pass
+
+
+def worker_main(fds, scratch):
     """Life of a forked worker; never returns."""
     data, logs = fds
     os.setsid()
@@ -307,7 +348,7 @@ def worker_main(fds):
     os.close(logs)
     sock = socket.socket(fileno=data)
     sock.setblocking(True)
-    worker = Worker(sock)
+    worker = Worker(sock, Scratch(scratch))
     open_streams(worker)
     os.register_at_fork(after_in_child=sock.close)
     sock.send(struct.pack("<BI", KIND_HELLO, worker.pid))
@@ -317,8 +358,9 @@ def worker_main(fds):
 class Template:
     """The fork server."""
 
-    def __init__(self, control):
+    def __init__(self, control, scratch):
         self.control = control
+        self.scratch = scratch
         self.workers = {}
         self.numbers = {}
 
@@ -366,7 +408,7 @@ class Template:
                 for fd in inherited:
                     os.close(fd)
                 self.control.close()
-                worker_main(fds)
+                worker_main(fds, self.scratch)
             finally:
                 os._exit(70)
         for fd in fds:
@@ -398,6 +440,10 @@ class Template:
                 self.control.send(b"X" + number.to_bytes(4, "little") + status.to_bytes(4, "little"))
         for pid in reaped:
             self.kill(pid, group_only=True)
+            left = os.path.join(self.scratch, "w%d" % pid)
+            if os.path.isdir(left):
+                remove_below(left)
+                try_quietly(os.rmdir, left)
         if reaped:
             self.sweep()
 
@@ -457,11 +503,10 @@ def main():
     sys.modules["_farlane_worker"] = runtime
     sys.modules["__main__"] = types.ModuleType("__main__")
     sys.argv = [""]
-    if settings.get("scratch"):
-        os.chdir(settings["scratch"])
+    os.chdir(settings["scratch"])
     gc.collect()
     gc.freeze()
-    Template(control).serve()
+    Template(control, settings["scratch"]).serve()
 
 
 if __name__ == "__main__":

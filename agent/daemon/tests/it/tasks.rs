@@ -261,6 +261,20 @@ async fn the_sandbox_shows_nothing_of_the_machine() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_one_task_leaves_in_its_scratch_the_next_does_not_see() {
+    let stage = stage(true).await;
+    let source = "def f():\n    import os, tempfile\n    seen = os.listdir('.')\n    \
+                  os.makedirs('a/b')\n    open('a/b/c', 'w').write('secret')\n    \
+                  os.symlink('/usr', 'link')\n    \
+                  return seen, tempfile.gettempdir() == os.getcwd(), os.path.expanduser('~') == os.getcwd()";
+    let f = stage.function(source, &["()"]);
+    for _ in 0..3 {
+        assert_eq!(f.call(0).await.value(), "([], True, True)");
+    }
+    stage.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn large_arguments_and_results_go_by_blob() {
     let stage = stage(true).await;
     let source = "import os\ndef f(data): return data[::-1] + os.urandom(len(data) // 2)";
