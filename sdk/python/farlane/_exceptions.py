@@ -76,6 +76,8 @@ def _hint(error: BaseException, record: dict[str, Any]) -> None:
         note = f"{missing} is not installed on the node; give the task an environment: env=fl.Env(requirements=[...])"
         if sys.version_info >= (3, 11):
             error.add_note(note)
+        elif isinstance(error, ImportError):
+            error.msg = f"{error.msg} ({note})"
         elif error.args and isinstance(error.args[0], str):
             error.args = (f"{error.args[0]} ({note})", *error.args[1:])
 

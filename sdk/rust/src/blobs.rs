@@ -16,6 +16,9 @@ use crate::options::BLOB_CHUNK_BYTES;
 /// Waits between two tries of an upload or fetch.
 const RETRY_EVERY: Duration = Duration::from_millis(300);
 
+/// Reserved for a fetch before its bytes come: address space, until they do.
+const MAX_RESERVED: usize = 128 << 20;
+
 /// Names `sealed` and starts to put it; it is tried again until `network` gives up.
 pub(crate) fn start_upload(
     runtime: &tokio::runtime::Handle,
@@ -103,8 +106,8 @@ async fn get(network: &Network, blob: BlobRef) -> Result<Bytes, Error> {
     let request = network.request(v1::GetBlobRequest { digest, offset: 0 });
     let reply = network.client().get_blob(request).await;
     let mut stream = reply.map_err(|s| network.refused(s))?.into_inner();
-    // Grown as it comes: a size that the control plane merely claims allocates nothing.
-    let mut out = BytesMut::with_capacity(size.min(1 << 20));
+    // Beyond that it grows as it comes: what the control plane merely claims reserves little.
+    let mut out = BytesMut::with_capacity(size.min(MAX_RESERVED));
     let mut hash = blake3::Hasher::new();
     while let Some(chunk) = stream.message().await.map_err(|s| network.refused(s))? {
         if out.len() + chunk.data.len() > size || chunk.offset != out.len() as u64 {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod mock;
+mod order;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -136,22 +137,6 @@ async fn calls_come_back_sealed_granted_and_signed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lone_call_leaves_at_once_and_its_result_is_acknowledged() {
-    let mock = Mock::start(true).await;
-    let (client, landed) = client(&mock, options()).await;
-    let spec = spec(&client);
-    client.submit(call(&spec, 1, "warm")).await.unwrap();
-    until("the first", || landed.lock().len() == 1).await;
-    client.submit(call(&spec, 2, "lone")).await.unwrap();
-    until("the second", || landed.lock().len() == 2).await;
-    assert_eq!(mock.knobs.lock().batches, [1, 1]);
-    until("an acknowledgement", || {
-        mock.knobs.lock().acks_seen.last().map(|c| c.index) == Some(3)
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn what_a_server_sees_holds_no_plaintext() {
     let mock = Mock::start(true).await;
     let (client, landed) = client(&mock, options()).await;
@@ -198,50 +183,6 @@ async fn large_payloads_arguments_and_results_travel_as_blobs() {
         .map(|d| echoed(d) == noise);
     assert_eq!(big, Some(true));
     assert_eq!(mock.blobs(), 4, "code, payload, argument, result");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_full_window_holds_callers_back_until_acknowledged() {
-    let mock = Mock::start(true).await;
-    mock.knobs.lock().withhold_acks = true;
-    let window = ByteCount::kib(64);
-    let (client, _landed) = client(
-        &mock,
-        ConnectOptions {
-            window,
-            ..options()
-        },
-    )
-    .await;
-    let spec = spec(&client);
-    let mut taken = 0u64;
-    let refused = loop {
-        let attempt = client
-            .submit_within(call(&spec, taken, vec![0; 1000]), Duration::ZERO)
-            .unwrap();
-        match attempt {
-            Ok(_) => taken += 1,
-            Err(call) => break call,
-        }
-        assert!(taken < 1000, "the window never fills");
-    };
-    assert_eq!(taken, 65_536 / 2024);
-    let begun = Instant::now();
-    let again = client
-        .submit_within(*refused, Duration::from_millis(60))
-        .unwrap();
-    assert!(
-        again.is_err() && begun.elapsed() >= Duration::from_millis(60),
-        "it waits, then hands back"
-    );
-    assert!(!client.wait_acknowledged(Duration::from_millis(20)));
-    // Acknowledgements come with the new stream's opening.
-    mock.knobs.lock().withhold_acks = false;
-    mock.cut();
-    let waiting = client.clone();
-    let spec2 = spec.clone();
-    waiting.submit(call(&spec2, 1000, "late")).await.unwrap();
-    assert!(client.wait_acknowledged(Duration::from_secs(10)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -471,23 +412,4 @@ async fn a_standing_granter_serves_and_stops() {
     mock.knobs.lock().refuse_key = Some(ErrorCode::KeyRevoked);
     mock.cut();
     until("the end", || !standing.is_serving()).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_the_control_plane_decides_arrives_without_an_attempt() {
-    let mock = Mock::start(true).await;
-    mock.knobs.lock().answer = Answer::Infeasible;
-    let (client, landed) = client(&mock, options()).await;
-    let spec = spec(&client);
-    client.submit(call(&spec, 1, "x")).await.unwrap();
-    until("the verdict", || landed.lock().len() == 1).await;
-    let Outcome::Ended(exit) = landed.lock()[0].outcome.clone() else {
-        panic!("no verdict")
-    };
-    assert_eq!(exit.message, "no node has 64 cores");
-    mock.knobs.lock().answer = Answer::Malformed;
-    client.submit(call(&spec, 2, "x")).await.unwrap();
-    until("the failure", || landed.lock().len() == 2).await;
-    let failed = landed.lock()[1].outcome.clone();
-    assert!(matches!(failed, Outcome::Failed(Error::Integrity(_))));
 }

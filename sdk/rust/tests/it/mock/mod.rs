@@ -109,6 +109,8 @@ struct World {
     blobs: HashMap<Digest, Bytes>,
     index: u64,
     contexts: u64,
+    /// Tasks by their idempotency key.
+    keyed: HashMap<String, TaskId>,
 }
 
 /// A running mock.
@@ -150,6 +152,7 @@ impl Mock {
             blobs: HashMap::new(),
             index: 1,
             contexts: 0,
+            keyed: HashMap::new(),
         };
         let knobs = Knobs {
             answer: Answer::Echo,
@@ -273,12 +276,21 @@ impl Mock {
         let through = batch.first_seq + count as u64 - 1;
         state.acknowledged = known.max(through);
         let mut fresh = Vec::new();
+        let mut duplicates = Vec::new();
         for (i, envelope) in batch.tasks.into_iter().enumerate() {
             let seq = batch.first_seq + i as u64;
             if seq <= known {
                 continue;
             }
             let task = session.task(seq);
+            if !envelope.idempotency_key.is_empty() {
+                if let Some(earlier) = world.keyed.get(&envelope.idempotency_key) {
+                    let task = Bytes::copy_from_slice(&earlier.to_bytes());
+                    duplicates.push(v1::Duplicate { seq, task });
+                    continue;
+                }
+                world.keyed.insert(envelope.idempotency_key.clone(), task);
+            }
             let digest =
                 Digest::from_slice(&envelope.spec).map_err(|_| Status::internal("spec"))?;
             let spec = world
@@ -310,6 +322,7 @@ impl Mock {
         if !knobs.withhold_acks {
             out.push(Out::Submitted(v1::SubmitAck {
                 through_seq: through,
+                duplicates,
                 ..Default::default()
             }));
         }
