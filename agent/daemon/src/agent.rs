@@ -131,7 +131,11 @@ impl Agent {
                 let _ = end.send(result);
             })
             .map_err(StartError::io("the agent's thread"))?;
-        Ok(Self { node, connected, ended })
+        Ok(Self {
+            node,
+            connected,
+            ended,
+        })
     }
 
     /// Whether the agent of this state folder has joined a network: it needs no join file then.
@@ -176,7 +180,9 @@ fn probe(config: &AgentConfig, folder: &Folder) -> Result<Probed, StartError> {
         tracing::info!(path = %path.display(), %why, "an interpreter cannot serve");
     }
     let Some(python) = found.pythons.first().cloned() else {
-        return Err(StartError::NoPython { skipped: found.reasons() });
+        return Err(StartError::NoPython {
+            skipped: found.reasons(),
+        });
     };
     let place = match folder.identity()? {
         Some(identity) => identity.public().fingerprint().to_string(),
@@ -204,31 +210,44 @@ fn probe(config: &AgentConfig, folder: &Folder) -> Result<Probed, StartError> {
         tracing::warn!(%advice, "no namespaces here: only your own tenant's work can run (tier 0)");
     }
     let spec = spec(config, &machine, &found, &enforced);
-    Ok(Probed { machine, found, sandbox, spec, shared })
+    Ok(Probed {
+        machine,
+        found,
+        sandbox,
+        spec,
+        shared,
+    })
 }
 
-fn spec(
-    config: &AgentConfig,
-    machine: &Machine,
-    found: &Found,
-    enforced: &Enforced,
-) -> NodeSpec {
+fn spec(config: &AgentConfig, machine: &Machine, found: &Found, enforced: &Enforced) -> NodeSpec {
     let cpus = config.cpus.unwrap_or(machine.cpus);
-    let name = config.name.clone().unwrap_or_else(|| machine.hostname.clone());
+    let name = config
+        .name
+        .clone()
+        .unwrap_or_else(|| machine.hostname.clone());
     let mut labels = config.labels.clone();
     labels.sort();
     labels.dedup_by(|a, b| a.0 == b.0);
     labels.truncate(64);
-    let join = config.join_file.as_deref().and_then(|text| JoinFile::from_text(text).ok());
+    let join = config
+        .join_file
+        .as_deref()
+        .and_then(|text| JoinFile::from_text(text).ok());
     let promised = join.and_then(|file| file.enrolment.price_usd_micros_core_hour);
     NodeSpec {
         name: name.chars().filter(|c| !c.is_control()).take(64).collect(),
         cpu_model: machine.cpu_model.clone(),
         cpus,
         clock_mhz: machine.clock_mhz,
-        memory: config.memory.unwrap_or(ByteCount(machine.memory.0 / 10 * 9)),
+        memory: config
+            .memory
+            .unwrap_or(ByteCount(machine.memory.0 / 10 * 9)),
         disk: config.disk.unwrap_or(ByteCount(machine.disk_free.0 / 2)),
-        interpreters: found.pythons.iter().map(|python| python.interpreter.clone()).collect(),
+        interpreters: found
+            .pythons
+            .iter()
+            .map(|python| python.interpreter.clone())
+            .collect(),
         tier: enforced.tier,
         enforced: enforced.names.clone(),
         labels,
@@ -236,7 +255,11 @@ fn spec(
             .price_usd_micros_core_hour
             .or(promised)
             .unwrap_or(UsdMicros::ZERO),
-        backlog_credit: cpus.0.div_ceil(1000).saturating_mul(FIRST_CREDIT_A_CORE).clamp(2, 1024),
+        backlog_credit: cpus
+            .0
+            .div_ceil(1000)
+            .saturating_mul(FIRST_CREDIT_A_CORE)
+            .clamp(2, 1024),
         os: std::env::consts::OS.into(),
         arch: std::env::consts::ARCH.into(),
         agent: env!("CARGO_PKG_VERSION").into(),

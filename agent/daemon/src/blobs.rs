@@ -49,7 +49,12 @@ impl Blobs {
         bound: ByteCount,
     ) -> Self {
         let _ = std::fs::create_dir_all(&dir);
-        Self { channel, dir, bound, turns: Semaphore::new(AT_ONCE) }
+        Self {
+            channel,
+            dir,
+            bound,
+            turns: Semaphore::new(AT_ONCE),
+        }
     }
 
     /// A blob's ciphertext, checked.
@@ -89,7 +94,8 @@ impl Blobs {
             .await
             .map_err(|_| tonic::Status::cancelled("the agent stops"))?
             .clone();
-        live.map(FleetClient::new).ok_or_else(|| tonic::Status::unavailable("not connected"))
+        live.map(FleetClient::new)
+            .ok_or_else(|| tonic::Status::unavailable("not connected"))
     }
 
     async fn fetch(&self, blob: &BlobRef) -> Result<BytesMut, tonic::Status> {
@@ -112,7 +118,10 @@ impl Blobs {
     /// *Errors*: the control plane does not take it.
     pub(crate) async fn put(&self, bytes: Bytes) -> Result<BlobRef, BlobError> {
         let digest = digest(bytes.clone()).await;
-        let blob = BlobRef { digest, size: ByteCount(bytes.len() as u64) };
+        let blob = BlobRef {
+            digest,
+            size: ByteCount(bytes.len() as u64),
+        };
         let _turn = self.turns.acquire().await;
         let mut last = String::new();
         for attempt in 0..TRIES {
@@ -120,7 +129,10 @@ impl Blobs {
                 Ok(client) => client,
                 Err(status) => return Err(BlobError::Refused(status.message().to_owned())),
             };
-            match client.put_blob(tokio_stream::iter(chunks(blob, &bytes))).await {
+            match client
+                .put_blob(tokio_stream::iter(chunks(blob, &bytes)))
+                .await
+            {
                 Ok(_) => return Ok(blob),
                 Err(status) => last = status.message().to_owned(),
             }

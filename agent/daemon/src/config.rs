@@ -43,6 +43,9 @@ pub struct AgentConfig {
 impl AgentConfig {
     /// An agent that keeps its state in `state_dir` and measures the rest.
     pub fn new(state_dir: impl Into<PathBuf>) -> Self {
-        Self { state_dir: state_dir.into(), ..Self::default() }
+        Self {
+            state_dir: state_dir.into(),
+            ..Self::default()
+        }
     }
 }

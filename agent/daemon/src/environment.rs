@@ -62,7 +62,13 @@ impl Environments {
     pub(crate) fn new(dir: PathBuf, uv: Option<PathBuf>, bound: ByteCount) -> Self {
         let _ = std::fs::create_dir_all(&dir);
         let building = Mutex::default();
-        Self { dir, uv, bound, turns: Semaphore::new(AT_ONCE), building }
+        Self {
+            dir,
+            uv,
+            bound,
+            turns: Semaphore::new(AT_ONCE),
+            building,
+        }
     }
 
     /// The folder of a built environment; those who ask at the same time share one build.
@@ -98,9 +104,14 @@ impl Environments {
         let _turn = self.turns.acquire().await;
         self.shrink(path);
         let configured = self.uv.clone().map(|path| vec![path]);
-        let uv = configured.or_else(|| find_uv(wanted.python)).ok_or_else(|| {
-            failed("this node has no uv; install it (`pip install uv`) and restart the agent".into())
-        })?;
+        let uv = configured
+            .or_else(|| find_uv(wanted.python))
+            .ok_or_else(|| {
+                failed(
+                    "this node has no uv; install it (`pip install uv`) and restart the agent"
+                        .into(),
+                )
+            })?;
         let work = tempfile::Builder::new()
             .prefix("build-")
             .tempdir_in(&self.dir)
@@ -108,7 +119,9 @@ impl Environments {
         let lock = work.path().join("requirements.txt");
         let target = work.path().join("site");
         std::fs::write(&lock, &wanted.lock).map_err(|e| failed(e.to_string()))?;
-        let (status, log) = self.run(&uv, &lock, &target, wanted.python, work.path()).await?;
+        let (status, log) = self
+            .run(&uv, &lock, &target, wanted.python, work.path())
+            .await?;
         if !status {
             return Err(failed(log));
         }
@@ -128,14 +141,39 @@ impl Environments {
         if uv.len() > 1 {
             command.args(["-m", "uv"]);
         }
-        command.args(["pip", "install", "--no-config", "--require-hashes", "--no-deps"]);
-        command.args(["--only-binary", ":all:", "--no-progress", "--color", "never"]);
-        command.arg("--python").arg(&python.path).arg("--target").arg(target);
+        command.args([
+            "pip",
+            "install",
+            "--no-config",
+            "--require-hashes",
+            "--no-deps",
+        ]);
+        command.args([
+            "--only-binary",
+            ":all:",
+            "--no-progress",
+            "--color",
+            "never",
+        ]);
+        command
+            .arg("--python")
+            .arg(&python.path)
+            .arg("--target")
+            .arg(target);
         command.arg("--cache-dir").arg(self.dir.join(DOWNLOADS));
-        command.arg("--link-mode").arg("hardlink").arg("-r").arg(lock);
+        command
+            .arg("--link-mode")
+            .arg("hardlink")
+            .arg("-r")
+            .arg(lock);
         command.env("HOME", work).kill_on_drop(true);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(|e| failed(format!("uv does not start: {e}")))?;
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut child = command
+            .spawn()
+            .map_err(|e| failed(format!("uv does not start: {e}")))?;
         let stderr = child.stderr.take();
         let watching = async {
             let mut log = Vec::new();
@@ -153,7 +191,9 @@ impl Environments {
 
     /// Removes what was used longest ago, `but` one, until the bound holds.
     fn shrink(&self, but: &Path) {
-        let Ok(entries) = self.dir.read_dir() else { return };
+        let Ok(entries) = self.dir.read_dir() else {
+            return;
+        };
         let mut all: Vec<_> = entries
             .flatten()
             .filter_map(|entry| {
@@ -173,7 +213,9 @@ impl Environments {
             if total <= self.bound.0 || recent || path == but {
                 continue;
             }
-            self.building.lock().retain(|_, cell| cell.get() != Some(&path));
+            self.building
+                .lock()
+                .retain(|_, cell| cell.get() != Some(&path));
             if std::fs::remove_dir_all(&path).is_ok() {
                 total -= size;
             }
@@ -191,7 +233,9 @@ fn strange_line(lock: &[u8]) -> Option<String> {
     let is_plain = |line: &str| {
         let line = line.trim().trim_end_matches('\\').trim_end();
         let words: Vec<&str> = line.split_whitespace().collect();
-        let Some(first) = words.first() else { return true };
+        let Some(first) = words.first() else {
+            return true;
+        };
         let hash = |word: &str| word.starts_with("--hash=sha256:");
         let requirement = line.split(" --hash=").next().unwrap_or("");
         first.starts_with('#')
@@ -199,9 +243,13 @@ fn strange_line(lock: &[u8]) -> Option<String> {
             || (first.starts_with(|c: char| c.is_ascii_alphanumeric())
                 && requirement.contains("==")
                 && !requirement.contains(['/', '@', '$'])
-                && words.iter().all(|word| !word.starts_with("--") || hash(word)))
+                && words
+                    .iter()
+                    .all(|word| !word.starts_with("--") || hash(word)))
     };
-    text.lines().find(|line| !is_plain(line)).map(|line| line.chars().take(200).collect())
+    text.lines()
+        .find(|line| !is_plain(line))
+        .map(|line| line.chars().take(200).collect())
 }
 
 /// One environment a (tenant, project, lock, interpreter).
@@ -229,7 +277,9 @@ fn finish(target: &Path, path: &Path) -> std::io::Result<()> {
 }
 
 fn size(path: &Path) -> u64 {
-    let Ok(entries) = path.read_dir() else { return 0 };
+    let Ok(entries) = path.read_dir() else {
+        return 0;
+    };
     let each = entries.flatten().map(|entry| match entry.metadata() {
         Ok(meta) if meta.is_dir() => size(&entry.path()),
         Ok(meta) => meta.len(),
@@ -240,10 +290,16 @@ fn size(path: &Path) -> u64 {
 
 /// Beside this binary, in `PATH`, or as a module of an interpreter.
 fn find_uv(python: &Python) -> Option<Vec<PathBuf>> {
-    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join("uv")));
+    let beside = std::env::current_exe()
+        .ok()
+        .and_then(|exe| Some(exe.parent()?.join("uv")));
     let path = std::env::var_os("PATH").unwrap_or_default();
     let in_path = std::env::split_paths(&path).map(|dir| dir.join("uv"));
-    if let Some(found) = beside.into_iter().chain(in_path).find(|file| file.is_file()) {
+    if let Some(found) = beside
+        .into_iter()
+        .chain(in_path)
+        .find(|file| file.is_file())
+    {
         return Some(vec![found]);
     }
     let asked = std::process::Command::new(&python.path)
@@ -252,7 +308,9 @@ fn find_uv(python: &Python) -> Option<Vec<PathBuf>> {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status();
-    asked.is_ok_and(|status| status.success()).then(|| vec![python.path.clone(), "uv".into()])
+    asked
+        .is_ok_and(|status| status.success())
+        .then(|| vec![python.path.clone(), "uv".into()])
 }
 
 #[cfg(test)]
@@ -276,7 +334,10 @@ mod tests {
             "numpy",
             "numpy==${HOME}",
         ] {
-            assert!(strange_line(format!("a==1\n{line}\n").as_bytes()).is_some(), "{line}");
+            assert!(
+                strange_line(format!("a==1\n{line}\n").as_bytes()).is_some(),
+                "{line}"
+            );
         }
         assert!(strange_line(&[0xff]).is_some());
     }

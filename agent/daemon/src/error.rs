@@ -6,7 +6,9 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// Neither a record in the state folder nor a join file. Make a token, and give its file.
-    #[error("this machine has not joined a network yet; run `farlane tokens create` at the provider's, then `farlane agent --join-file FILE` here")]
+    #[error(
+        "this machine has not joined a network yet; run `farlane tokens create` at the provider's, then `farlane agent --join-file FILE` here"
+    )]
     NotJoined,
     /// The join file cannot be used: the caller's fault.
     #[error("the join file cannot be used: {0}")]
@@ -39,7 +41,9 @@ pub enum StartError {
         why: String,
     },
     /// No interpreter that a task could run on.
-    #[error("no Python 3.10 or newer that this user can run was found ({skipped}); install one (Debian: `apt install python3`)")]
+    #[error(
+        "no Python 3.10 or newer that this user can run was found ({skipped}); install one (Debian: `apt install python3`)"
+    )]
     NoPython {
         /// Why those that were found cannot serve.
         skipped: String,

@@ -6,10 +6,22 @@ use crate::StartError;
 use crate::user::User;
 
 const FILES: &[(&str, &[u8])] = &[
-    ("lib/farlane_worker.py", include_bytes!("../python/farlane_worker.py")),
-    ("lib/farlane_error.py", include_bytes!("../python/farlane_error.py")),
-    ("lib/farlane_value.py", include_bytes!("../python/farlane_value.py")),
-    ("shim/farlane.py", include_bytes!("../python/farlane_shim.py")),
+    (
+        "lib/farlane_worker.py",
+        include_bytes!("../python/farlane_worker.py"),
+    ),
+    (
+        "lib/farlane_error.py",
+        include_bytes!("../python/farlane_error.py"),
+    ),
+    (
+        "lib/farlane_value.py",
+        include_bytes!("../python/farlane_value.py"),
+    ),
+    (
+        "shim/farlane.py",
+        include_bytes!("../python/farlane_shim.py"),
+    ),
     (
         "cloudpickle.whl",
         include_bytes!("../../../third_party/cloudpickle-3.1.2-py3-none-any.whl"),
@@ -57,11 +69,17 @@ pub(crate) fn install(
     }
     let (uid, gid) = match user {
         Some(user) => (user.uid, user.gid),
-        None => (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw()),
+        None => (
+            nix::unistd::geteuid().as_raw(),
+            nix::unistd::getegid().as_raw(),
+        ),
     };
     let passwd = format!("farlane:x:{uid}:{gid}::/scratch:/bin/sh\n");
     write(&shared.root.join("etc/passwd"), passwd.as_bytes())?;
-    write(&shared.root.join("etc/group"), format!("farlane:x:{gid}:\n").as_bytes())?;
+    write(
+        &shared.root.join("etc/group"),
+        format!("farlane:x:{gid}:\n").as_bytes(),
+    )?;
     Ok(shared)
 }
 
@@ -69,7 +87,8 @@ pub(crate) fn install(
 fn is_open_to_others(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     path.ancestors().all(|dir| {
-        dir.metadata().is_ok_and(|meta| meta.permissions().mode() & 0o001 != 0)
+        dir.metadata()
+            .is_ok_and(|meta| meta.permissions().mode() & 0o001 != 0)
     })
 }
 
@@ -92,7 +111,6 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), StartError> {
     }
     let temporary = path.with_extension("new");
     std::fs::write(&temporary, bytes).map_err(what())?;
-    std::fs::set_permissions(&temporary, std::fs::Permissions::from_mode(0o644))
-        .map_err(what())?;
+    std::fs::set_permissions(&temporary, std::fs::Permissions::from_mode(0o644)).map_err(what())?;
     std::fs::rename(&temporary, path).map_err(what())
 }

@@ -68,7 +68,11 @@ impl Folder {
     pub(crate) fn open(path: &Path) -> Result<Self, StartError> {
         use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
         let what = || StartError::io(format!("the state folder {}", path.display()));
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(what())?;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(what())?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).map_err(what())?;
         Ok(Self(path.canonicalize().map_err(what())?))
     }
@@ -84,9 +88,11 @@ impl Folder {
         if !self.path("transport.json").exists() {
             return Ok(None);
         }
-        let identity = self.identity()?.ok_or_else(|| self.bad("identity", "missing"))?;
-        let record = std::fs::read(self.path("record"))
-            .map_err(|e| self.bad("record", &e.to_string()))?;
+        let identity = self
+            .identity()?
+            .ok_or_else(|| self.bad("identity", "missing"))?;
+        let record =
+            std::fs::read(self.path("record")).map_err(|e| self.bad("record", &e.to_string()))?;
         let record =
             NodeRecord::from_bytes(&record).map_err(|e| self.bad("record", &e.to_string()))?;
         if *record.identity() != identity.public() {
@@ -94,9 +100,22 @@ impl Folder {
         }
         let network = self.json::<NetworkFile>("network.json")?;
         let file = self.json::<TransportFile>("transport.json")?;
-        let TransportFile { certificate_pem, key_pem, not_after_ms } = file;
-        let transport = Transport { certificate_pem, key_pem, not_after_ms };
-        Ok(Some(Joined { identity, record, network, transport }))
+        let TransportFile {
+            certificate_pem,
+            key_pem,
+            not_after_ms,
+        } = file;
+        let transport = Transport {
+            certificate_pem,
+            key_pem,
+            not_after_ms,
+        };
+        Ok(Some(Joined {
+            identity,
+            record,
+            network,
+            transport,
+        }))
     }
 
     /// The signing key, where there is one.
@@ -105,10 +124,11 @@ impl Folder {
         if !path.exists() {
             return Ok(None);
         }
-        let seed =
-            private_file::read(&path).map_err(|e| self.bad("identity", &e.to_string()))?;
+        let seed = private_file::read(&path).map_err(|e| self.bad("identity", &e.to_string()))?;
         let identity = NodeIdentity::from_slice(&seed);
-        identity.map(Some).ok_or_else(|| self.bad("identity", "not 32 bytes"))
+        identity
+            .map(Some)
+            .ok_or_else(|| self.bad("identity", "not 32 bytes"))
     }
 
     /// Keeps a file's bytes, 0600.
@@ -130,17 +150,21 @@ impl Folder {
             key_pem: transport.key_pem.clone(),
             not_after_ms: transport.not_after_ms,
         };
-        let bytes = serde_json::to_vec(&file).map_err(|e| self.bad("transport.json", &e.to_string()))?;
+        let bytes =
+            serde_json::to_vec(&file).map_err(|e| self.bad("transport.json", &e.to_string()))?;
         self.keep("transport.json", &bytes)
     }
 
     fn json<T: serde::de::DeserializeOwned>(&self, name: &'static str) -> Result<T, StartError> {
-        let bytes = private_file::read(&self.path(name))
-            .map_err(|e| self.bad(name, &e.to_string()))?;
+        let bytes =
+            private_file::read(&self.path(name)).map_err(|e| self.bad(name, &e.to_string()))?;
         serde_json::from_slice(&bytes).map_err(|e| self.bad(name, &e.to_string()))
     }
 
     fn bad(&self, name: &str, why: &str) -> StartError {
-        StartError::BadState { path: self.path(name), why: why.to_owned() }
+        StartError::BadState {
+            path: self.path(name),
+            why: why.to_owned(),
+        }
     }
 }

@@ -45,8 +45,8 @@ pub(crate) async fn join(
         Some(identity) => identity,
         None => NodeIdentity::generate(),
     };
-    let record = NodeRecord::make(&identity, &file.seed, &file.enrolment, hostname)
-        .map_err(|e| bad(&e))?;
+    let record =
+        NodeRecord::make(&identity, &file.seed, &file.enrolment, hostname).map_err(|e| bad(&e))?;
     folder.keep("identity", identity.expose())?;
     folder.keep("record", &record.to_bytes())?;
     let (key_pem, csr) = key_and_request()?;
@@ -60,11 +60,20 @@ pub(crate) async fn join(
     let reply = enrol(&file, request).await?;
     name_skew(reply.server_time_ms)?;
     let transport = transport(&reply.certificate_pem, key_pem, reply.expires_ms)?;
-    let network = NetworkFile { version: 1, urls: file.urls, ca_pem: file.ca_pem };
+    let network = NetworkFile {
+        version: 1,
+        urls: file.urls,
+        ca_pem: file.ca_pem,
+    };
     let bytes = serde_json::to_vec(&network).map_err(|e| bad(&e))?;
     folder.keep("network.json", &bytes)?;
     folder.keep_transport(&transport)?;
-    Ok(Joined { identity, record, network, transport })
+    Ok(Joined {
+        identity,
+        record,
+        network,
+        transport,
+    })
 }
 
 async fn enrol(file: &JoinFile, request: v1::EnrolRequest) -> Result<v1::EnrolReply, StartError> {
@@ -111,7 +120,11 @@ pub(crate) async fn renew(channel: Channel) -> Result<Transport, StartError> {
 fn transport(pem: &Bytes, key_pem: String, expires_ms: u64) -> Result<Transport, StartError> {
     let certificate_pem = String::from_utf8(pem.to_vec())
         .map_err(|_| StartError::Refused("its certificate is not text".into()))?;
-    Ok(Transport { certificate_pem, key_pem, not_after_ms: expires_ms })
+    Ok(Transport {
+        certificate_pem,
+        key_pem,
+        not_after_ms: expires_ms,
+    })
 }
 
 fn key_and_request() -> Result<(String, Bytes), StartError> {

@@ -36,7 +36,11 @@ pub(crate) enum LinkEvent {
     /// The first frame is wanted.
     WantHello(oneshot::Sender<v1::AgentHello>),
     /// Connected; frames go out by `out`. `sent` is when the hello left, on the steady clock.
-    Up { out: mpsc::Sender<v1::AgentFrame>, hello: v1::ControlHello, sent: u64 },
+    Up {
+        out: mpsc::Sender<v1::AgentFrame>,
+        hello: v1::ControlHello,
+        sent: u64,
+    },
     /// A frame came.
     Frame(v1::ControlFrame),
     /// Disconnected; `Up` may follow.
@@ -105,9 +109,14 @@ impl Link {
     }
 
     async fn connect(&mut self, leader: Option<String>) -> Ended {
-        let urls: Vec<String> = leader.into_iter().chain(self.network.urls.clone()).collect();
-        let identity =
-            (self.transport.certificate_pem.as_str(), self.transport.key_pem.as_str());
+        let urls: Vec<String> = leader
+            .into_iter()
+            .chain(self.network.urls.clone())
+            .collect();
+        let identity = (
+            self.transport.certificate_pem.as_str(),
+            self.transport.key_pem.as_str(),
+        );
         let channel = match channel::connect(&urls, &self.network.ca_pem, Some(identity)).await {
             Ok(channel) => channel,
             Err(error) => return Ended::Lost(false, error.to_string()),
@@ -116,7 +125,9 @@ impl Link {
         if self.events.send(LinkEvent::WantHello(ask)).await.is_err() {
             return Ended::Unwanted;
         }
-        let Ok(hello) = answer.await else { return Ended::Unwanted };
+        let Ok(hello) = answer.await else {
+            return Ended::Unwanted;
+        };
         let (out, frames) = mpsc::channel(OUTGOING);
         let sent = ClusterClock::steady();
         let _ = out.try_send(frame(v1::agent_frame::Body::Hello(hello)));
@@ -128,8 +139,12 @@ impl Link {
             Err(status) => return refused(false, &status),
         };
         let hello = match stream.message().await {
-            Ok(Some(v1::ControlFrame { body: Some(v1::control_frame::Body::Hello(hello)) })) => hello,
-            Ok(Some(v1::ControlFrame { body: Some(v1::control_frame::Body::Refused(no)) })) => {
+            Ok(Some(v1::ControlFrame {
+                body: Some(v1::control_frame::Body::Hello(hello)),
+            })) => hello,
+            Ok(Some(v1::ControlFrame {
+                body: Some(v1::control_frame::Body::Refused(no)),
+            })) => {
                 return refusal(&no);
             }
             Ok(_) => return Ended::Lost(false, "the server did not say hello".into()),
@@ -203,18 +218,14 @@ impl Link {
 
 fn refused(was_up: bool, status: &tonic::Status) -> Ended {
     match ErrorCode::of(status) {
-        Some(ErrorCode::NodeRevoked) => {
-            Ended::Removed(status.message().to_owned())
-        }
+        Some(ErrorCode::NodeRevoked) => Ended::Removed(status.message().to_owned()),
         _ => Ended::Lost(was_up, status.message().to_owned()),
     }
 }
 
 fn refusal(no: &v1::Refusal) -> Ended {
     match no.code.parse::<ErrorCode>() {
-        Ok(ErrorCode::NodeRevoked) => {
-            Ended::Removed(no.message.clone())
-        }
+        Ok(ErrorCode::NodeRevoked) => Ended::Removed(no.message.clone()),
         _ => Ended::Lost(true, no.message.clone()),
     }
 }

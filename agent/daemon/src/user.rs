@@ -32,7 +32,13 @@ impl User {
         }
         let made = Command::new("useradd")
             .args(["--system", "--user-group", "--no-create-home"])
-            .args(["--home-dir", "/var/lib/farlane", "--shell", "/usr/sbin/nologin", NAME])
+            .args([
+                "--home-dir",
+                "/var/lib/farlane",
+                "--shell",
+                "/usr/sbin/nologin",
+                NAME,
+            ])
             .output()
             .map_err(StartError::io("useradd"))?;
         Self::named(NAME).ok_or_else(|| StartError::Io {
@@ -45,13 +51,19 @@ impl User {
     pub(crate) fn unprivileged() -> Self {
         Self::system().unwrap_or_else(|_| {
             // 65534: what Linux distributions give `nobody` (and the kernel's overflow id).
-            Self::named("nobody").unwrap_or(Self { uid: 65_534, gid: 65_534 })
+            Self::named("nobody").unwrap_or(Self {
+                uid: 65_534,
+                gid: 65_534,
+            })
         })
     }
 
     fn named(name: &str) -> Option<Self> {
         let user = nix::unistd::User::from_name(name).ok()??;
-        Some(Self { uid: user.uid.as_raw(), gid: user.gid.as_raw() })
+        Some(Self {
+            uid: user.uid.as_raw(),
+            gid: user.gid.as_raw(),
+        })
     }
 }
 
@@ -66,7 +78,10 @@ pub fn drop_privileges(command: &mut Command, state_dir: &Path) -> Result<User, 
         .map_err(StartError::io(format!("making {}", state_dir.display())))?;
     hand_over(state_dir, user)?;
     command.uid(user.uid).gid(user.gid);
-    command.env("HOME", state_dir).env_remove("XDG_DATA_HOME").env_remove("XDG_CONFIG_HOME");
+    command
+        .env("HOME", state_dir)
+        .env_remove("XDG_DATA_HOME")
+        .env_remove("XDG_CONFIG_HOME");
     Ok(user)
 }
 

@@ -29,7 +29,11 @@ pub(crate) struct Spec {
 
 impl Spec {
     pub(crate) fn new(digest: Digest, spec: TaskSpec) -> Self {
-        Self { digest, spec, micros: AtomicU32::new(0) }
+        Self {
+            digest,
+            spec,
+            micros: AtomicU32::new(0),
+        }
     }
 
     /// A run took so long. An eighth of the news counts, but a longer run counts at once, so that a
@@ -37,7 +41,11 @@ impl Spec {
     pub(crate) fn ran(&self, micros: u64) {
         let new = u32::try_from(micros).unwrap_or(u32::MAX).max(1);
         let old = self.micros.load(Ordering::Relaxed);
-        let next = if old == 0 || new > old.saturating_mul(8) { new } else { old - old / 8 + new / 8 };
+        let next = if old == 0 || new > old.saturating_mul(8) {
+            new
+        } else {
+            old - old / 8 + new / 8
+        };
         self.micros.store(next.max(1), Ordering::Relaxed);
     }
 
@@ -141,7 +149,10 @@ mod tests {
 
     #[test]
     fn averages_follow_slow_news_at_once_and_fast_news_slowly() {
-        let blob = BlobRef { digest: Digest([0; 32]), size: ByteCount(0) };
+        let blob = BlobRef {
+            digest: Digest([0; 32]),
+            size: ByteCount(0),
+        };
         let spec = Spec::new(
             Digest([0; 32]),
             TaskSpec {
@@ -149,14 +160,25 @@ mod tests {
                 function: String::new(),
                 code: blob,
                 environment: None,
-                resources: Resources { cpus: MilliCpu(1), memory: ByteCount(0), scratch: ByteCount(0) },
+                resources: Resources {
+                    cpus: MilliCpu(1),
+                    memory: ByteCount(0),
+                    scratch: ByteCount(0),
+                },
                 node: NodeRequest {
                     regions: vec![],
                     labels: vec![],
-                    python: PythonVersion { major: 3, minor: 11 },
+                    python: PythonVersion {
+                        major: 3,
+                        minor: 11,
+                    },
                     tier: Tier::Process,
                 },
-                retry: Retry { lost: 0, raised: 0, at_most_once: false },
+                retry: Retry {
+                    lost: 0,
+                    raised: 0,
+                    at_most_once: false,
+                },
                 timing: Timing::default(),
                 priority: 0,
                 forward_secrecy: ForwardSecrecy::Preferred,

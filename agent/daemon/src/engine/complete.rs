@@ -52,7 +52,15 @@ impl Outbox {
             .collect();
         let held = under_way.values().flat_map(attempts).collect();
         let (pending, turns, sent) = (HashMap::new(), VecDeque::new(), HashSet::new());
-        Self { pending, turns, under_way, sent, held, journal, next }
+        Self {
+            pending,
+            turns,
+            under_way,
+            sent,
+            held,
+            journal,
+            next,
+        }
     }
 
     /// Adds a result.
@@ -78,7 +86,10 @@ impl Outbox {
 
     /// The control plane does not know that this attempt has ended: its batch goes again.
     pub(super) fn report(&mut self, at: &AttemptRef) {
-        let batch = self.under_way.iter().find(|(_, batch)| attempts(batch).any(|a| a == *at));
+        let batch = self
+            .under_way
+            .iter()
+            .find(|(_, batch)| attempts(batch).any(|a| a == *at));
         if let Some((number, _)) = batch {
             self.sent.remove(number);
         }
@@ -86,7 +97,9 @@ impl Outbox {
 
     /// A batch is durable at the control plane: the attempts that were in it.
     pub(super) fn acknowledged(&mut self, number: u64) -> Vec<AttemptRef> {
-        let Some(batch) = self.under_way.remove(&number) else { return Vec::new() };
+        let Some(batch) = self.under_way.remove(&number) else {
+            return Vec::new();
+        };
         self.sent.remove(&number);
         let all: Vec<_> = attempts(&batch).collect();
         for at in &all {
@@ -105,7 +118,10 @@ impl Outbox {
     /// The next batch to send: first what is under way already, then what is pending.
     fn next(&mut self, signer: &Signer<'_>, connected: bool) -> Option<v1::CompleteBatch> {
         if connected {
-            let again = self.under_way.iter().find(|(number, _)| !self.sent.contains(number));
+            let again = self
+                .under_way
+                .iter()
+                .find(|(number, _)| !self.sent.contains(number));
             if let Some((number, batch)) = again {
                 self.sent.insert(*number);
                 return Some(batch.clone());
@@ -123,7 +139,9 @@ impl Outbox {
                 break;
             }
             bytes += size;
-            let Some(Item { completion, leaf }) = queue.pop_front() else { break };
+            let Some(Item { completion, leaf }) = queue.pop_front() else {
+                break;
+            };
             leaves.push(leaf);
             items.push(completion);
         }
@@ -145,7 +163,10 @@ impl Outbox {
 }
 
 fn attempts(batch: &v1::CompleteBatch) -> impl Iterator<Item = AttemptRef> + '_ {
-    batch.items.iter().filter_map(|item| item.attempt.as_ref()?.try_into().ok())
+    batch
+        .items
+        .iter()
+        .filter_map(|item| item.attempt.as_ref()?.try_into().ok())
 }
 
 struct Signer<'a> {
@@ -184,8 +205,14 @@ impl Engine {
     pub(super) fn send_completions(&mut self) {
         loop {
             let connected = self.out.is_some();
-            let signer = Signer { identity: &self.identity, node: self.node, boot: self.boot };
-            let Some(batch) = self.outbox.next(&signer, connected) else { return };
+            let signer = Signer {
+                identity: &self.identity,
+                node: self.node,
+                boot: self.boot,
+            };
+            let Some(batch) = self.outbox.next(&signer, connected) else {
+                return;
+            };
             if connected {
                 self.tell(Body::Complete(batch));
             }
@@ -215,9 +242,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("journal");
         let identity = NodeIdentity::generate();
-        let signer = Signer { identity: &identity, node: NodeId::default(), boot: BootId::default() };
+        let signer = Signer {
+            identity: &identity,
+            node: NodeId::default(),
+            boot: BootId::default(),
+        };
         let session = SessionId::new(1, [1; 5]);
-        let at = |seq| AttemptRef { task: session.task(seq), attempt: 1, epoch: 1 };
+        let at = |seq| AttemptRef {
+            task: session.task(seq),
+            attempt: 1,
+            epoch: 1,
+        };
         let mut outbox = Outbox::open(path.clone());
         let mut sizes = Vec::new();
         for seq in 1..=1000 {

@@ -64,10 +64,17 @@ impl Engine {
 
     /// Sends the first ready attempt of a pool, or sees to it that it can be sent soon.
     fn dispatch_one(&mut self, number: TemplateNumber) -> Step {
-        let Some(pool) = self.pools.pools.get_mut(&number) else { return Step::Enough };
-        let Some(token) = pool.ready.front().copied() else { return Step::Enough };
+        let Some(pool) = self.pools.pools.get_mut(&number) else {
+            return Step::Enough;
+        };
+        let Some(token) = pool.ready.front().copied() else {
+            return Step::Enough;
+        };
         pool.used = ClusterClock::steady();
-        let ready = self.attempts.get(&token).map(|attempt| (&attempt.stage, &attempt.spec));
+        let ready = self
+            .attempts
+            .get(&token)
+            .map(|attempt| (&attempt.stage, &attempt.spec));
         let Some((Stage::Ready(prepared), Some(spec))) = ready else {
             pool.ready.pop_front();
             return Step::Again;
@@ -93,7 +100,11 @@ impl Engine {
         if let (Some(worker), true) = (idle, fits) {
             return self.send(worker, token, cpus, memory);
         }
-        let waiting = self.pools.pools.get(&number).map_or(0, |pool| pool.ready.len());
+        let waiting = self
+            .pools
+            .pools
+            .get(&number)
+            .map_or(0, |pool| pool.ready.len());
         if idle.is_none() && fits && starting < waiting {
             return match self.pools.fork(number, cpus, memory) {
                 Ok(()) => Step::Again,
@@ -125,7 +136,11 @@ impl Engine {
                 && ClusterClock::steady_micros().saturating_sub(worker.began) < STUCK;
             free.then_some((worker.queue.len(), *number))
         };
-        pool.workers.iter().filter_map(can).min().map(|(_, number)| number)
+        pool.workers
+            .iter()
+            .filter_map(can)
+            .min()
+            .map(|(_, number)| number)
     }
 
     fn start_template(
@@ -135,7 +150,11 @@ impl Engine {
     ) -> Step {
         let failed = match self.pools.pools.get(&number) {
             Some(pool) if pool.failures >= FAILURES => Some(pool.complaint.clone()),
-            _ => self.pools.start(number, environment).err().map(|error| error.to_string()),
+            _ => self
+                .pools
+                .start(number, environment)
+                .err()
+                .map(|error| error.to_string()),
         };
         if let Some(complaint) = failed {
             self.give_up(number, &complaint);
@@ -145,7 +164,9 @@ impl Engine {
 
     /// Ends everything that waits for a sandbox that cannot be made.
     fn give_up(&mut self, number: TemplateNumber, complaint: &str) {
-        let Some(pool) = self.pools.pools.get_mut(&number) else { return };
+        let Some(pool) = self.pools.pools.get_mut(&number) else {
+            return;
+        };
         pool.failures = 0;
         let ready: Vec<_> = pool.ready.drain(..).collect();
         let message = format!("the sandbox could not be made: {complaint}");
@@ -157,14 +178,22 @@ impl Engine {
 
     /// Sends one attempt to a worker.
     fn send(&mut self, number: WorkerNumber, token: Token, cpus: u32, memory: u64) -> Step {
-        let Some(worker) = self.pools.workers.get_mut(&number) else { return Step::Enough };
-        let Some(attempt) = self.attempts.get_mut(&token) else { return Step::Enough };
+        let Some(worker) = self.pools.workers.get_mut(&number) else {
+            return Step::Enough;
+        };
+        let Some(attempt) = self.attempts.get_mut(&token) else {
+            return Step::Enough;
+        };
         let (Stage::Ready(prepared), Some(spec), Some(grant)) =
             (&attempt.stage, &attempt.spec, &attempt.grant)
         else {
             return Step::Enough;
         };
-        let deadline = spec.spec.timing.deadline.map_or(0, |limit| attempt.arrived_ms + limit.0);
+        let deadline = spec
+            .spec
+            .timing
+            .deadline
+            .map_or(0, |limit| attempt.arrived_ms + limit.0);
         let head = TaskHead {
             flags: if grant.own { FLAG_PICKLE } else { 0 },
             code: prepared.code.number,
@@ -200,7 +229,9 @@ impl Engine {
     /// Puts attempts that have not begun back to the front of their pool.
     pub(super) fn put_back(&mut self, pool: TemplateNumber, tokens: Vec<Token>) {
         for token in tokens.into_iter().rev() {
-            let Some(attempt) = self.attempts.get_mut(&token) else { continue };
+            let Some(attempt) = self.attempts.get_mut(&token) else {
+                continue;
+            };
             match std::mem::replace(&mut attempt.stage, Stage::Waiting) {
                 Stage::Sent(_, prepared) => attempt.stage = Stage::Ready(prepared),
                 other => attempt.stage = other,
@@ -213,7 +244,9 @@ impl Engine {
 
     /// Ends the run of one attempt in a worker: those behind it are taken back first.
     pub(super) fn kill_for(&mut self, number: WorkerNumber, token: Token, exit: Option<Exit>) {
-        let Some(worker) = self.pools.workers.get_mut(&number) else { return };
+        let Some(worker) = self.pools.workers.get_mut(&number) else {
+            return;
+        };
         let pool = worker.pool;
         let mut back = worker.take_back();
         if back.contains(&token) {
@@ -227,18 +260,30 @@ impl Engine {
         }
         if worker.doom.is_none() {
             let since = ClusterClock::steady();
-            worker.doom = Some(Doom { verdict: Some((token, exit)), since });
+            worker.doom = Some(Doom {
+                verdict: Some((token, exit)),
+                since,
+            });
         }
         self.put_back(pool, back);
         self.kill(number);
     }
 
     pub(super) fn kill(&mut self, number: WorkerNumber) {
-        let Some(worker) = self.pools.workers.get_mut(&number) else { return };
+        let Some(worker) = self.pools.workers.get_mut(&number) else {
+            return;
+        };
         let since = ClusterClock::steady();
-        worker.doom.get_or_insert(Doom { verdict: None, since });
+        worker.doom.get_or_insert(Doom {
+            verdict: None,
+            since,
+        });
         let pool = worker.pool;
-        let template = self.pools.pools.get(&pool).and_then(|pool| pool.template.as_ref());
+        let template = self
+            .pools
+            .pools
+            .get(&pool)
+            .and_then(|pool| pool.template.as_ref());
         if template.is_none_or(|template| template.kill(number).is_err()) {
             self.end_template(pool);
         }
@@ -265,7 +310,9 @@ impl Engine {
                 }
                 continue;
             }
-            let Some(token) = worker.queue.front().copied() else { continue };
+            let Some(token) = worker.queue.front().copied() else {
+                continue;
+            };
             let ran = now.saturating_sub(worker.began);
             let attempt = self.attempts.get(&token);
             let timeout = attempt.and_then(|a| a.spec.as_ref()?.spec.timing.timeout);
@@ -280,7 +327,9 @@ impl Engine {
             self.kill_for(number, token, Some(Exit::plain(ExitKind::TimedOut)));
         }
         for number in stuck {
-            let Some(worker) = self.pools.workers.get_mut(&number) else { continue };
+            let Some(worker) = self.pools.workers.get_mut(&number) else {
+                continue;
+            };
             let (pool, back) = (worker.pool, worker.take_back());
             self.put_back(pool, back);
         }
@@ -356,7 +405,10 @@ fn transmit(
     if !prepared.blobs.is_empty() {
         let mut lengths = BytesMut::with_capacity(8 * (prepared.blobs.len() + 1));
         lengths.put_u64_le(prepared.arguments.len() as u64);
-        prepared.blobs.iter().for_each(|blob| lengths.put_u64_le(blob.len() as u64));
+        prepared
+            .blobs
+            .iter()
+            .for_each(|blob| lengths.put_u64_le(blob.len() as u64));
         body.insert(0, lengths.freeze());
         body.extend(prepared.blobs.iter().cloned());
     }
@@ -397,7 +449,11 @@ fn remember(worker: &mut super::pool::Worker, code: u32) {
     if worker.codes.len() >= CODES_A_WORKER
         && worker.queue.is_empty()
         && let Some(other) = worker.codes.iter().copied().find(|other| *other != code)
-        && worker.link.socket.send(&crate::worker::message::code_head(other, None), &[]) == Sent::Whole
+        && worker
+            .link
+            .socket
+            .send(&crate::worker::message::code_head(other, None), &[])
+            == Sent::Whole
     {
         worker.codes.remove(&other);
     }

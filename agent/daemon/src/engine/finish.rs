@@ -45,7 +45,11 @@ struct Plain {
 
 impl Plain {
     fn seal(self) -> (Bytes, Digest) {
-        let sealed = seal_padded(&self.key, &self.context, &farlane_codec::compress(&self.bytes));
+        let sealed = seal_padded(
+            &self.key,
+            &self.context,
+            &farlane_codec::compress(&self.bytes),
+        );
         let digest = Digest::of(&sealed);
         (sealed.into(), digest)
     }
@@ -54,29 +58,46 @@ impl Plain {
 impl Engine {
     /// A worker answered: seals the answer and lets it go.
     pub(super) fn answered(&mut self, token: Token, answer: Answer) {
-        let Some(attempt) = self.attempts.get(&token) else { return };
+        let Some(attempt) = self.attempts.get(&token) else {
+            return;
+        };
         let Some(grant) = &attempt.grant else { return };
         let (kind, context) = match answer.outcome {
-            Outcome::Returned => {
-                (ExitKind::Returned, StreamContext::result(grant.tenant, attempt.at, self.node))
-            }
-            Outcome::Raised => {
-                (ExitKind::Raised, StreamContext::exception(grant.tenant, attempt.at, self.node))
-            }
+            Outcome::Returned => (
+                ExitKind::Returned,
+                StreamContext::result(grant.tenant, attempt.at, self.node),
+            ),
+            Outcome::Raised => (
+                ExitKind::Raised,
+                StreamContext::exception(grant.tenant, attempt.at, self.node),
+            ),
         };
-        let plain = Plain { key: grant.key.clone(), context, bytes: answer.body.clone() };
+        let plain = Plain {
+            key: grant.key.clone(),
+            context,
+            bytes: answer.body.clone(),
+        };
         let usage = self.usage(token, &answer);
         self.seal(token, Exit::plain(kind), plain, usage);
     }
 
     /// The environment could not be built: its log stands in for a result.
     pub(super) fn environment_failed(&mut self, token: Token, log: &str) {
-        let Some(attempt) = self.attempts.get(&token) else { return };
+        let Some(attempt) = self.attempts.get(&token) else {
+            return;
+        };
         let Some(grant) = &attempt.grant else { return };
         let context = StreamContext::log(grant.tenant, attempt.at, self.node, u32::MAX);
         let bytes = super::log::build_log(log);
-        let plain = Plain { key: grant.key.clone(), context, bytes };
-        let exit = Exit::new(ExitKind::EnvFailed, "the environment could not be built on this node");
+        let plain = Plain {
+            key: grant.key.clone(),
+            context,
+            bytes,
+        };
+        let exit = Exit::new(
+            ExitKind::EnvFailed,
+            "the environment could not be built on this node",
+        );
         let usage = self.no_usage(token);
         self.seal(token, exit, plain, usage);
     }
@@ -86,7 +107,15 @@ impl Engine {
             let (bytes, digest) = plain.seal();
             if bytes.len() <= MAX_ROW_BYTES {
                 let sealed = Sealed::Inline(bytes);
-                return self.complete(token, Sealing { exit, sealed, digest, usage });
+                return self.complete(
+                    token,
+                    Sealing {
+                        exit,
+                        sealed,
+                        digest,
+                        usage,
+                    },
+                );
             }
             return self.upload(token, exit, usage, async move { Some((bytes, digest)) });
         }
@@ -108,11 +137,19 @@ impl Engine {
         tokio::spawn(async move {
             let result = match sealing.await {
                 None => Err("sealing the result failed".to_owned()),
-                Some((bytes, digest)) if bytes.len() <= MAX_ROW_BYTES => {
-                    Ok(Sealing { exit, sealed: Sealed::Inline(bytes), digest, usage })
-                }
+                Some((bytes, digest)) if bytes.len() <= MAX_ROW_BYTES => Ok(Sealing {
+                    exit,
+                    sealed: Sealed::Inline(bytes),
+                    digest,
+                    usage,
+                }),
                 Some((bytes, digest)) => match preparer.blobs.put(bytes).await {
-                    Ok(blob) => Ok(Sealing { exit, sealed: Sealed::Blob(blob), digest, usage }),
+                    Ok(blob) => Ok(Sealing {
+                        exit,
+                        sealed: Sealed::Blob(blob),
+                        digest,
+                        usage,
+                    }),
                     Err(error) => Err(format!("the result could not be uploaded: {error}")),
                 },
             };
@@ -124,13 +161,22 @@ impl Engine {
         match sealed {
             Ok(sealing) => self.complete(token, sealing),
             Err(why) => {
-                self.end(token, Exit::new(ExitKind::Lost(LostCause::Sandbox), why), None);
+                self.end(
+                    token,
+                    Exit::new(ExitKind::Lost(LostCause::Sandbox), why),
+                    None,
+                );
             }
         }
     }
 
     fn complete(&mut self, token: Token, sealing: Sealing) {
-        let Sealing { exit, sealed, digest, usage } = sealing;
+        let Sealing {
+            exit,
+            sealed,
+            digest,
+            usage,
+        } = sealing;
         self.leave(token, exit, Some((sealed, digest)), usage);
     }
 
@@ -140,14 +186,10 @@ impl Engine {
         self.leave(token, exit, None, usage);
     }
 
-    fn leave(
-        &mut self,
-        token: Token,
-        exit: Exit,
-        sealed: Option<(Sealed, Digest)>,
-        usage: Usage,
-    ) {
-        let Some(mut attempt) = self.attempts.remove(&token) else { return };
+    fn leave(&mut self, token: Token, exit: Exit, sealed: Option<(Sealed, Digest)>, usage: Usage) {
+        let Some(mut attempt) = self.attempts.remove(&token) else {
+            return;
+        };
         self.by_ref.remove(&attempt.at);
         if let Some(grant) = &attempt.grant
             && attempt.log.is_due(true)
@@ -156,7 +198,11 @@ impl Engine {
                 let _ = self.logs.try_send(chunk);
             }
         }
-        let leaf = batch::leaf(&attempt.at, exit.kind, sealed.as_ref().map(|(_, digest)| digest));
+        let leaf = batch::leaf(
+            &attempt.at,
+            exit.kind,
+            sealed.as_ref().map(|(_, digest)| digest),
+        );
         let completion = v1::Completion {
             attempt: Some(attempt.at.into()),
             exit: Some(exit.into()),
@@ -166,23 +212,37 @@ impl Engine {
             peak_memory: usage.peak,
             cpu_ms: usage.cpu_ms,
         };
-        self.reconciler.step(Event::Ended { attempt: attempt.at });
+        self.reconciler.step(Event::Ended {
+            attempt: attempt.at,
+        });
         self.outbox.push(attempt.at, Item { completion, leaf });
     }
 
     fn usage(&self, token: Token, answer: &Answer) -> Usage {
-        let arrived = self.attempts.get(&token).map_or(0, |attempt| attempt.arrived_ms);
+        let arrived = self
+            .attempts
+            .get(&token)
+            .map_or(0, |attempt| attempt.arrived_ms);
         let ended_ms = self.clock.at_monotonic(answer.end).0.max(arrived);
         // A worker says when it began; it cannot have begun before its task was here.
         let ran_ms = answer.end.saturating_sub(answer.begin) / 1_000_000;
         let started_ms = ended_ms.saturating_sub(ran_ms).max(arrived);
         let cpu_ms = u64::from(answer.cpu_us) / 1000;
-        Usage { started_ms, ended_ms, cpu_ms, peak: u64::from(answer.peak_kib) * 1024 }
+        Usage {
+            started_ms,
+            ended_ms,
+            cpu_ms,
+            peak: u64::from(answer.peak_kib) * 1024,
+        }
     }
 
     /// Of one that did not run, or died: from its arrival, or its beginning in a worker.
     pub(super) fn no_usage(&self, _token: Token) -> Usage {
         let now = self.clock.now().0;
-        Usage { started_ms: now, ended_ms: now, ..Usage::default() }
+        Usage {
+            started_ms: now,
+            ended_ms: now,
+            ..Usage::default()
+        }
     }
 }

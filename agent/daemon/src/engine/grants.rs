@@ -42,7 +42,11 @@ pub(super) enum NoGrant {
 impl Grants {
     pub(super) fn new(identity: NodeIdentity, record: NodeRecord, boot: BootId) -> Self {
         let stock = PrekeyStock::new(identity, record, boot);
-        Self { stock, contexts: HashMap::new(), early: HashMap::new() }
+        Self {
+            stock,
+            contexts: HashMap::new(),
+            early: HashMap::new(),
+        }
     }
 
     /// New one-time prekeys.
@@ -76,9 +80,14 @@ impl Grants {
             return Err(NoGrant::NoContext);
         }
         let known = self.contexts.entry(batch.context).or_default();
-        let granter = claimed.as_ref().and_then(Opening::claimed).map(|info| info.granter);
+        let granter = claimed
+            .as_ref()
+            .and_then(Opening::claimed)
+            .map(|info| info.granter);
         if let Some(opening) = claimed
-            && !known.iter().any(|context| Some(context.info().granter) == granter)
+            && !known
+                .iter()
+                .any(|context| Some(context.info().granter) == granter)
             && known.len() < MAX_SHARING
         {
             known.push(self.stock.accept(&opening, network, now)?);
@@ -94,7 +103,9 @@ impl Grants {
                 Err(error) => failed = error.into(),
             }
         }
-        let Some((context, grants)) = opened else { return Err(failed) };
+        let Some((context, grants)) = opened else {
+            return Err(failed);
+        };
         let (tenant, own) = (context.tenant(), context.info().own_provider);
         let fresh = grants.into_iter().filter(|grant| grant.open_by >= now);
         Ok(fresh.map(|grant| granted(grant, tenant, own)).collect())
@@ -119,15 +130,27 @@ impl Grants {
             !sharing.is_empty()
         });
         let steady = crate::clock::ClusterClock::steady();
-        self.early.retain(|_, (_, came)| steady.saturating_sub(*came) < EARLY_LIFE_MS);
+        self.early
+            .retain(|_, (_, came)| steady.saturating_sub(*came) < EARLY_LIFE_MS);
     }
 }
 
-fn granted(
-    grant: Grant,
-    tenant: farlane_model::TenantId,
-    own: bool,
-) -> (AttemptRef, Granted) {
-    let Grant { attempt, spec_digest, payload_digest, key, .. } = grant;
-    (attempt, Granted { key, tenant, own, spec_digest, payload_digest })
+fn granted(grant: Grant, tenant: farlane_model::TenantId, own: bool) -> (AttemptRef, Granted) {
+    let Grant {
+        attempt,
+        spec_digest,
+        payload_digest,
+        key,
+        ..
+    } = grant;
+    (
+        attempt,
+        Granted {
+            key,
+            tenant,
+            own,
+            spec_digest,
+            payload_digest,
+        },
+    )
 }

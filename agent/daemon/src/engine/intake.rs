@@ -173,7 +173,8 @@ impl Engine {
                     let assigned = by_ref.remove(&at).map(|one| self.assigned(at, one));
                     if let Some(Err(bad)) = assigned {
                         tracing::warn!(%bad, %at.task, "an assignment cannot be read");
-                        self.reconciler.step(Event::StopWanted { attempts: vec![at] });
+                        self.reconciler
+                            .step(Event::StopWanted { attempts: vec![at] });
                     }
                 }
                 Action::Stop(at) | Action::Forget(at) => self.stop_ref(&at, None),
@@ -184,7 +185,10 @@ impl Engine {
 
     fn assigned(&mut self, at: AttemptRef, assignment: v1::Assignment) -> Result<(), BadMessage> {
         if self.attempts.len() >= MAX_ATTEMPTS {
-            return Err(BadMessage { field: "assignment", problem: "more than this node holds" });
+            return Err(BadMessage {
+                field: "assignment",
+                problem: "more than this node holds",
+            });
         }
         let spec_digest = id::digest(&assignment.spec)?;
         let payload = farlane_wire::convert::present(assignment.payload, "payload")?;
@@ -234,8 +238,11 @@ impl Engine {
 
     /// Moves an attempt on that has its spec and its grant.
     fn advance(&mut self, token: Token) {
-        let Some(attempt) = self.attempts.get_mut(&token) else { return };
-        let (Stage::Waiting, Some(spec), Some(grant)) = (&attempt.stage, &attempt.spec, &attempt.grant)
+        let Some(attempt) = self.attempts.get_mut(&token) else {
+            return;
+        };
+        let (Stage::Waiting, Some(spec), Some(grant)) =
+            (&attempt.stage, &attempt.spec, &attempt.grant)
         else {
             return;
         };
@@ -243,7 +250,11 @@ impl Engine {
             Some("the spec is not the one that was granted")
         } else if spec.spec.node.tier > self.tier {
             Some("this node cannot shut the task in as tightly as it asks")
-        } else if self.tenants.as_ref().is_some_and(|all| !all.contains(&grant.tenant)) {
+        } else if self
+            .tenants
+            .as_ref()
+            .is_some_and(|all| !all.contains(&grant.tenant))
+        {
             Some("this provider does not run this tenant's work; see `farlane tenants allow`")
         } else if self.tier == Tier::Process && !self.own_tenants.contains(&grant.tenant) {
             Some("without a sandbox this node runs its own tenant's work only")
@@ -253,7 +264,9 @@ impl Engine {
         if let Some(why) = refusal {
             return self.end(token, Exit::new(ExitKind::Refused, why), None);
         }
-        let Some(order) = Order::of(attempt) else { return };
+        let Some(order) = Order::of(attempt) else {
+            return;
+        };
         attempt.stage = Stage::Preparing;
         match self.preparer.at_once(&order) {
             Some(prepared) => self.prepared(token, prepared),
@@ -272,26 +285,42 @@ impl Engine {
         token: Token,
         prepared: Result<super::attempt::Prepared, Unready>,
     ) {
-        let Some(attempt) = self.attempts.get_mut(&token) else { return };
+        let Some(attempt) = self.attempts.get_mut(&token) else {
+            return;
+        };
         match prepared {
             Ok(prepared) => {
                 attempt.stage = Stage::Ready(prepared);
-                let Some(key) = attempt.pool(self.tier) else { return };
+                let Some(key) = attempt.pool(self.tier) else {
+                    return;
+                };
                 self.pools.ready(key, token);
             }
             Err(Unready::Environment(log)) => self.environment_failed(token, &log),
             Err(unready) => {
-                self.end(token, Exit::new(ExitKind::Refused, unready.to_string()), None);
+                self.end(
+                    token,
+                    Exit::new(ExitKind::Refused, unready.to_string()),
+                    None,
+                );
             }
         }
     }
 
     fn stop(&mut self, stop: &v1::Stop) {
-        let attempts: Vec<_> =
-            stop.attempts.iter().filter_map(|at| AttemptRef::try_from(at).ok()).collect();
-        self.reconciler.step(Event::StopWanted { attempts: attempts.clone() });
+        let attempts: Vec<_> = stop
+            .attempts
+            .iter()
+            .filter_map(|at| AttemptRef::try_from(at).ok())
+            .collect();
+        self.reconciler.step(Event::StopWanted {
+            attempts: attempts.clone(),
+        });
         for at in attempts {
-            self.stop_ref(&at, Some(Exit::new(ExitKind::Cancelled, stop.reason.clone())));
+            self.stop_ref(
+                &at,
+                Some(Exit::new(ExitKind::Cancelled, stop.reason.clone())),
+            );
         }
     }
 
@@ -303,7 +332,9 @@ impl Engine {
 
     /// Ends an attempt that is not wanted; with an exit to say so, without one silently.
     pub(super) fn stop_one(&mut self, token: Token, exit: Option<Exit>) {
-        let Some(attempt) = self.attempts.get(&token) else { return };
+        let Some(attempt) = self.attempts.get(&token) else {
+            return;
+        };
         let sent_to: Option<WorkerNumber> = match &attempt.stage {
             Stage::Sent(worker, _) => Some(*worker),
             Stage::Finishing => return,

@@ -44,11 +44,20 @@ impl Journal {
             Err(error) => {
                 tracing::error!(%error, path = %path.display(), "the journal cannot be opened; results \
                      that are not acknowledged will not survive this process");
-                return (Self { file: None, size: 0 }, BTreeMap::new());
+                return (
+                    Self {
+                        file: None,
+                        size: 0,
+                    },
+                    BTreeMap::new(),
+                );
             }
         };
         let (outstanding, end) = read(&mut file);
-        let mut journal = Self { file: Some(file), size: end };
+        let mut journal = Self {
+            file: Some(file),
+            size: end,
+        };
         journal.cut(end);
         (journal, outstanding)
     }
@@ -108,7 +117,8 @@ fn read(file: &mut File) -> (BTreeMap<u64, Bytes>, u64) {
         number.copy_from_slice(&head[8..]);
         let number = u64::from_le_bytes(number);
         let mut body = vec![0; length.min(MOST)];
-        if length > MOST || reader.read_exact(&mut body).is_err() || checksum(number, &body) != sum {
+        if length > MOST || reader.read_exact(&mut body).is_err() || checksum(number, &body) != sum
+        {
             break;
         }
         end += (HEAD + length) as u64;
@@ -137,7 +147,12 @@ mod tests {
         }
         journal.acknowledged(2, false);
         drop(journal);
-        File::options().append(true).open(&path).unwrap().write_all(&[9; 21]).unwrap();
+        File::options()
+            .append(true)
+            .open(&path)
+            .unwrap()
+            .write_all(&[9; 21])
+            .unwrap();
         let (mut journal, left) = Journal::open(&path);
         assert_eq!(left.keys().copied().collect::<Vec<_>>(), [1, 3]);
         assert_eq!(&left[&3][..], &[3; 10]);

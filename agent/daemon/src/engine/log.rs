@@ -204,12 +204,17 @@ mod tests {
         log.take(2, b"more", 60_000);
         let chunks = log.seal(at, &granted(), NodeId::default(), true);
         assert!(chunks.len() >= 4);
-        assert!(chunks.iter().all(|c| c.sealed.len() <= farlane_model::MAX_ROW_BYTES * 2));
+        assert!(
+            chunks
+                .iter()
+                .all(|c| c.sealed.len() <= farlane_model::MAX_ROW_BYTES * 2)
+        );
         assert_eq!(chunks.iter().filter(|c| c.last).count(), 1);
         assert_eq!(chunks.last().unwrap().dropped_bytes, 40_004);
         let mut text = 0;
         for chunk in &chunks {
-            let context = StreamContext::log(Default::default(), at, NodeId::default(), chunk.chunk);
+            let context =
+                StreamContext::log(Default::default(), at, NodeId::default(), chunk.chunk);
             let sealed =
                 farlane_seal::stream::open_padded(&granted().key, &context, &chunk.sealed, 1 << 20);
             let plain = farlane_codec::decompress(&sealed.unwrap(), 1 << 20).unwrap();

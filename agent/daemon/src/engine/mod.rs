@@ -45,8 +45,8 @@ use complete::Outbox;
 use finish::Sealing;
 use grants::Grants;
 use pool::Pools;
-pub(crate) use prepare::{Codes, Preparer};
 use prepare::Unready;
+pub(crate) use prepare::{Codes, Preparer};
 
 /// Events handled before attempts are dispatched and results leave.
 const TURN: usize = 256;
@@ -133,6 +133,7 @@ impl Engine {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut heartbeat = tokio::time::interval(heartbeat_every());
+        heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         tokio::pin!(shutdown);
         let (mut frames, mut said) = (Vec::new(), Vec::new());
         loop {
@@ -146,6 +147,8 @@ impl Engine {
                     frames.drain(..).for_each(|event| engine.linked(event, &connected));
                 }
                 _ = happened.recv_many(&mut said, TURN) => {
+                    // A process that was frozen wakes up to answers of attempts that are others' by now.
+                    engine.check_lease();
                     engine.workers_said(&mut said, &mut happened);
                 }
                 Some(done) = finished.recv() => {
@@ -159,13 +162,22 @@ impl Engine {
             }
             engine.dispatch();
             engine.send_completions();
-            if let Some(why) = engine.removed.take() {
-                engine.pools.end_all();
-                return Err(AgentError::Removed(why));
+            if engine.removed.is_some() {
+                break;
             }
         }
-        engine.pools.end_all();
-        Ok(())
+        engine.close()
+    }
+
+    /// Ends what runs, and keeps what is sealed but not yet sent.
+    fn close(mut self) -> Result<(), AgentError> {
+        self.pools.end_all();
+        self.out = None;
+        self.send_completions();
+        match self.removed.take() {
+            Some(why) => Err(AgentError::Removed(why)),
+            None => Ok(()),
+        }
     }
 
     fn new(
@@ -179,7 +191,13 @@ impl Engine {
             node: node.to_string(),
             region: setup.record.region().to_owned(),
         };
-        let pools = Pools::new(&setup.spec, setup.sandbox, place, setup.preparer.clone(), events);
+        let pools = Pools::new(
+            &setup.spec,
+            setup.sandbox,
+            place,
+            setup.preparer.clone(),
+            events,
+        );
         let outbox = Outbox::open(setup.journal);
         let mut reconciler = Reconciler::default();
         reconciler.recover(outbox.held());
@@ -249,27 +267,38 @@ impl Engine {
         self.tell(v1::agent_frame::Body::Heartbeat(beat));
         self.pools.retire(ClusterClock::steady());
         self.grants.sweep(self.clock.now());
-        if let Some(daily) = self.out.as_ref().and_then(|_| self.grants.daily(self.clock.now())) {
+        if let Some(daily) = self
+            .out
+            .as_ref()
+            .and_then(|_| self.grants.daily(self.clock.now()))
+        {
             let boot = farlane_wire::id::boot_bytes(&self.boot);
-            let stock =
-                v1::PrekeyStock { boot, daily_bytes: daily, one_time_bytes: Vec::new() };
+            let stock = v1::PrekeyStock {
+                boot,
+                daily_bytes: daily,
+                one_time_bytes: Vec::new(),
+            };
             self.tell(v1::agent_frame::Body::Prekeys(stock));
         }
     }
 
     fn tick(&mut self) {
-        if !self.attempts.is_empty() && ClusterClock::steady() > self.lease_until {
-            self.lease_ended();
-        }
+        self.check_lease();
         self.overdue();
         self.flush_logs();
         self.tell_started();
         self.size_credit();
     }
 
-    /// The lease was not renewed: others may run these by now.
-    fn lease_ended(&mut self) {
-        tracing::warn!(attempts = self.attempts.len(), "the lease ended; what ran here is stopped");
+    /// Where the lease was not renewed, others may run what is here by now.
+    fn check_lease(&mut self) {
+        if self.attempts.is_empty() || ClusterClock::steady() <= self.lease_until {
+            return;
+        }
+        tracing::warn!(
+            attempts = self.attempts.len(),
+            "the lease ended; what ran here is stopped"
+        );
         self.reconciler.step(Change::LeaseLost);
         let all: Vec<_> = self.attempts.keys().copied().collect();
         all.into_iter().for_each(|token| self.forget(token));

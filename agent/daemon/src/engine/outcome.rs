@@ -26,11 +26,7 @@ const STDOUT: u8 = 1;
 
 impl Engine {
     /// Handles events; ends come last, so that nothing said before is missed.
-    pub(super) fn workers_said(
-        &mut self,
-        said: &mut Vec<Event>,
-        more: &mut mpsc::Receiver<Event>,
-    ) {
+    pub(super) fn workers_said(&mut self, said: &mut Vec<Event>, more: &mut mpsc::Receiver<Event>) {
         let mut deaths = Vec::new();
         for event in said.drain(..) {
             self.happened(event, &mut deaths);
@@ -65,7 +61,10 @@ impl Engine {
                 self.take_output(worker);
             }
             Event::WorkerEnded { worker, status } => deaths.push(Death::Worker(worker, status)),
-            Event::TemplateGone { template, complaint } => {
+            Event::TemplateGone {
+                template,
+                complaint,
+            } => {
                 deaths.push(Death::Template(template, complaint));
             }
         }
@@ -75,7 +74,12 @@ impl Engine {
         for one in said {
             match one {
                 Said::Hello => self.worker_up(number),
-                Said::Log { token, stream, dropped, data } => {
+                Said::Log {
+                    token,
+                    stream,
+                    dropped,
+                    data,
+                } => {
                     let owns = |w: &super::pool::Worker| w.queue.contains(&Token(token));
                     if self.pools.workers.get(&number).is_some_and(owns) {
                         self.printed(Token(token), stream, &data, dropped);
@@ -91,7 +95,9 @@ impl Engine {
     }
 
     fn worker_up(&mut self, number: WorkerNumber) {
-        let Some(worker) = self.pools.workers.get_mut(&number) else { return };
+        let Some(worker) = self.pools.workers.get_mut(&number) else {
+            return;
+        };
         worker.up = true;
         worker.idle_since = ClusterClock::steady();
         let pool = worker.pool;
@@ -101,8 +107,13 @@ impl Engine {
     }
 
     fn printed(&mut self, token: Token, stream: u8, data: &[u8], dropped: u32) {
-        let Some(attempt) = self.attempts.get_mut(&token) else { return };
-        let limit = attempt.spec.as_ref().map_or(0, |spec| spec.spec.log_limit.0);
+        let Some(attempt) = self.attempts.get_mut(&token) else {
+            return;
+        };
+        let limit = attempt
+            .spec
+            .as_ref()
+            .map_or(0, |spec| spec.spec.log_limit.0);
         attempt.log.drop_more(dropped);
         if attempt.log.take(stream, data, limit) {
             self.push_log(token);
@@ -112,7 +123,9 @@ impl Engine {
     /// Takes what a worker printed below Python's own streams: it is of the task that runs. False when
     /// there was nothing.
     fn take_output(&mut self, number: WorkerNumber) -> bool {
-        let Some(worker) = self.pools.workers.get(&number) else { return false };
+        let Some(worker) = self.pools.workers.get(&number) else {
+            return false;
+        };
         let data = worker.link.printed();
         let running = worker.queue.front().copied();
         if let (Some(token), false) = (running, data.is_empty()) {
@@ -130,7 +143,9 @@ impl Engine {
     }
 
     fn push_log(&mut self, token: Token) {
-        let Some(attempt) = self.attempts.get_mut(&token) else { return };
+        let Some(attempt) = self.attempts.get_mut(&token) else {
+            return;
+        };
         let Some(grant) = &attempt.grant else { return };
         for chunk in attempt.log.seal(attempt.at, grant, self.node, false) {
             let _ = self.logs.try_send(chunk);
@@ -144,7 +159,11 @@ impl Engine {
             .workers
             .values()
             .filter_map(|worker| worker.queue.front().copied())
-            .filter(|token| self.attempts.get(token).is_some_and(|a| a.log.is_due(false)))
+            .filter(|token| {
+                self.attempts
+                    .get(token)
+                    .is_some_and(|a| a.log.is_due(false))
+            })
             .collect();
         due.into_iter().for_each(|token| self.push_log(token));
     }
@@ -152,13 +171,17 @@ impl Engine {
     /// Takes an answer; false where it answers nothing that this worker runs.
     fn answer(&mut self, number: WorkerNumber, answer: Answer) -> bool {
         let now = ClusterClock::steady_micros();
-        let Some(worker) = self.pools.workers.get_mut(&number) else { return true };
+        let Some(worker) = self.pools.workers.get_mut(&number) else {
+            return true;
+        };
         let token = Token(answer.token);
         if worker.queue.front() != Some(&token) {
             return false;
         }
         self.take_last_output(number);
-        let Some(worker) = self.pools.workers.get_mut(&number) else { return true };
+        let Some(worker) = self.pools.workers.get_mut(&number) else {
+            return true;
+        };
         worker.queue.pop_front();
         worker.writer = None;
         worker.done += 1;
@@ -184,7 +207,11 @@ impl Engine {
 
     fn violated(&mut self, number: WorkerNumber) {
         tracing::warn!(worker = number.0, "a worker broke its protocol");
-        let running = self.pools.workers.get(&number).and_then(|w| w.queue.front().copied());
+        let running = self
+            .pools
+            .workers
+            .get(&number)
+            .and_then(|w| w.queue.front().copied());
         let message = "the worker broke its protocol";
         let exit = Exit::new(ExitKind::Lost(LostCause::Sandbox), message);
         match running {
@@ -200,15 +227,23 @@ impl Engine {
         status: Option<WaitStatus>,
         complaint: Option<&str>,
     ) {
-        let Some(worker) = self.pools.workers.get_mut(&number) else { return };
+        let Some(worker) = self.pools.workers.get_mut(&number) else {
+            return;
+        };
         let last_words = worker.link.last_words();
         self.said(number, last_words);
-        let Some(worker) = self.pools.workers.get_mut(&number) else { return };
+        let Some(worker) = self.pools.workers.get_mut(&number) else {
+            return;
+        };
         let back = worker.take_back();
         self.take_last_output(number);
-        let Some(worker) = self.pools.workers.get_mut(&number) else { return };
+        let Some(worker) = self.pools.workers.get_mut(&number) else {
+            return;
+        };
         let was_up = worker.up;
-        let Some(mut worker) = self.pools.remove(number) else { return };
+        let Some(mut worker) = self.pools.remove(number) else {
+            return;
+        };
         self.put_back(worker.pool, back);
         let broke = !was_up && status.is_none_or(|status| status.code() == Some(WORKER_BROKE));
         if let (true, Some(pool)) = (broke, self.pools.pools.get_mut(&worker.pool)) {
@@ -238,11 +273,17 @@ impl Engine {
     fn died(&self, began_micros: u64) -> Usage {
         let ran = ClusterClock::steady_micros().saturating_sub(began_micros) / 1000;
         let ended_ms = self.clock.now().0;
-        Usage { started_ms: ended_ms.saturating_sub(ran), ended_ms, ..Usage::default() }
+        Usage {
+            started_ms: ended_ms.saturating_sub(ran),
+            ended_ms,
+            ..Usage::default()
+        }
     }
 
     fn template_gone(&mut self, number: TemplateNumber, complaint: String) {
-        let Some(pool) = self.pools.pools.get_mut(&number) else { return };
+        let Some(pool) = self.pools.pools.get_mut(&number) else {
+            return;
+        };
         if !pool.up {
             pool.failures += 1;
         }
@@ -267,7 +308,9 @@ fn lost(status: Option<WaitStatus>, complaint: Option<&str>) -> Exit {
         (Some(signal), _) => Exit::plain(ExitKind::Lost(LostCause::Signal(signal))),
         (_, Some(code)) => Exit::plain(ExitKind::Lost(LostCause::ExitCode(code))),
         _ => {
-            let why = complaint.filter(|text| !text.is_empty()).unwrap_or("its sandbox ended");
+            let why = complaint
+                .filter(|text| !text.is_empty())
+                .unwrap_or("its sandbox ended");
             Exit::new(ExitKind::Lost(LostCause::Sandbox), why)
         }
     }

@@ -208,15 +208,26 @@ impl Pools {
         number: TemplateNumber,
         environment: Option<PathBuf>,
     ) -> Result<(), SandboxError> {
-        let Some(pool) = self.pools.get_mut(&number) else { return Ok(()) };
+        let Some(pool) = self.pools.get_mut(&number) else {
+            return Ok(());
+        };
         let key = &pool.key;
         let pythons = &self.preparer.pythons;
-        let python = pythons.iter().find(|python| python.interpreter.version == key.python);
+        let python = pythons
+            .iter()
+            .find(|python| python.interpreter.version == key.python);
         let Some(python) = python else {
             let source = std::io::Error::from(std::io::ErrorKind::NotFound);
-            return Err(SandboxError::Io { what: "the interpreter", source });
+            return Err(SandboxError::Io {
+                what: "the interpreter",
+                source,
+            });
         };
-        let scratch = if key.scratch == 0 { DEFAULT_SCRATCH } else { key.scratch };
+        let scratch = if key.scratch == 0 {
+            DEFAULT_SCRATCH
+        } else {
+            key.scratch
+        };
         let sandbox = Sandbox {
             tier: key.tier,
             python: python.clone(),
@@ -252,8 +263,12 @@ impl Pools {
         memory: u64,
     ) -> std::io::Result<()> {
         let worker = WorkerNumber(self.number());
-        let Some(pool) = self.pools.get_mut(&number) else { return Ok(()) };
-        let Some(template) = &pool.template else { return Ok(()) };
+        let Some(pool) = self.pools.get_mut(&number) else {
+            return Ok(());
+        };
+        let Some(template) = &pool.template else {
+            return Ok(());
+        };
         let (link, output) = Link::open(worker, &self.events)?;
         template.fork(worker, link.socket.far(), raw(&output))?;
         pool.workers.push(worker);
@@ -279,9 +294,15 @@ impl Pools {
 
     /// Cores and memory that workers hold.
     pub(super) fn held(&self) -> (u32, u64) {
-        self.workers.values().filter(|worker| !worker.is_idle()).fold((0, 0), |(c, m), worker| {
-            (c.saturating_add(worker.cpus), m.saturating_add(worker.memory))
-        })
+        self.workers
+            .values()
+            .filter(|worker| !worker.is_idle())
+            .fold((0, 0), |(c, m), worker| {
+                (
+                    c.saturating_add(worker.cpus),
+                    m.saturating_add(worker.memory),
+                )
+            })
     }
 
     /// Whether one more of this size fits. A single task larger than the node runs alone.
@@ -345,8 +366,15 @@ impl Pools {
 
     /// How many attempts run, and how many wait.
     pub(super) fn counts(&self, attempts: &HashMap<Token, Attempt>) -> (u32, u32) {
-        let running = self.workers.values().filter(|worker| !worker.queue.is_empty()).count();
-        let all = attempts.values().filter(|a| !matches!(a.stage, Stage::Finishing)).count();
+        let running = self
+            .workers
+            .values()
+            .filter(|worker| !worker.queue.is_empty())
+            .count();
+        let all = attempts
+            .values()
+            .filter(|a| !matches!(a.stage, Stage::Finishing))
+            .count();
         let cut = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         (cut(running), cut(all.saturating_sub(running)))
     }

@@ -66,7 +66,11 @@ impl Codes {
     fn ready(&self, digest: Digest, tenant: TenantId, key: &BlobKey) -> Option<Arc<Code>> {
         let held = self.held.lock();
         let (known, cell) = held.cells.get(&(digest, tenant))?;
-        if known != key { None } else { cell.get().cloned() }
+        if known != key {
+            None
+        } else {
+            cell.get().cloned()
+        }
     }
 
     fn cell(&self, digest: Digest, tenant: TenantId, key: &BlobKey) -> Cell {
@@ -87,7 +91,9 @@ impl Codes {
         let mut held = self.held.lock();
         held.bytes += size;
         while held.bytes > CODES && held.order.len() > 1 {
-            let Some(oldest) = held.order.pop_front() else { break };
+            let Some(oldest) = held.order.pop_front() else {
+                break;
+            };
             let gone = held.cells.remove(&oldest);
             let size = gone.and_then(|(_, cell)| cell.get().map(|code| code.bytes.len()));
             held.bytes = held.bytes.saturating_sub(size.unwrap_or(0));
@@ -119,14 +125,21 @@ impl Order {
     pub(crate) fn of(attempt: &Attempt) -> Option<Self> {
         let (spec, grant) = (attempt.spec.clone()?, attempt.grant.clone()?);
         let context = StreamContext::payload(grant.tenant, attempt.at.task);
-        Some(Self { spec, grant, payload: attempt.payload.clone(), context })
+        Some(Self {
+            spec,
+            grant,
+            payload: attempt.payload.clone(),
+            context,
+        })
     }
 }
 
 impl Preparer {
     /// Gets it ready on the spot; `None` where something must be fetched, built or is large.
     pub(crate) fn at_once(&self, order: &Order) -> Option<Result<Prepared, Unready>> {
-        let Sealed::Inline(sealed) = &order.payload else { return None };
+        let Sealed::Inline(sealed) = &order.payload else {
+            return None;
+        };
         let spec = &order.spec.spec;
         if sealed.len() > INLINE || spec.environment.is_some() {
             return None;
@@ -138,9 +151,16 @@ impl Preparer {
         if !payload.blobs.is_empty() {
             return None;
         }
-        let code = self.codes.ready(spec.code.digest, order.grant.tenant, &payload.code_key)?;
+        let code = self
+            .codes
+            .ready(spec.code.digest, order.grant.tenant, &payload.code_key)?;
         let arguments = payload.arguments;
-        Some(Ok(Prepared { code, arguments, blobs: Vec::new(), environment: None }))
+        Some(Ok(Prepared {
+            code,
+            arguments,
+            blobs: Vec::new(),
+            environment: None,
+        }))
     }
 
     /// Gets it ready, whatever it takes.
@@ -151,7 +171,9 @@ impl Preparer {
             Sealed::Inline(bytes) => bytes.clone(),
             Sealed::Blob(blob) => {
                 if blob.digest != order.grant.payload_digest {
-                    return Err(Unready::Refused("the payload is not the one that was granted"));
+                    return Err(Unready::Refused(
+                        "the payload is not the one that was granted",
+                    ));
                 }
                 self.blobs.get(*blob).await?
             }
@@ -176,9 +198,17 @@ impl Preparer {
         };
         let mut blobs = Vec::with_capacity(payload.blobs.len());
         for (blob, key) in &payload.blobs {
-            blobs.push(self.open_blob(*blob, key, StreamKind::Argument, tenant, OPENED).await?);
+            blobs.push(
+                self.open_blob(*blob, key, StreamKind::Argument, tenant, OPENED)
+                    .await?,
+            );
         }
-        Ok(Prepared { code, arguments: payload.arguments, blobs, environment })
+        Ok(Prepared {
+            code,
+            arguments: payload.arguments,
+            blobs,
+            environment,
+        })
     }
 
     async fn code(
@@ -189,7 +219,9 @@ impl Preparer {
     ) -> Result<Arc<Code>, Unready> {
         let cell = self.codes.cell(blob.digest, tenant, key);
         let opened = cell.get_or_try_init(|| async {
-            let bytes = self.open_blob(blob, key, StreamKind::Code, tenant, CODE).await?;
+            let bytes = self
+                .open_blob(blob, key, StreamKind::Code, tenant, CODE)
+                .await?;
             let number = self.codes.number(bytes.len());
             Ok::<_, Unready>(Arc::new(Code { number, bytes }))
         });
@@ -207,11 +239,24 @@ impl Preparer {
             .pythons
             .iter()
             .find(|python| python.interpreter.version == version)
-            .ok_or(Unready::Refused("this node does not have that interpreter any more"))?;
+            .ok_or(Unready::Refused(
+                "this node does not have that interpreter any more",
+            ))?;
         let tenant = order.grant.tenant;
-        let lock = self.open_blob(wanted.lock, key, StreamKind::Lock, tenant, LOCK).await?;
-        let wanted = Wanted { tenant, project: order.spec.spec.project, id: wanted.id, lock, python };
-        self.environments.get(wanted).await.map_err(|BuildError { log }| Unready::Environment(log))
+        let lock = self
+            .open_blob(wanted.lock, key, StreamKind::Lock, tenant, LOCK)
+            .await?;
+        let wanted = Wanted {
+            tenant,
+            project: order.spec.spec.project,
+            id: wanted.id,
+            lock,
+            python,
+        };
+        self.environments
+            .get(wanted)
+            .await
+            .map_err(|BuildError { log }| Unready::Environment(log))
     }
 
     async fn open_blob(
@@ -230,13 +275,17 @@ impl Preparer {
 
 fn open_payload(order: &Order, sealed: &Bytes) -> Result<Payload, Unready> {
     if Digest::of(sealed) != order.grant.payload_digest {
-        return Err(Unready::Refused("the payload is not the one that was granted"));
+        return Err(Unready::Refused(
+            "the payload is not the one that was granted",
+        ));
     }
     let plain = open(&order.grant.key, &order.context, sealed, OPENED)?;
-    let payload = Payload::decode(plain)
-        .map_err(|_| Unready::Refused("the payload cannot be read"))?;
+    let payload =
+        Payload::decode(plain).map_err(|_| Unready::Refused("the payload cannot be read"))?;
     if payload.spec != order.grant.spec_digest {
-        return Err(Unready::Refused("the task asked for other terms than were granted"));
+        return Err(Unready::Refused(
+            "the task asked for other terms than were granted",
+        ));
     }
     Ok(payload)
 }
@@ -264,5 +313,7 @@ async fn blocking<T: Send + 'static>(
     }
     tokio::task::spawn_blocking(work)
         .await
-        .unwrap_or(Err(Unready::Refused("opening it failed; please report this")))
+        .unwrap_or(Err(Unready::Refused(
+            "opening it failed; please report this",
+        )))
 }

@@ -20,12 +20,17 @@ pub(crate) struct Machine {
 pub(crate) fn read(state_dir: &Path) -> Machine {
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let disk_free = nix::sys::statvfs::statvfs(state_dir)
-        .map_or(0, |disk| disk.blocks_available().saturating_mul(disk.fragment_size()));
+    let disk_free = nix::sys::statvfs::statvfs(state_dir).map_or(0, |disk| {
+        disk.blocks_available().saturating_mul(disk.fragment_size())
+    });
     Machine {
         hostname: std::fs::read_to_string("/proc/sys/kernel/hostname")
             .map_or_else(|_| "unnamed".into(), |name| name.trim().to_owned()),
-        cpu_model: field(&cpuinfo, "model name").unwrap_or("unknown").chars().take(128).collect(),
+        cpu_model: field(&cpuinfo, "model name")
+            .unwrap_or("unknown")
+            .chars()
+            .take(128)
+            .collect(),
         cpus: MilliCpu(u32::try_from(cores * 1000).unwrap_or(u32::MAX)),
         clock_mhz: clock(&cpuinfo),
         memory: memory(),
@@ -35,7 +40,8 @@ pub(crate) fn read(state_dir: &Path) -> Machine {
 
 /// The highest of what the governor allows and what the kernel shows now.
 fn clock(cpuinfo: &str) -> u32 {
-    let most = number("/sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq").map(|khz| khz / 1000);
+    let most =
+        number("/sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq").map(|khz| khz / 1000);
     let now = field(cpuinfo, "cpu MHz").and_then(|mhz| mhz.split('.').next()?.parse().ok());
     u32::try_from(most.max(now).unwrap_or(0)).unwrap_or(0)
 }
@@ -47,8 +53,15 @@ fn memory() -> ByteCount {
         .and_then(|text| text.split(' ').next()?.parse::<u64>().ok())
         .unwrap_or(0)
         .saturating_mul(1024);
-    let bounds = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
-    let least = bounds.into_iter().filter_map(number).filter(|bound| *bound > 0).min();
+    let bounds = [
+        "/sys/fs/cgroup/memory.max",
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+    ];
+    let least = bounds
+        .into_iter()
+        .filter_map(number)
+        .filter(|bound| *bound > 0)
+        .min();
     ByteCount(least.map_or(total, |bound| bound.min(total)))
 }
 

@@ -15,7 +15,10 @@ use farlane_model::{Interpreter, PythonVersion};
 use crate::user::User;
 
 /// Oldest version that the worker's code runs on.
-const OLDEST: PythonVersion = PythonVersion { major: 3, minor: 10 };
+const OLDEST: PythonVersion = PythonVersion {
+    major: 3,
+    minor: 10,
+};
 /// Longest an interpreter may take to say its version. Source: a cold start from a slow disk takes
 /// about 1 s (measured on a Raspberry Pi 3 class machine).
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -47,9 +50,16 @@ pub(crate) struct Found {
 impl Found {
     /// Why those that were found cannot serve, in one line.
     pub(crate) fn reasons(&self) -> String {
-        let all: Vec<_> =
-            self.skipped.iter().map(|(p, why)| format!("{}: {why}", p.display())).collect();
-        if all.is_empty() { "none was found at all".into() } else { all.join("; ") }
+        let all: Vec<_> = self
+            .skipped
+            .iter()
+            .map(|(p, why)| format!("{}: {why}", p.display()))
+            .collect();
+        if all.is_empty() {
+            "none was found at all".into()
+        } else {
+            all.join("; ")
+        }
     }
 }
 
@@ -59,7 +69,9 @@ pub(crate) fn find(extra: &[PathBuf], user: Option<User>) -> Found {
     let mut seen = std::collections::BTreeSet::new();
     let mut best: BTreeMap<PythonVersion, Python> = BTreeMap::new();
     for candidate in candidates(extra) {
-        let real = candidate.canonicalize().unwrap_or_else(|_| candidate.clone());
+        let real = candidate
+            .canonicalize()
+            .unwrap_or_else(|_| candidate.clone());
         if !seen.insert(real) || seen.len() > MOST {
             continue;
         }
@@ -85,7 +97,10 @@ fn candidates(extra: &[PathBuf]) -> Vec<PathBuf> {
         all.extend(listed(&dir, is_python_name));
     }
     let home = std::env::var_os("HOME").map(PathBuf::from);
-    let mut trees = vec![PathBuf::from("/opt/python"), PathBuf::from("/var/lib/farlane/python")];
+    let mut trees = vec![
+        PathBuf::from("/opt/python"),
+        PathBuf::from("/var/lib/farlane/python"),
+    ];
     trees.extend(std::env::var_os("PYENV_ROOT").map(|root| PathBuf::from(root).join("versions")));
     if let Some(home) = home {
         trees.push(home.join(".pyenv/versions"));
@@ -101,7 +116,9 @@ fn candidates(extra: &[PathBuf]) -> Vec<PathBuf> {
 }
 
 fn listed(dir: &Path, wanted: impl Fn(&OsStr) -> bool) -> Vec<PathBuf> {
-    let Ok(entries) = dir.read_dir() else { return Vec::new() };
+    let Ok(entries) = dir.read_dir() else {
+        return Vec::new();
+    };
     let mut all: Vec<PathBuf> = entries
         .flatten()
         .filter(|entry| wanted(&entry.file_name()))
@@ -113,14 +130,25 @@ fn listed(dir: &Path, wanted: impl Fn(&OsStr) -> bool) -> Vec<PathBuf> {
 }
 
 fn is_python_name(name: &OsStr) -> bool {
-    let Some(rest) = name.to_str().and_then(|n| n.strip_prefix("python3")) else { return false };
-    rest.is_empty() || rest.strip_prefix('.').is_some_and(|r| r.bytes().all(|c| c.is_ascii_digit()))
+    let Some(rest) = name.to_str().and_then(|n| n.strip_prefix("python3")) else {
+        return false;
+    };
+    rest.is_empty()
+        || rest
+            .strip_prefix('.')
+            .is_some_and(|r| r.bytes().all(|c| c.is_ascii_digit()))
 }
 
 fn ask(path: &Path, user: Option<User>) -> Result<Python, String> {
     let mut command = Command::new(path);
-    command.args(["-I", "-S", "-c", QUESTION]).env_clear().current_dir("/");
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    command
+        .args(["-I", "-S", "-c", QUESTION])
+        .env_clear()
+        .current_dir("/");
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
     if let Some(user) = user {
         command.uid(user.uid).gid(user.gid);
     }
@@ -141,7 +169,11 @@ fn ask(path: &Path, user: Option<User>) -> Result<Python, String> {
     let mut prefixes: Vec<PathBuf> = lines.map(PathBuf::from).collect();
     prefixes.dedup();
     let full = full.chars().take(32).collect();
-    Ok(Python { path: executable, interpreter: Interpreter { version, full }, prefixes })
+    Ok(Python {
+        path: executable,
+        interpreter: Interpreter { version, full },
+        prefixes,
+    })
 }
 
 /// Output of a command that ends well within [`PATIENCE`].
@@ -166,5 +198,9 @@ fn run_briefly(mut command: Command) -> Result<String, String> {
     if let Some(out) = child.stdout.take() {
         let _ = out.take(8192).read_to_string(&mut text);
     }
-    if status.success() { Ok(text) } else { Err(format!("it fails with {status}")) }
+    if status.success() {
+        Ok(text)
+    } else {
+        Err(format!("it fails with {status}"))
+    }
 }

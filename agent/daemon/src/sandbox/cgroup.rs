@@ -28,8 +28,36 @@ impl Cgroups {
     pub(crate) fn probe() -> Option<Self> {
         let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
         let found = Self::one(&own).or_else(|| Self::two(&own))?;
-        let name = format!("farlane-probe-{}-{:?}", std::process::id(), std::thread::current().id());
-        found.make(&name, 64 << 20, 16).ok().map(|_| found)
+        let name = format!(
+            "farlane-probe-{}-{:?}",
+            std::process::id(),
+            std::thread::current().id()
+        );
+        found.make(&name, 64 << 20, 16).ok()?;
+        found.sweep();
+        Some(found)
+    }
+
+    /// Removes groups of agents that are gone.
+    fn sweep(&self) {
+        let parents = match self {
+            Self::One { memory, pids } => vec![memory, pids],
+            Self::Two { base } => vec![base],
+        };
+        for entry in parents
+            .into_iter()
+            .filter_map(|dir| dir.read_dir().ok())
+            .flatten()
+            .flatten()
+        {
+            let name = entry.file_name();
+            let parts = name.to_str().and_then(|name| name.strip_prefix("farlane-"));
+            let pid = parts.and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+            if pid.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+                // Refused while processes are in it.
+                let _ = std::fs::remove_dir(entry.path());
+            }
+        }
     }
 
     fn one(own: &str) -> Option<Self> {
@@ -37,21 +65,30 @@ impl Cgroups {
             let path = own.lines().find_map(|line| {
                 let mut parts = line.splitn(3, ':').skip(1);
                 let controllers = parts.next()?;
-                controllers.split(',').any(|c| c == controller).then(|| parts.next())?
+                controllers
+                    .split(',')
+                    .any(|c| c == controller)
+                    .then(|| parts.next())?
             })?;
             let root = Path::new("/sys/fs/cgroup").join(controller);
             // Inside a container the path may be the host's: then the mount's root is ours.
             let inner = root.join(path.trim_start_matches('/'));
             Some(if inner.is_dir() { inner } else { root })
         };
-        Some(Self::One { memory: of("memory")?, pids: of("pids")? })
+        Some(Self::One {
+            memory: of("memory")?,
+            pids: of("pids")?,
+        })
     }
 
     fn two(own: &str) -> Option<Self> {
         let path = own.lines().find_map(|line| line.strip_prefix("0::"))?;
         let base = Path::new("/sys/fs/cgroup").join(path.trim_start_matches('/'));
         let controllers = std::fs::read_to_string(base.join("cgroup.controllers")).ok()?;
-        if !["memory", "pids"].iter().all(|c| controllers.split_whitespace().any(|has| has == *c)) {
+        if !["memory", "pids"]
+            .iter()
+            .all(|c| controllers.split_whitespace().any(|has| has == *c))
+        {
             return None;
         }
         // A group with processes of its own cannot give controllers to others: this process moves
@@ -68,21 +105,33 @@ impl Cgroups {
     /// *Errors*: it may not be made.
     pub(crate) fn make(&self, name: &str, memory: u64, pids: u64) -> std::io::Result<Group> {
         let (dirs, events, bounds) = match self {
-            Self::One { memory: in_memory, pids: in_pids } => {
+            Self::One {
+                memory: in_memory,
+                pids: in_pids,
+            } => {
                 let (m, p) = (in_memory.join(name), in_pids.join(name));
-                let bounds =
-                    [(m.join("memory.limit_in_bytes"), memory), (p.join("pids.max"), pids)];
+                let bounds = [
+                    (m.join("memory.limit_in_bytes"), memory),
+                    (p.join("pids.max"), pids),
+                ];
                 let events = m.join("memory.oom_control");
                 (vec![m, p], events, bounds)
             }
             Self::Two { base } => {
                 let dir = base.join(name);
-                let bounds = [(dir.join("memory.max"), memory), (dir.join("pids.max"), pids)];
+                let bounds = [
+                    (dir.join("memory.max"), memory),
+                    (dir.join("pids.max"), pids),
+                ];
                 let events = dir.join("memory.events");
                 (vec![dir], events, bounds)
             }
         };
-        let mut group = Group { dirs, events, entries: Vec::new() };
+        let mut group = Group {
+            dirs,
+            events,
+            entries: Vec::new(),
+        };
         for dir in &group.dirs {
             std::fs::create_dir_all(dir)?;
         }
@@ -102,7 +151,8 @@ impl Group {
     pub(crate) fn oom_kills(&self) -> u64 {
         let text = std::fs::read_to_string(&self.events).unwrap_or_default();
         let line = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
-        line.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+        line.and_then(|count| count.trim().parse().ok())
+            .unwrap_or(0)
     }
 }
 
@@ -113,14 +163,19 @@ impl Drop for Group {
             return;
         }
         // Its processes are being killed; a folder that will not go is empty and costs nothing.
-        let _ = std::thread::Builder::new().name("farlane-cgroup".into()).spawn(move || {
-            for _ in 0..50 {
-                std::thread::sleep(std::time::Duration::from_millis(100));
-                if dirs.iter().all(|dir| !dir.exists() || std::fs::remove_dir(dir).is_ok()) {
-                    return;
+        let _ = std::thread::Builder::new()
+            .name("farlane-cgroup".into())
+            .spawn(move || {
+                for _ in 0..50 {
+                    std::thread::sleep(std::time::Duration::from_millis(100));
+                    if dirs
+                        .iter()
+                        .all(|dir| !dir.exists() || std::fs::remove_dir(dir).is_ok())
+                    {
+                        return;
+                    }
                 }
-            }
-        });
+            });
     }
 }
 
@@ -130,9 +185,13 @@ mod tests {
 
     #[test]
     fn a_group_is_made_and_removed_where_it_may_be() {
-        let Some(cgroups) = Cgroups::probe() else { return };
+        let Some(cgroups) = Cgroups::probe() else {
+            return;
+        };
         let name = format!("farlane-test-{}", std::process::id());
-        let Ok(group) = cgroups.make(&name, 32 << 20, 8) else { panic!("the probe made one") };
+        let Ok(group) = cgroups.make(&name, 32 << 20, 8) else {
+            panic!("the probe made one")
+        };
         let dirs = group.dirs.clone();
         assert!(dirs.iter().all(|dir| dir.is_dir()) && !group.entries.is_empty());
         assert_eq!(group.oom_kills(), 0);

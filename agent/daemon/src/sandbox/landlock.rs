@@ -16,7 +16,10 @@ const NEWEST: ABI = ABI::V3;
 /// nothing, and [`is_enforced`] says so.
 ///
 /// *Errors*: the kernel's.
-pub(super) fn rules(readable: &[PathBuf], writable: &[PathBuf]) -> Result<RulesetCreated, RulesetError> {
+pub(super) fn rules(
+    readable: &[PathBuf],
+    writable: &[PathBuf],
+) -> Result<RulesetCreated, RulesetError> {
     let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(NEWEST))?
@@ -25,7 +28,11 @@ pub(super) fn rules(readable: &[PathBuf], writable: &[PathBuf]) -> Result<Rulese
     for (paths, access) in [(readable, read), (writable, AccessFs::from_all(NEWEST))] {
         for path in paths {
             if let Ok(file) = PathFd::new(path) {
-                let access = if path.is_dir() { access } else { access & AccessFs::from_file(NEWEST) };
+                let access = if path.is_dir() {
+                    access
+                } else {
+                    access & AccessFs::from_file(NEWEST)
+                };
                 rules = rules.add_rule(PathBeneath::new(file, access))?;
             }
         }

@@ -69,7 +69,10 @@ pub(crate) enum SandboxError {
     #[error("bubblewrap is not installed")]
     NoBubblewrap,
     #[error("{what}: {source}")]
-    Io { what: &'static str, source: std::io::Error },
+    Io {
+        what: &'static str,
+        source: std::io::Error,
+    },
 }
 
 /// Where things are, as the process inside sees them.
@@ -127,9 +130,12 @@ impl Sandbox {
             ("LANG", "C.UTF-8".to_owned()),
         ];
         // Source: the variables that OpenMP, OpenBLAS, MKL and numexpr read at their start.
-        for name in
-            ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"]
-        {
+        for name in [
+            "OMP_NUM_THREADS",
+            "OPENBLAS_NUM_THREADS",
+            "MKL_NUM_THREADS",
+            "NUMEXPR_NUM_THREADS",
+        ] {
             all.push((name, threads.clone()));
         }
         all
@@ -167,8 +173,18 @@ impl Sandbox {
     /// What a process of tier 0 may read.
     fn readable(&self) -> Vec<PathBuf> {
         let system = [
-            "/usr", "/bin", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/localtime", "/etc/passwd",
-            "/etc/alternatives", "/proc", "/sys/devices/system/cpu", "/dev/urandom", "/dev/null",
+            "/usr",
+            "/bin",
+            "/lib",
+            "/lib64",
+            "/etc/ld.so.cache",
+            "/etc/localtime",
+            "/etc/passwd",
+            "/etc/alternatives",
+            "/proc",
+            "/sys/devices/system/cpu",
+            "/dev/urandom",
+            "/dev/null",
         ];
         let mut all: Vec<PathBuf> = system.into_iter().map(PathBuf::from).collect();
         all.extend(self.python.prefixes.iter().cloned());
@@ -179,7 +195,11 @@ impl Sandbox {
 
     /// What a process of tier 0 may write.
     fn writable(&self) -> Vec<PathBuf> {
-        vec![self.scratch_outside.clone(), "/dev/null".into(), "/dev/shm".into()]
+        vec![
+            self.scratch_outside.clone(),
+            "/dev/null".into(),
+            "/dev/shm".into(),
+        ]
     }
 
     fn bubblewrapped(&self) -> Result<Command, SandboxError> {
@@ -187,8 +207,13 @@ impl Sandbox {
         let mut command = Command::new(bwrap);
         command.env_clear();
         for flag in [
-            "--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent",
-            "--new-session", "--clearenv", "--as-pid-1",
+            "--unshare-all",
+            "--unshare-user",
+            "--disable-userns",
+            "--die-with-parent",
+            "--new-session",
+            "--clearenv",
+            "--as-pid-1",
         ] {
             command.arg(flag);
         }
@@ -198,8 +223,10 @@ impl Sandbox {
         }
         self.mounts(&mut command);
         let filter = seccomp::to_bytes(&seccomp::filter(seccomp::Sockets::Namespaced)?);
-        let file = memory_file(&filter)
-            .map_err(|source| SandboxError::Io { what: "the filter's memory file", source })?;
+        let file = memory_file(&filter).map_err(|source| SandboxError::Io {
+            what: "the filter's memory file",
+            source,
+        })?;
         command.arg("--seccomp").arg(file.as_raw_fd().to_string());
         keep_file(&mut command, file);
         command.arg("--").arg(&self.python.path);
@@ -220,21 +247,39 @@ impl Sandbox {
         }
         for file in ["passwd", "group"] {
             let source = self.root.join("etc").join(file);
-            command.arg("--ro-bind").arg(source).arg(format!("/etc/{file}"));
+            command
+                .arg("--ro-bind")
+                .arg(source)
+                .arg(format!("/etc/{file}"));
         }
-        for prefix in self.python.prefixes.iter().filter(|p| !p.starts_with("/usr")) {
+        for prefix in self
+            .python
+            .prefixes
+            .iter()
+            .filter(|p| !p.starts_with("/usr"))
+        {
             command.arg("--ro-bind").arg(prefix).arg(prefix);
         }
         command.arg("--ro-bind").arg(&self.root).arg(ROOT_INSIDE);
         if let Some(environment) = &self.environment {
-            command.arg("--ro-bind").arg(environment).arg(ENVIRONMENT_INSIDE);
+            command
+                .arg("--ro-bind")
+                .arg(environment)
+                .arg(ENVIRONMENT_INSIDE);
         }
         command.args(["--proc", "/proc", "--dev", "/dev"]);
         let size = self.scratch.get().max(1 << 20).to_string();
         for dir in [SCRATCH_INSIDE, "/tmp", "/dev/shm"] {
             command.args(["--size", &size, "--tmpfs", dir]);
         }
-        command.args(["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", SCRATCH_INSIDE]);
+        command.args([
+            "--remount-ro",
+            "/dev",
+            "--remount-ro",
+            "/",
+            "--chdir",
+            SCRATCH_INSIDE,
+        ]);
     }
 }
 
@@ -277,8 +322,16 @@ fn keep_open(command: &mut Command, fds: Vec<RawFd>) {
 ///
 /// *Errors*: no descriptors left.
 pub(crate) fn enter(command: &mut Command, group: &Group) -> std::io::Result<()> {
-    let entries = group.entries.iter().map(File::try_clone).collect::<Result<Vec<_>, _>>()?;
-    let write = move || entries.iter().try_for_each(|mut entry| entry.write_all(b"0"));
+    let entries = group
+        .entries
+        .iter()
+        .map(File::try_clone)
+        .collect::<Result<Vec<_>, _>>()?;
+    let write = move || {
+        entries
+            .iter()
+            .try_for_each(|mut entry| entry.write_all(b"0"))
+    };
     // SAFETY: the closure makes only system calls between fork and exec, on files opened before.
     #[allow(unsafe_code)]
     unsafe {

@@ -47,7 +47,10 @@ pub(crate) fn bubblewrap() -> Option<PathBuf> {
 
 /// Runs the sandbox once, with `plan` set to tier 1.
 pub(crate) fn probe(plan: &Sandbox) -> Enforced {
-    let weak = |advice: String| Enforced { advice: Some(advice), ..unconfined() };
+    let weak = |advice: String| Enforced {
+        advice: Some(advice),
+        ..unconfined()
+    };
     if plan.bwrap.is_none() {
         return weak(format!("install bubblewrap: `{}`", install_line()));
     }
@@ -58,13 +61,26 @@ pub(crate) fn probe(plan: &Sandbox) -> Enforced {
     };
     let (answer, complaint) = run(&mut command);
     let held = |name: &str| answer.lines().any(|line| line == format!("{name} True"));
-    if ["alone", "network", "files", "mount"].iter().all(|name| held(name)) {
-        let names = ["namespaces", "seccomp", "rlimits", "no-network", "scratch-size"];
+    if ["alone", "network", "files", "mount"]
+        .iter()
+        .all(|name| held(name))
+    {
+        let names = [
+            "namespaces",
+            "seccomp",
+            "rlimits",
+            "no-network",
+            "scratch-size",
+        ];
         let mut names: Vec<String> = names.map(String::from).into();
         if plan.cgroups.is_some() {
             names.extend(["cgroup-memory".into(), "cgroup-pids".into()]);
         }
-        return Enforced { tier: Tier::Namespaces, names, advice: None };
+        return Enforced {
+            tier: Tier::Namespaces,
+            names,
+            advice: None,
+        };
     }
     weak(allow_line(&complaint, plan.user))
 }
@@ -75,11 +91,18 @@ pub(crate) fn unconfined() -> Enforced {
     if super::landlock::is_enforced() {
         names.push("landlock".into());
     }
-    Enforced { tier: Tier::Process, names, advice: None }
+    Enforced {
+        tier: Tier::Process,
+        names,
+        advice: None,
+    }
 }
 
 fn run(command: &mut Command) -> (String, String) {
-    let spawned = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let spawned = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
     let mut child = match spawned {
         Ok(child) => child,
         Err(error) => return (String::new(), error.to_string()),
@@ -104,20 +127,25 @@ fn install_line() -> &'static str {
         ("/sbin/apk", "sudo apk add bubblewrap"),
     ];
     let found = known.iter().find(|(tool, _)| Path::new(tool).exists());
-    found.map_or("see https://github.com/containers/bubblewrap", |(_, line)| line)
+    found.map_or(
+        "see https://github.com/containers/bubblewrap",
+        |(_, line)| line,
+    )
 }
 
 /// The exact command that would allow namespaces, by which switch is off.
 fn allow_line(complaint: &str, user: Option<User>) -> String {
-    let switched = |path: &str, off: &str| {
-        std::fs::read_to_string(path).is_ok_and(|text| text.trim() == off)
-    };
+    let switched =
+        |path: &str, off: &str| std::fs::read_to_string(path).is_ok_and(|text| text.trim() == off);
     let whose = user.map_or_else(String::new, |u| format!(" (run as uid {})", u.uid));
     let fix = if switched("/proc/sys/kernel/unprivileged_userns_clone", "0") {
         "sudo sysctl -w kernel.unprivileged_userns_clone=1"
     } else if switched("/proc/sys/user/max_user_namespaces", "0") {
         "sudo sysctl -w user.max_user_namespaces=15000"
-    } else if switched("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1") {
+    } else if switched(
+        "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
+        "1",
+    ) {
         "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
     } else {
         "in a container: run it with `--security-opt seccomp=unconfined --security-opt \

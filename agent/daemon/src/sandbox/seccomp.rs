@@ -82,8 +82,11 @@ pub(crate) struct NoFilter(String);
 /// *Errors*: an architecture other than x86-64, aarch64 and riscv64.
 pub(crate) fn filter(sockets: Sockets) -> Result<BpfProgram, NoFilter> {
     let bad = |e: seccompiler::BackendError| NoFilter(e.to_string());
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
-        ALLOWED.iter().chain(ALLOWED_HERE).map(|call| (*call, vec![])).collect();
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = ALLOWED
+        .iter()
+        .chain(ALLOWED_HERE)
+        .map(|call| (*call, vec![]))
+        .collect();
     let no_namespace = SeccompCondition::new(
         0,
         SeccompCmpArgLen::Qword,
@@ -91,7 +94,10 @@ pub(crate) fn filter(sockets: Sockets) -> Result<BpfProgram, NoFilter> {
         0,
     )
     .map_err(bad)?;
-    rules.insert(libc::SYS_clone, vec![SeccompRule::new(vec![no_namespace]).map_err(bad)?]);
+    rules.insert(
+        libc::SYS_clone,
+        vec![SeccompRule::new(vec![no_namespace]).map_err(bad)?],
+    );
     match sockets {
         Sockets::Namespaced => {
             rules.insert(libc::SYS_socket, vec![]);

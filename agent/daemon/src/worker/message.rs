@@ -103,7 +103,12 @@ pub(crate) enum Said {
     Hello,
     Result(Answer),
     /// Stream 1 stdout, 2 stderr, 3 progress; bytes that the worker dropped itself.
-    Log { token: u64, stream: u8, dropped: u32, data: Bytes },
+    Log {
+        token: u64,
+        stream: u8,
+        dropped: u32,
+        data: Bytes,
+    },
 }
 
 /// One task's answer.
@@ -177,7 +182,15 @@ impl Assembler {
         if total > limit || body.len() > total {
             return Err(Violation);
         }
-        let mut answer = Answer { token, outcome, cpu_us, peak_kib, begin, end, body: Bytes::new() };
+        let mut answer = Answer {
+            token,
+            outcome,
+            cpu_us,
+            peak_kib,
+            begin,
+            end,
+            body: Bytes::new(),
+        };
         if body.len() == total {
             answer.body = Bytes::copy_from_slice(body);
             return Ok(Some(Said::Result(answer)));
@@ -212,7 +225,10 @@ mod tests {
     #[test]
     fn own_messages_are_known_again() {
         assert_eq!(taken_back(&head().encode(0)), TakenBack::Task { token: 77 });
-        assert_eq!(taken_back(&code_head(5, Some(3))), TakenBack::Code { code: 5 });
+        assert_eq!(
+            taken_back(&code_head(5, Some(3))),
+            TakenBack::Code { code: 5 }
+        );
         assert_eq!(taken_back(&code_head(5, None)), TakenBack::Other);
         assert_eq!(taken_back(&[]), TakenBack::Other);
     }
@@ -231,10 +247,17 @@ mod tests {
     #[test]
     fn answers_come_whole_or_in_pieces_and_lies_are_refused() {
         let mut all = Assembler::default();
-        let Some(Said::Result(answer)) = all.take(&result(3, b"abc"), 10).unwrap() else { panic!() };
-        assert_eq!((answer.token, answer.cpu_us, &answer.body[..]), (77, 7, &b"abc"[..]));
+        let Some(Said::Result(answer)) = all.take(&result(3, b"abc"), 10).unwrap() else {
+            panic!()
+        };
+        assert_eq!(
+            (answer.token, answer.cpu_us, &answer.body[..]),
+            (77, 7, &b"abc"[..])
+        );
         assert!(all.take(&result(6, b"abc"), 10).unwrap().is_none());
-        let Some(Said::Result(answer)) = all.take(b"def", 10).unwrap() else { panic!() };
+        let Some(Said::Result(answer)) = all.take(b"def", 10).unwrap() else {
+            panic!()
+        };
         assert_eq!(&answer.body[..], b"abcdef");
         assert_eq!(all.take(&result(11, b""), 10).unwrap_err(), Violation);
         assert_eq!(all.take(&result(2, b"abc"), 10).unwrap_err(), Violation);

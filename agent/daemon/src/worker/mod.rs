@@ -35,15 +35,27 @@ pub(crate) enum Event {
     /// It can fork.
     TemplateReady { template: TemplateNumber },
     /// It and all its workers are dead.
-    TemplateGone { template: TemplateNumber, complaint: String },
+    TemplateGone {
+        template: TemplateNumber,
+        complaint: String,
+    },
     /// A worker said this, in order.
-    Said { worker: WorkerNumber, said: Vec<Said> },
+    Said {
+        worker: WorkerNumber,
+        said: Vec<Said>,
+    },
     /// It printed below Python's own streams; the output is there to be read.
     Printing { worker: WorkerNumber },
     /// It broke the protocol after it said this; it must be killed.
-    Violated { worker: WorkerNumber, said: Vec<Said> },
+    Violated {
+        worker: WorkerNumber,
+        said: Vec<Said>,
+    },
     /// It has ended; absent status: it never began.
-    WorkerEnded { worker: WorkerNumber, status: Option<WaitStatus> },
+    WorkerEnded {
+        worker: WorkerNumber,
+        status: Option<WaitStatus>,
+    },
 }
 
 /// A worker's socket with the tasks that read from it.
@@ -95,12 +107,29 @@ impl Link {
         )?;
         let pipe = watched(File::from(output))?;
         let (looked, found) = (Notify::new(), AtomicU8::new(Found::Nothing as u8));
-        let output = Arc::new(Output { pipe, looked, found });
+        let output = Arc::new(Output {
+            pipe,
+            looked,
+            found,
+        });
         let assembler = Arc::default();
-        let reader =
-            tokio::spawn(read(worker, socket.clone(), Arc::clone(&assembler), events.clone()));
+        let reader = tokio::spawn(read(
+            worker,
+            socket.clone(),
+            Arc::clone(&assembler),
+            events.clone(),
+        ));
         let printer = tokio::spawn(print(worker, output.clone(), events.clone()));
-        Ok((Self { socket, reader, printer, assembler, output }, input))
+        Ok((
+            Self {
+                socket,
+                reader,
+                printer,
+                assembler,
+                output,
+            },
+            input,
+        ))
     }
 
     /// What it has printed and nobody has read yet; at most so much at once that endless output does not
@@ -151,7 +180,9 @@ async fn read(
     let mut buffer = vec![0; PIECE];
     // Room first: what was received is never held across an await, so `last_words` misses nothing.
     while let Ok(room) = events.reserve().await {
-        let Some(first) = socket.receive(&mut buffer).await else { return };
+        let Some(first) = socket.receive(&mut buffer).await else {
+            return;
+        };
         let mut said = Vec::new();
         let mut next = Some(first);
         let mut assembler = assembler.lock();
@@ -160,7 +191,11 @@ async fn read(
                 Ok(one) => said.extend(one),
                 Err(_) => return room.send(Event::Violated { worker, said }),
             }
-            next = if said.len() < TURN { socket.receive_now(&mut buffer) } else { None };
+            next = if said.len() < TURN {
+                socket.receive_now(&mut buffer)
+            } else {
+                None
+            };
         }
         if !said.is_empty() {
             room.send(Event::Said { worker, said });
@@ -171,7 +206,9 @@ async fn read(
 /// Tells when there is output, and waits each time until somebody has looked.
 async fn print(worker: WorkerNumber, output: Arc<Output>, events: mpsc::Sender<Event>) {
     loop {
-        let Ok(mut guard) = output.pipe.readable().await else { return };
+        let Ok(mut guard) = output.pipe.readable().await else {
+            return;
+        };
         if events.send(Event::Printing { worker }).await.is_err() {
             return;
         }

@@ -34,7 +34,10 @@ impl Socket {
     /// *Errors*: no descriptors left.
     pub(crate) fn pair() -> io::Result<Self> {
         let (near, far) = seqpacket(libc::SOCK_NONBLOCK)?;
-        Ok(Self { near: watched(near)?, far })
+        Ok(Self {
+            near: watched(near)?,
+            far,
+        })
     }
 
     /// The worker's end, to be passed on.
@@ -68,12 +71,16 @@ impl Socket {
 
     /// Receives one message that is already here.
     pub(crate) fn receive_now(&self, buffer: &mut [u8]) -> Option<usize> {
-        receive(self.near.as_raw_fd(), buffer).ok().filter(|n| *n > 0)
+        receive(self.near.as_raw_fd(), buffer)
+            .ok()
+            .filter(|n| *n > 0)
     }
 
     /// Takes back one message that the worker has not received.
     pub(crate) fn take_back(&self, buffer: &mut [u8]) -> Option<usize> {
-        receive(self.far.as_raw_fd(), buffer).ok().filter(|n| *n > 0)
+        receive(self.far.as_raw_fd(), buffer)
+            .ok()
+            .filter(|n| *n > 0)
     }
 }
 
@@ -113,7 +120,12 @@ pub(crate) fn seqpacket(near_flags: i32) -> io::Result<(OwnedFd, OwnedFd)> {
 fn receive(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
     // SAFETY: the buffer is valid for its length during the call.
     let n = unsafe {
-        libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), libc::MSG_DONTWAIT)
+        libc::recv(
+            fd,
+            buffer.as_mut_ptr().cast(),
+            buffer.len(),
+            libc::MSG_DONTWAIT,
+        )
     };
     usize::try_from(n).map_err(|_| io::Error::last_os_error())
 }

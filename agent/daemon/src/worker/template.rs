@@ -72,7 +72,8 @@ impl Limits {
         let name = format!("farlane-{}-{count}", std::process::id());
         let pids = self.processes.unwrap_or(self.files);
         let made = sandbox.cgroups.as_ref()?.make(&name, self.data, pids);
-        made.inspect_err(|error| tracing::warn!(%error, "no control group for a sandbox")).ok()
+        made.inspect_err(|error| tracing::warn!(%error, "no control group for a sandbox"))
+            .ok()
     }
 }
 
@@ -113,12 +114,14 @@ impl Template {
         let group = limits.group(sandbox);
         let mut command = sandbox.command(&arguments, &[far.as_raw_fd()])?;
         if let Some(group) = &group {
-            crate::sandbox::enter(&mut command, group)
-                .map_err(io("entering a control group"))?;
+            crate::sandbox::enter(&mut command, group).map_err(io("entering a control group"))?;
         }
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         let mut command = tokio::process::Command::from(command);
-        let child = command.kill_on_drop(true).spawn().map_err(io("starting the sandbox"))?;
+        let child = command
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(io("starting the sandbox"))?;
         drop(far);
         let settings = Settings {
             root: inside.root,
@@ -134,7 +137,12 @@ impl Template {
         let listen = near.try_clone().map_err(io("a descriptor"))?;
         let (end, ended) = tokio::sync::oneshot::channel();
         let reaper = tokio::spawn(watch(number, child, listen, ended, events));
-        Ok(Self { control: near, group, _reaper: reaper, end: Some(end) })
+        Ok(Self {
+            control: near,
+            group,
+            _reaper: reaper,
+            end: Some(end),
+        })
     }
 
     /// Asks for a worker that speaks over `far` and prints to `output`.
@@ -188,7 +196,9 @@ async fn watch(
 ) {
     let mut stderr = child.stderr.take();
     let listening = async {
-        let Ok(control) = watched(control) else { return };
+        let Ok(control) = watched(control) else {
+            return;
+        };
         let mut buffer = [0; 512];
         while let Some(n) = next(&control, &mut buffer).await {
             if let Some(event) = read(number, &buffer[..n])
@@ -211,7 +221,12 @@ async fn watch(
     }
     let _ = child.wait().await;
     let complaint = String::from_utf8_lossy(&complaint).trim().to_owned();
-    let _ = events.send(Event::TemplateGone { template: number, complaint }).await;
+    let _ = events
+        .send(Event::TemplateGone {
+            template: number,
+            complaint,
+        })
+        .await;
 }
 
 async fn next(control: &AsyncFd<OwnedFd>, buffer: &mut [u8]) -> Option<usize> {
@@ -245,7 +260,10 @@ fn read(template: TemplateNumber, message: &[u8]) -> Option<Event> {
             worker: WorkerNumber(number(1)?),
             status: Some(WaitStatus(i32::from_ne_bytes(number(5)?.to_ne_bytes()))),
         }),
-        b'E' => Some(Event::WorkerEnded { worker: WorkerNumber(number(1)?), status: None }),
+        b'E' => Some(Event::WorkerEnded {
+            worker: WorkerNumber(number(1)?),
+            status: None,
+        }),
         _ => None,
     }
 }

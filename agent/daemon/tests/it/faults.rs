@@ -7,7 +7,8 @@ use farlane_units::Millis;
 use farlane_wire::v1;
 use farlane_wire::v1::control_frame::Body;
 
-use crate::network::{Network, Node, config, now};
+use crate::network::{Network, now};
+use crate::node::{Node, config};
 use crate::tasks::stage;
 use crate::work::{Ask, Function, all_signed};
 
@@ -31,7 +32,14 @@ async fn nothing_runs_without_its_grant() {
     stage.network.tell(f.assign(vec![assignment])).await;
     assert_eq!(f.call(0).await.value(), "1");
     tokio::time::sleep(Duration::from_millis(300)).await;
-    assert!(!stage.network.seen.lock().completions.contains_key(&without.at));
+    assert!(
+        !stage
+            .network
+            .seen
+            .lock()
+            .completions
+            .contains_key(&without.at)
+    );
     stage.node.stop().await;
 }
 
@@ -48,14 +56,21 @@ async fn altered_payloads_specs_and_grants_are_refused() {
     };
     // One bit of the payload.
     let (call, mut assignment, grant) = f.prepare(0);
-    if let Some(v1::Sealed { place: Some(v1::sealed::Place::Inline(bytes)) }) = &mut assignment.payload {
+    if let Some(v1::Sealed {
+        place: Some(v1::sealed::Place::Inline(bytes)),
+    }) = &mut assignment.payload
+    {
         let mut altered = bytes.to_vec();
         altered[60] ^= 1;
         *bytes = altered.into();
     }
     network.tell(f.assign(vec![assignment])).await;
     network.tell(Body::Grant(network.grant(&[grant]))).await;
-    assert!(refused(&call).await.contains("not the one that was granted"));
+    assert!(
+        refused(&call)
+            .await
+            .contains("not the one that was granted")
+    );
     // The payload of another task.
     let (call, mut assignment, grant) = f.prepare(0);
     let (_, foreign, _) = f.prepare(0);
@@ -118,7 +133,10 @@ async fn without_namespaces_only_the_own_tenant_is_served_and_without_sockets() 
     let mut config = config(&network, dir.path());
     config.strongest_tier = Some(Tier::Process);
     let node = Node::start(&network, config.clone()).await;
-    assert_eq!(network.seen.lock().spec.as_ref().unwrap().tier, Tier::Process);
+    assert_eq!(
+        network.seen.lock().spec.as_ref().unwrap().tier,
+        Tier::Process
+    );
     let source = "def f():\n    import socket, os\n    try:\n        socket.socket()\n    \
                   except OSError:\n        return 'no sockets', os.getuid() != 0";
     let f = Function::new(&network, source, &["()"], Ask::default());
@@ -131,8 +149,14 @@ async fn without_namespaces_only_the_own_tenant_is_served_and_without_sockets() 
     );
     let f = Function::new(&network, &source, &["()"], Ask::default());
     assert_eq!(f.call(0).await.value(), "'cannot'");
-    let tight = Ask { tier: Tier::Namespaces, ..Ask::default() };
-    let exit = Function::new(&network, "def f(): pass", &["()"], tight).call(0).await.exit;
+    let tight = Ask {
+        tier: Tier::Namespaces,
+        ..Ask::default()
+    };
+    let exit = Function::new(&network, "def f(): pass", &["()"], tight)
+        .call(0)
+        .await
+        .exit;
     assert_eq!(exit.kind, ExitKind::Refused);
     node.stop().await;
     config.own_tenants = vec![];
@@ -148,10 +172,16 @@ async fn work_goes_on_while_the_control_plane_is_away_and_is_told_afterwards() {
     let source = "def f():\n    import time\n    time.sleep(0.3)\n    return 'through'";
     let f = stage.function(source, &["()"]);
     let call = f.submit(0, 1).await.remove(0);
-    network.until("begun", |seen| seen.started.contains(&call.at).then_some(())).await;
+    network
+        .until("begun", |seen| {
+            seen.started.contains(&call.at).then_some(())
+        })
+        .await;
     network.hang_up();
     let hellos = network
-        .until("the next hello", |seen| (seen.hellos.len() > 1).then(|| seen.hellos.clone()))
+        .until("the next hello", |seen| {
+            (seen.hellos.len() > 1).then(|| seen.hellos.clone())
+        })
         .await;
     let observed = hellos[1].observed.clone().unwrap();
     assert_eq!(observed.live, [v1::AttemptRef::from(call.at)]);
@@ -164,18 +194,41 @@ async fn work_goes_on_while_the_control_plane_is_away_and_is_told_afterwards() {
 async fn after_a_reconnect_what_is_not_desired_stops_and_what_is_goes_on() {
     let stage = stage(true).await;
     let network = &stage.network;
-    let f = stage.function("def f(s):\n    import time\n    time.sleep(s)\n    return s", &["(600,)", "(0.4,)"]);
+    let f = stage.function(
+        "def f(s):\n    import time\n    time.sleep(s)\n    return s",
+        &["(600,)", "(0.4,)"],
+    );
     let unwanted = f.submit(0, 1).await.remove(0);
-    network.until("begun", |seen| seen.started.contains(&unwanted.at).then_some(())).await;
+    network
+        .until("begun", |seen| {
+            seen.started.contains(&unwanted.at).then_some(())
+        })
+        .await;
     let (kept, assignment, grant) = f.prepare(1);
-    network.tell(Body::Desired(v1::Desired { index: 5, attempts: vec![assignment] })).await;
+    network
+        .tell(Body::Desired(v1::Desired {
+            index: 5,
+            attempts: vec![assignment],
+        }))
+        .await;
     network.tell(Body::Grant(network.grant(&[grant]))).await;
     assert_eq!(f.outcome(&kept).await.value(), "0.4");
     // A lagging server's push, older than what was seen, stops nothing.
     let (running, assignment, grant) = f.prepare(1);
-    network.tell(Body::Assign(v1::Assign { index: 6, attempts: vec![assignment], specs: vec![] })).await;
+    network
+        .tell(Body::Assign(v1::Assign {
+            index: 6,
+            attempts: vec![assignment],
+            specs: vec![],
+        }))
+        .await;
     network.tell(Body::Grant(network.grant(&[grant]))).await;
-    network.tell(Body::Desired(v1::Desired { index: 5, attempts: vec![] })).await;
+    network
+        .tell(Body::Desired(v1::Desired {
+            index: 5,
+            attempts: vec![],
+        }))
+        .await;
     assert_eq!(f.outcome(&running).await.value(), "0.4");
     assert!(!network.seen.lock().completions.contains_key(&unwanted.at));
     stage.node.stop().await;
@@ -194,11 +247,18 @@ async fn unacknowledged_results_survive_the_agent_and_are_told_by_the_next() {
     network.treatment.lock().acknowledges = true;
     network.seen.lock().completions.clear();
     network.seen.lock().prekeys.clear();
-    let node = Node::start(network, farlane_daemon::AgentConfig::new(stage.dir.path().join("state"))).await;
+    let node = Node::start(
+        network,
+        farlane_daemon::AgentConfig::new(stage.dir.path().join("state")),
+    )
+    .await;
     assert_eq!(f.outcome(&call).await.value(), "'kept'");
     let hello = network.seen.lock().hellos.last().cloned().unwrap();
     assert_ne!(hello.boot, first.boot);
-    assert_eq!(hello.observed.unwrap().ended, [v1::AttemptRef::from(call.at)]);
+    assert_eq!(
+        hello.observed.unwrap().ended,
+        [v1::AttemptRef::from(call.at)]
+    );
     assert_eq!(network.seen.lock().batches.last().unwrap(), &first);
     assert!(all_signed(network));
     assert_eq!(f.call(0).await.value(), "'kept'");
@@ -209,22 +269,34 @@ async fn unacknowledged_results_survive_the_agent_and_are_told_by_the_next() {
 async fn past_its_lease_a_node_stops_and_forgets() {
     let dir = tempfile::tempdir().unwrap();
     let network = Network::start(true).await;
-    *network.treatment.lock() =
-        crate::network::Treatment { renews: false, acknowledges: true, lease_ms: 2_500 };
+    *network.treatment.lock() = crate::network::Treatment {
+        renews: false,
+        acknowledges: true,
+        lease_ms: 2_500,
+    };
     let node = Node::start(&network, config(&network, dir.path())).await;
     let source = "def f():\n    import subprocess, time\n    subprocess.Popen(['sleep', '765432'])\n    time.sleep(60)";
     let f = Function::new(&network, source, &["()"], Ask::default());
     let call = f.submit(0, 1).await.remove(0);
-    network.until("begun", |seen| seen.started.contains(&call.at).then_some(())).await;
+    network
+        .until("begun", |seen| {
+            seen.started.contains(&call.at).then_some(())
+        })
+        .await;
     let began = Instant::now();
     while crate::tasks::runs("765432") || began.elapsed() < Duration::from_millis(100) {
-        assert!(began.elapsed() < Duration::from_secs(5), "it runs past its lease");
+        assert!(
+            began.elapsed() < Duration::from_secs(5),
+            "it runs past its lease"
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(!network.seen.lock().completions.contains_key(&call.at));
     network.hang_up();
     let observed = network
-        .until("a hello", |seen| (seen.hellos.len() > 1).then(|| seen.hellos[1].observed.clone()))
+        .until("a hello", |seen| {
+            (seen.hellos.len() > 1).then(|| seen.hellos[1].observed.clone())
+        })
         .await;
     assert!(observed.unwrap().live.is_empty());
     node.stop().await;
@@ -241,10 +313,19 @@ async fn a_killed_worker_is_replaced_at_once() {
     let f = stage.function(&source, &["(0,)", "(1,)"]);
     f.call(0).await;
     let call = f.submit(1, 1).await.remove(0);
-    stage.network.until("begun", |seen| seen.started.contains(&call.at).then_some(())).await;
+    stage
+        .network
+        .until("begun", |seen| {
+            seen.started.contains(&call.at).then_some(())
+        })
+        .await;
     let victim = crate::tasks::named(&name);
     let began = Instant::now();
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(victim), nix::sys::signal::SIGKILL).unwrap();
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(victim),
+        nix::sys::signal::SIGKILL,
+    )
+    .unwrap();
     let exit = f.outcome(&call).await.exit;
     assert_eq!(exit.kind, ExitKind::Lost(LostCause::Signal(9)));
     let next = f.call(0).await;
@@ -260,13 +341,23 @@ async fn a_join_without_a_valid_file_says_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     let config = farlane_daemon::AgentConfig::new(dir.path());
     let never = std::future::pending::<()>();
-    let error = farlane_daemon::Agent::start(config.clone(), never).await.unwrap_err();
-    assert!(error.to_string().contains("farlane tokens create"), "{error}");
+    let error = farlane_daemon::Agent::start(config.clone(), never)
+        .await
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("farlane tokens create"),
+        "{error}"
+    );
     let mut config = config;
     config.join_file = Some("rubbish".into());
     let never = std::future::pending::<()>();
-    let error = farlane_daemon::Agent::start(config, never).await.unwrap_err();
-    assert!(matches!(error, farlane_daemon::StartError::BadJoinFile(_)), "{error}");
+    let error = farlane_daemon::Agent::start(config, never)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, farlane_daemon::StartError::BadJoinFile(_)),
+        "{error}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -287,15 +378,28 @@ async fn environments_are_built_once_from_their_lock_and_failures_tell_their_log
     let mut config = config(&network, dir.path());
     config.uv = Some(uv);
     let node = Node::start(&network, config).await;
-    let asking = |lock: &str| Ask { lock: Some(lock.into()), ..Ask::default() };
+    let asking = |lock: &str| Ask {
+        lock: Some(lock.into()),
+        ..Ask::default()
+    };
     let source = "def f():\n    import something\n    return something.ANSWER";
-    let f = Function::new(&network, source, &["()"], asking("something==1 --hash=sha256:aa\n"));
+    let f = Function::new(
+        &network,
+        source,
+        &["()"],
+        asking("something==1 --hash=sha256:aa\n"),
+    );
     for call in f.submit(0, 5).await {
         assert_eq!(f.outcome(&call).await.value(), "42");
     }
     assert_eq!(std::fs::read_to_string(&count).unwrap().lines().count(), 1);
     let f = Function::new(&network, source, &["()"], Ask::default());
-    assert!(f.call(0).await.raised("type").contains("ModuleNotFoundError"));
+    assert!(
+        f.call(0)
+            .await
+            .raised("type")
+            .contains("ModuleNotFoundError")
+    );
     for (lock, said) in [
         ("missing==1 --hash=sha256:aa\n", "no such package"),
         ("--index-url http://10.0.0.1/\n", "versions and hashes only"),

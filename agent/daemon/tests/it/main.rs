@@ -4,5 +4,6 @@
 
 mod faults;
 mod network;
+mod node;
 mod tasks;
 mod work;

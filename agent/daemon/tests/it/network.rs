@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use farlane_daemon::{Agent, AgentConfig};
 use farlane_model::*;
-use farlane_runtime::{Clock, Shutdown, SystemClock};
+use farlane_runtime::{Clock, SystemClock};
 use farlane_seal::grant::{Grant, GranterContext, OpenContext, Opening};
 use farlane_seal::join::{JoinFile, JoinSecret};
 use farlane_seal::record::*;
@@ -77,8 +76,7 @@ impl Network {
     pub async fn start(own: bool) -> Arc<Self> {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let authority =
-            CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("https://{}", listener.local_addr().unwrap());
         let (provider, tenant) = (ProviderRoot::generate(), TenantRoot::generate());
@@ -92,7 +90,11 @@ impl Network {
             not_after: year,
         };
         let device_record = DeviceRecord::sign(&tenant, terms).unwrap();
-        let pin = ProviderPin { root: provider.public(), name: "lab".into(), own };
+        let pin = ProviderPin {
+            root: provider.public(),
+            name: "lab".into(),
+            own,
+        };
         let terms = ManifestTerms {
             tenant_root: tenant.public(),
             version: 1,
@@ -197,8 +199,15 @@ impl Network {
     }
 
     pub async fn tell(&self, body: v1::control_frame::Body) {
-        let to_node = self.seen.lock().to_node.clone().expect("the node is connected");
-        let _ = to_node.send(Ok(v1::ControlFrame { body: Some(body) })).await;
+        let to_node = self
+            .seen
+            .lock()
+            .to_node
+            .clone()
+            .expect("the node is connected");
+        let _ = to_node
+            .send(Ok(v1::ControlFrame { body: Some(body) }))
+            .await;
     }
 
     /// Ends the node's stream, as a server that restarts does.
@@ -212,7 +221,11 @@ impl Network {
         let mut seen = self.seen.lock();
         let record = seen.record.clone().unwrap();
         let boot = seen.boot.unwrap();
-        if seen.granter.as_ref().is_none_or(|(known, ..)| *known != boot) {
+        if seen
+            .granter
+            .as_ref()
+            .is_none_or(|(known, ..)| *known != boot)
+        {
             let prekey = seen.prekeys.pop().expect("a prekey is in stock");
             let prekey = SignedPrekey::from_bytes(&prekey, &record).unwrap();
             let (context, opening) = GranterContext::open(&OpenContext {
@@ -248,37 +261,6 @@ impl Network {
     }
 }
 
-/// A node of this network, running in this process.
-pub struct Node {
-    pub agent: Agent,
-    shutdown: Shutdown,
-}
-
-impl Node {
-    pub async fn start(network: &Network, config: AgentConfig) -> Self {
-        let shutdown = Shutdown::new();
-        let mut agent = Agent::start(config, shutdown.requested()).await.unwrap();
-        tokio::time::timeout(Duration::from_secs(20), agent.connected()).await.unwrap();
-        network.until("prekeys", |seen| (!seen.prekeys.is_empty()).then_some(())).await;
-        Self { agent, shutdown }
-    }
-
-    pub async fn stop(self) {
-        self.shutdown.trigger();
-        self.agent.wait().await.unwrap();
-    }
-}
-
-/// A config whose state folder everybody may pass, as /var/lib/farlane's parents are.
-pub fn config(network: &Network, dir: &std::path::Path) -> AgentConfig {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let mut config = AgentConfig::new(dir.join("state"));
-    config.join_file = Some(network.join_file());
-    config.own_tenants = vec![network.tenant.public().tenant()];
-    config
-}
-
 struct Service(Arc<Network>);
 
 type Frames<T> = ReceiverStream<Result<T, Status>>;
@@ -294,10 +276,9 @@ impl Fleet for Service {
             .map_err(|e| Status::permission_denied(e.to_string()))?;
         NodeSpec::from_canonical(&request.spec_bytes)
             .ok_or_else(|| Status::invalid_argument("spec"))?;
-        let csr = rcgen::CertificateSigningRequestParams::from_der(
-            &request.csr_der.to_vec().into(),
-        )
-        .map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let csr =
+            rcgen::CertificateSigningRequestParams::from_der(&request.csr_der.to_vec().into())
+                .map_err(|e| Status::invalid_argument(e.to_string()))?;
         let certificate = csr.signed_by(&self.0.authority).unwrap().pem();
         self.0.note(|seen| seen.record = Some(record));
         Ok(Response::new(v1::EnrolReply {
@@ -367,8 +348,12 @@ impl Fleet for Service {
         }
         let claimed = BlobRef::try_from(blob.clone().unwrap()).unwrap();
         assert_eq!(Digest::of(&bytes), claimed.digest);
-        self.0.note(|seen| seen.blobs.insert(claimed.digest, bytes.freeze()));
-        Ok(Response::new(v1::BlobReceipt { blob, already_there: false }))
+        self.0
+            .note(|seen| seen.blobs.insert(claimed.digest, bytes.freeze()));
+        Ok(Response::new(v1::BlobReceipt {
+            blob,
+            already_there: false,
+        }))
     }
 
     type GetBlobStream = Frames<v1::BlobChunk>;
@@ -426,15 +411,13 @@ impl Network {
                     leader: String::new(),
                 }))
             }
-            Out::Heartbeat(beat) => {
-                self.treatment.lock().renews.then(|| {
-                    In::Heartbeat(v1::HeartbeatAck {
-                        sent_ms: beat.sent_ms,
-                        cluster_time_ms: now().0,
-                        applied_index: 1,
-                    })
+            Out::Heartbeat(beat) => self.treatment.lock().renews.then(|| {
+                In::Heartbeat(v1::HeartbeatAck {
+                    sent_ms: beat.sent_ms,
+                    cluster_time_ms: now().0,
+                    applied_index: 1,
                 })
-            }
+            }),
             Out::Prekeys(stock) => {
                 self.note(|seen| seen.prekeys.extend(stock.one_time_bytes));
                 None
@@ -448,17 +431,32 @@ impl Network {
                     }
                     seen.batches.push(batch);
                 });
-                let ack = v1::CompleteAck { batch: number, index: 1, stale: vec![] };
-                self.treatment.lock().acknowledges.then_some(In::Completed(ack))
+                let ack = v1::CompleteAck {
+                    batch: number,
+                    index: 1,
+                    stale: vec![],
+                };
+                self.treatment
+                    .lock()
+                    .acknowledges
+                    .then_some(In::Completed(ack))
             }
             Out::Started(started) => {
                 self.note(|seen| {
-                    seen.started.extend(started.attempts.iter().map(|a| AttemptRef::try_from(a).unwrap()));
+                    seen.started.extend(
+                        started
+                            .attempts
+                            .iter()
+                            .map(|a| AttemptRef::try_from(a).unwrap()),
+                    );
                 });
                 None
             }
             Out::Update(update) => {
-                self.note(|seen| seen.updates.extend(NodeSpec::from_canonical(&update.spec_bytes)));
+                self.note(|seen| {
+                    seen.updates
+                        .extend(NodeSpec::from_canonical(&update.spec_bytes))
+                });
                 None
             }
             Out::Observed(_) => None,

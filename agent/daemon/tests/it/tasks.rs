@@ -5,7 +5,8 @@ use std::sync::Arc;
 use farlane_model::*;
 use farlane_units::{ByteCount, Millis};
 
-use crate::network::{Network, Node, config};
+use crate::network::Network;
+use crate::node::{Node, config};
 use crate::work::{Ask, Function, all_signed};
 
 pub struct Stage {
@@ -37,12 +38,19 @@ impl Stage {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_function_runs_and_its_sealed_result_comes_back_signed() {
     let stage = stage(true).await;
-    let f = stage.function("def f(a, b): return {'sum': a + b}", &["(1, 2)", "('x', 'y')"]);
+    let f = stage.function(
+        "def f(a, b): return {'sum': a + b}",
+        &["(1, 2)", "('x', 'y')"],
+    );
     assert_eq!(f.call(0).await.value(), "{'sum': 3}");
     assert_eq!(f.call(1).await.value(), "{'sum': 'xy'}");
     assert!(all_signed(&stage.network));
     let spec = stage.network.seen.lock().spec.clone().unwrap();
-    assert!(spec.interpreters.iter().any(|i| i.version == crate::work::version()));
+    assert!(
+        spec.interpreters
+            .iter()
+            .any(|i| i.version == crate::work::version())
+    );
     assert_eq!(spec.labels, [("disk".to_owned(), "nvme".to_owned())]);
     stage.node.stop().await;
 }
@@ -56,13 +64,22 @@ async fn many_short_tasks_come_back_each_once() {
     let calls = f.submit(0, 2000).await;
     for call in &calls {
         let at = call.at;
-        stage.network.until("all", |seen| seen.completions.get(&at).map(|_| ())).await;
+        stage
+            .network
+            .until("all", |seen| seen.completions.get(&at).map(|_| ()))
+            .await;
     }
     println!("2000 tasks in {:?}", began.elapsed());
     assert_eq!(f.outcome(&calls[1999]).await.value(), "None");
     assert!(all_signed(&stage.network));
-    let sizes: Vec<_> =
-        stage.network.seen.lock().batches.iter().map(|batch| batch.items.len()).collect();
+    let sizes: Vec<_> = stage
+        .network
+        .seen
+        .lock()
+        .batches
+        .iter()
+        .map(|batch| batch.items.len())
+        .collect();
     assert_eq!(sizes.iter().sum::<usize>(), 2001);
     stage.node.stop().await;
 }
@@ -76,7 +93,11 @@ async fn exceptions_keep_type_arguments_cause_and_frames() {
     let outcome = stage.function(source, &["()"]).call(0).await;
     assert!(outcome.raised("type").contains("ValueError"));
     assert!(outcome.raised("args").contains("outer") && outcome.raised("args").contains('7'));
-    assert!(outcome.raised("frames").contains("task.py"), "{}", outcome.raised("frames"));
+    assert!(
+        outcome.raised("frames").contains("task.py"),
+        "{}",
+        outcome.raised("frames")
+    );
     assert!(outcome.raised("pickle").contains("Bytes"));
     let text = String::from_utf8_lossy(outcome.plain.as_ref().unwrap()).into_owned();
     assert!(text.contains("direct cause") && text.contains("KeyError"));
@@ -104,12 +125,27 @@ async fn a_worker_that_leaves_or_crashes_is_lost_and_the_next_task_runs() {
     let source = "def f(how):\n    import os, sys, ctypes\n    if how == 'exit': sys.exit(3)\n    \
                   if how == '_exit': os._exit(4)\n    if how == 'segfault': ctypes.string_at(0)\n    \
                   if how == 'kill': os.kill(os.getpid(), 9)\n    return how";
-    let f = stage.function(source, &["('exit',)", "('_exit',)", "('segfault',)", "('kill',)", "('ok',)"]);
+    let f = stage.function(
+        source,
+        &[
+            "('exit',)",
+            "('_exit',)",
+            "('segfault',)",
+            "('kill',)",
+            "('ok',)",
+        ],
+    );
     let lost = |cause| ExitKind::Lost(cause);
     assert_eq!(f.call(0).await.exit.kind, lost(LostCause::ExitCode(3)));
     assert_eq!(f.call(1).await.exit.kind, lost(LostCause::ExitCode(4)));
-    assert_eq!(f.call(2).await.exit.kind, lost(LostCause::Signal(libc::SIGSEGV)));
-    assert_eq!(f.call(3).await.exit.kind, lost(LostCause::Signal(libc::SIGKILL)));
+    assert_eq!(
+        f.call(2).await.exit.kind,
+        lost(LostCause::Signal(libc::SIGSEGV))
+    );
+    assert_eq!(
+        f.call(3).await.exit.kind,
+        lost(LostCause::Signal(libc::SIGKILL))
+    );
     assert_eq!(f.call(4).await.value(), "'ok'");
     stage.node.stop().await;
 }
@@ -126,7 +162,10 @@ async fn only_the_task_that_ran_is_lost_with_its_worker() {
     for call in good.iter().chain(&more) {
         assert_eq!(f.outcome(call).await.exit.kind, ExitKind::Returned);
     }
-    assert_eq!(f.outcome(&bad[0]).await.exit.kind, ExitKind::Lost(LostCause::Signal(9)));
+    assert_eq!(
+        f.outcome(&bad[0]).await.exit.kind,
+        ExitKind::Lost(LostCause::Signal(9))
+    );
     stage.node.stop().await;
 }
 
@@ -146,8 +185,20 @@ async fn a_task_that_turns_long_does_not_hold_up_those_behind_it() {
         assert_eq!(f.outcome(call).await.exit.kind, ExitKind::Returned);
     }
     assert!(began.elapsed().as_secs() < 10);
-    assert!(!stage.network.seen.lock().completions.contains_key(&long[0].at));
-    stage.network.until("told", |seen| seen.started.contains(&long[0].at).then_some(())).await;
+    assert!(
+        !stage
+            .network
+            .seen
+            .lock()
+            .completions
+            .contains_key(&long[0].at)
+    );
+    stage
+        .network
+        .until("told", |seen| {
+            seen.started.contains(&long[0].at).then_some(())
+        })
+        .await;
     stage.node.stop().await;
 }
 
@@ -156,21 +207,35 @@ async fn timeouts_and_cancels_kill_the_task_and_its_children() {
     let stage = stage(true).await;
     let source = "def f():\n    import subprocess, time\n    \
                   subprocess.Popen(['sleep', '987654'], start_new_session=True)\n    time.sleep(60)";
-    let ask = Ask { timeout: Some(Millis(300)), ..Ask::default() };
+    let ask = Ask {
+        timeout: Some(Millis(300)),
+        ..Ask::default()
+    };
     let outcome = stage.asking(source, &["()"], ask).call(0).await;
     assert_eq!(outcome.exit.kind, ExitKind::TimedOut);
     let ran = outcome.completion.ended_ms - outcome.completion.started_ms;
     assert!((250..3000).contains(&ran), "{ran}");
     let f = stage.function(source, &["()"]);
     let call = f.submit(0, 1).await.remove(0);
-    stage.network.until("begun", |seen| seen.started.contains(&call.at).then_some(())).await;
+    stage
+        .network
+        .until("begun", |seen| {
+            seen.started.contains(&call.at).then_some(())
+        })
+        .await;
     let stop = farlane_wire::v1::Stop {
         attempts: vec![call.at.into()],
         reason: "enough".into(),
     };
-    stage.network.tell(farlane_wire::v1::control_frame::Body::Stop(stop)).await;
+    stage
+        .network
+        .tell(farlane_wire::v1::control_frame::Body::Stop(stop))
+        .await;
     let exit = f.outcome(&call).await.exit;
-    assert_eq!((exit.kind, exit.message.as_str()), (ExitKind::Cancelled, "enough"));
+    assert_eq!(
+        (exit.kind, exit.message.as_str()),
+        (ExitKind::Cancelled, "enough")
+    );
     for _ in 0..100 {
         if !runs("987654") {
             return stage.node.stop().await;
@@ -214,19 +279,31 @@ async fn output_is_sealed_kept_apart_and_bounded() {
 #[tokio::test(flavor = "multi_thread")]
 async fn too_much_memory_scratch_and_too_many_processes_hurt_only_the_task() {
     let stage = stage(true).await;
-    let ask = Ask { memory: ByteCount::mib(64), scratch: ByteCount::mib(8), ..Ask::default() };
+    let ask = Ask {
+        memory: ByteCount::mib(64),
+        scratch: ByteCount::mib(8),
+        ..Ask::default()
+    };
     let source = "def f(how):\n    import os\n    if how == 'memory': return len(bytearray(2 << 30))\n    \
                   if how == 'scratch':\n        with open('big', 'wb') as file:\n            \
                   for _ in range(64): file.write(bytes(1 << 20))\n    \
                   if how == 'bomb':\n        while True: os.fork()\n    return how";
-    let f = stage.asking(source, &["('memory',)", "('scratch',)", "('bomb',)", "('ok',)"], ask);
+    let f = stage.asking(
+        source,
+        &["('memory',)", "('scratch',)", "('bomb',)", "('ok',)"],
+        ask,
+    );
     let outcome = f.call(0).await;
     match outcome.exit.kind {
         ExitKind::Raised => assert!(outcome.raised("type").contains("MemoryError")),
         other => assert!(matches!(other, ExitKind::Lost(_)), "{other:?}"),
     }
     let outcome = f.call(1).await;
-    assert!(outcome.raised("type").contains("OSError"), "{:?}", outcome.exit);
+    assert!(
+        outcome.raised("type").contains("OSError"),
+        "{:?}",
+        outcome.exit
+    );
     let outcome = f.call(2).await;
     match outcome.exit.kind {
         ExitKind::Raised => assert!(outcome.raised("type").contains("BlockingIOError")),
@@ -250,10 +327,21 @@ async fn the_sandbox_shows_nothing_of_the_machine() {
     let outcome = stage.function(source, &["()"]).call(0).await;
     if stage.network.seen.lock().spec.as_ref().unwrap().tier == Tier::Namespaces {
         let value = outcome.value();
-        for part in ["'root': False", "'home': False", "'pids': True", "'env': []"] {
+        for part in [
+            "'root': False",
+            "'home': False",
+            "'pids': True",
+            "'env': []",
+        ] {
             assert!(value.contains(part), "{part} {value}");
         }
-        for part in ["'write': 'can'", "'rootfs': 'can'", "'dev': 'can'", "'net': 'can'", "shadow"] {
+        for part in [
+            "'write': 'can'",
+            "'rootfs': 'can'",
+            "'dev': 'can'",
+            "'net': 'can'",
+            "shadow",
+        ] {
             assert!(!value.contains(part), "{part} {value}");
         }
     }
@@ -278,7 +366,10 @@ async fn what_one_task_leaves_in_its_scratch_the_next_does_not_see() {
 async fn large_arguments_and_results_go_by_blob() {
     let stage = stage(true).await;
     let source = "import os\ndef f(data): return data[::-1] + os.urandom(len(data) // 2)";
-    let f = stage.function(source, &["(b'ab' * 40_000,)", "(bytes(range(256)) * 8000,)"]);
+    let f = stage.function(
+        source,
+        &["(b'ab' * 40_000,)", "(bytes(range(256)) * 8000,)"],
+    );
     let value = f.call(0).await.value();
     assert!(value.starts_with("b'bababa") && value.len() > 120_000);
     let outcome = f.call(1).await;
@@ -292,9 +383,12 @@ async fn large_arguments_and_results_go_by_blob() {
 
 /// The process that calls itself `name`.
 pub fn named(name: &str) -> i32 {
-    let pid = std::fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
-        let comm = std::fs::read_to_string(entry.path().join("comm")).ok()?;
-        (comm.trim() == name).then(|| entry.file_name().to_str()?.parse::<i32>().ok())?
-    });
+    let pid = std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .find_map(|entry| {
+            let comm = std::fs::read_to_string(entry.path().join("comm")).ok()?;
+            (comm.trim() == name).then(|| entry.file_name().to_str()?.parse::<i32>().ok())?
+        });
     pid.unwrap()
 }

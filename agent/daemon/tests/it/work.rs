@@ -34,16 +34,28 @@ fn python(script: &str) -> String {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(script.as_bytes())
+        .unwrap();
     let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
 pub fn version() -> PythonVersion {
     let text = python("print(*sys.version_info[:2])");
     let (major, minor) = text.split_once(' ').unwrap();
-    PythonVersion { major: major.parse().unwrap(), minor: minor.parse().unwrap() }
+    PythonVersion {
+        major: major.parse().unwrap(),
+        minor: minor.parse().unwrap(),
+    }
 }
 
 /// A pickled function `f`, by the source that defines it, and pickled arguments of its calls.
@@ -64,7 +76,9 @@ pub fn pickled(source: &str, calls: &[&str]) -> (Vec<u8>, Vec<Bytes>) {
 /// `repr` of a pickled value.
 pub fn repr(pickle: &[u8]) -> String {
     let hex = hex::encode(pickle);
-    python(&format!("import pickle; print(repr(pickle.loads(bytes.fromhex('{hex}'))))"))
+    python(&format!(
+        "import pickle; print(repr(pickle.loads(bytes.fromhex('{hex}'))))"
+    ))
 }
 
 /// What is asked beside the function.
@@ -129,7 +143,10 @@ impl Function {
             (network.put_blob(sealed), key)
         };
         let (code, code_key) = seal(StreamKind::Code, &code);
-        let lock = ask.lock.as_ref().map(|text| (text, seal(StreamKind::Lock, text.as_bytes())));
+        let lock = ask
+            .lock
+            .as_ref()
+            .map(|text| (text, seal(StreamKind::Lock, text.as_bytes())));
         let environment = lock.as_ref().map(|(text, (lock, _))| EnvRef {
             id: Digest::of(text.as_bytes()),
             lock: *lock,
@@ -150,15 +167,28 @@ impl Function {
                 python: version(),
                 tier: ask.tier,
             },
-            retry: Retry { lost: 3, raised: 0, at_most_once: false },
-            timing: Timing { timeout: ask.timeout, ..Timing::default() },
+            retry: Retry {
+                lost: 3,
+                raised: 0,
+                at_most_once: false,
+            },
+            timing: Timing {
+                timeout: ask.timeout,
+                ..Timing::default()
+            },
             priority: 0,
             forward_secrecy: ForwardSecrecy::Preferred,
             log_limit: ask.log_limit,
         };
         let spec_bytes = spec.to_canonical().into();
         let env_key = lock.map(|(_, (_, key))| key);
-        Self { network: network.clone(), spec_bytes, code_key, env_key, calls }
+        Self {
+            network: network.clone(),
+            spec_bytes,
+            code_key,
+            env_key,
+            calls,
+        }
     }
 
     /// An assignment of the n-th call and its grant.
@@ -166,7 +196,11 @@ impl Function {
         let network = &self.network;
         let tenant = network.tenant.public().tenant();
         let task = network.session.task(NEXT.fetch_add(1, Ordering::Relaxed));
-        let at = AttemptRef { task, attempt: 1, epoch: 1 };
+        let at = AttemptRef {
+            task,
+            attempt: 1,
+            epoch: 1,
+        };
         let key = TaskKey::generate();
         let payload = Payload {
             spec: Digest::of(&self.spec_bytes),
@@ -206,7 +240,9 @@ impl Function {
         v1::control_frame::Body::Assign(v1::Assign {
             index: 1,
             attempts,
-            specs: vec![v1::SpecBody { spec_bytes: self.spec_bytes.clone() }],
+            specs: vec![v1::SpecBody {
+                spec_bytes: self.spec_bytes.clone(),
+            }],
         })
     }
 
@@ -226,7 +262,9 @@ impl Function {
             }
             self.network.tell(self.assign(assignments)).await;
             let batch = self.network.grant(&grants);
-            self.network.tell(v1::control_frame::Body::Grant(batch)).await;
+            self.network
+                .tell(v1::control_frame::Body::Grant(batch))
+                .await;
         }
         calls
     }
@@ -239,8 +277,10 @@ impl Function {
     /// Waits for a call's completion and opens what it sealed.
     pub async fn outcome(&self, call: &Call) -> Outcome {
         let what = format!("the outcome of {:?}", call.at);
-        let completion =
-            self.network.until(&what, |seen| seen.completions.get(&call.at).cloned()).await;
+        let completion = self
+            .network
+            .until(&what, |seen| seen.completions.get(&call.at).cloned())
+            .await;
         let exit = Exit::try_from(completion.exit.clone().unwrap()).unwrap();
         let record = self.network.seen.lock().record.clone().unwrap();
         let tenant = self.network.tenant.public().tenant();
@@ -257,7 +297,11 @@ impl Function {
             let opened = open_padded(&call.key, &context, &bytes, 1 << 30).unwrap();
             farlane_codec::decompress(&opened, 1 << 30).unwrap()
         });
-        Outcome { exit, plain, completion }
+        Outcome {
+            exit,
+            plain,
+            completion,
+        }
     }
 
     /// What an attempt printed: the bytes of its records, and how much was dropped.
@@ -306,7 +350,9 @@ impl Outcome {
         let plain = self.plain.as_ref().unwrap();
         let value = farlane_codec::value::decode(&plain[1..]).unwrap();
         let chain = get(&value, "chain").unwrap();
-        let Value::List(links) = chain else { panic!("{chain:?}") };
+        let Value::List(links) = chain else {
+            panic!("{chain:?}")
+        };
         format!("{:?}", get(&links[0], field).unwrap())
     }
 
@@ -319,8 +365,13 @@ impl Outcome {
 }
 
 fn get<'a, 'b>(value: &'a Value<'b>, key: &str) -> Option<&'a Value<'b>> {
-    let Value::Dict(pairs) = value else { return None };
-    pairs.iter().find(|(k, _)| matches!(k, Value::Str(s) if *s == key)).map(|(_, v)| v)
+    let Value::Dict(pairs) = value else {
+        return None;
+    };
+    pairs
+        .iter()
+        .find(|(k, _)| matches!(k, Value::Str(s) if *s == key))
+        .map(|(_, v)| v)
 }
 
 /// Whether every batch is signed by the node over exactly its items.
@@ -336,10 +387,13 @@ pub fn all_signed(network: &Network) -> bool {
             .map(|item| {
                 let at = AttemptRef::try_from(item.attempt.as_ref().unwrap()).unwrap();
                 let exit = Exit::try_from(item.exit.clone().unwrap()).unwrap();
-                let sealed = item.sealed.clone().map(|s| match Sealed::try_from(s).unwrap() {
-                    Sealed::Inline(bytes) => Digest::of(&bytes),
-                    Sealed::Blob(blob) => blob.digest,
-                });
+                let sealed = item
+                    .sealed
+                    .clone()
+                    .map(|s| match Sealed::try_from(s).unwrap() {
+                        Sealed::Inline(bytes) => Digest::of(&bytes),
+                        Sealed::Blob(blob) => blob.digest,
+                    });
                 batch::leaf(&at, exit.kind, sealed.as_ref())
             })
             .collect();
