@@ -21,8 +21,8 @@ use farlane_seal::private_file;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStdin};
 
-use crate::folders;
 use crate::problem::{Exit, Problem, doing};
+use crate::{folders, uv};
 
 /// Name of the join file inside the state folder, for as long as it is needed.
 const JOIN_FILE: &str = "join.txt";
@@ -76,6 +76,16 @@ impl AgentProcess {
             command.arg("--join-file").arg(path);
         }
         if User::is_root() {
+            if !self.flags.iter().any(|flag| flag == "--uv") {
+                match uv::for_every_user(Path::new(SYSTEM_STATE)) {
+                    Ok(found) => command.args(found.map(|uv| format!("--uv={}", uv.display()))),
+                    // Tasks without an environment run all the same.
+                    Err(problem) => {
+                        problem.print();
+                        &mut command
+                    }
+                };
+            }
             drop_privileges(&mut command, &self.state).map_err(Problem::failed)?;
             command.current_dir(&self.state);
         }
@@ -101,10 +111,7 @@ impl AgentProcess {
             std::fs::set_permissions(SYSTEM_STATE, open).map_err(doing(SYSTEM_STATE))?;
         }
         folders::make_private(&self.state)?;
-        let closed = self.state.ancestors().skip(1).find(|above| {
-            std::fs::metadata(above).is_ok_and(|m| m.permissions().mode() & 0o001 == 0)
-        });
-        match closed {
+        match uv::closed_above(&self.state) {
             None => Ok(()),
             Some(above) => Err(Problem::new(
                 Exit::Usage,

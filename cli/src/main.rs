@@ -15,6 +15,7 @@ mod owner;
 mod parse;
 mod problem;
 mod show;
+mod uv;
 
 use std::process::ExitCode;
 

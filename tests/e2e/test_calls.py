@@ -47,10 +47,17 @@ def test_values_of_every_kind_come_back(client):
     assert client.gather([client.submit(lambda value: value, value) for value in values]) == values
 
 
+def test_bytes_small_and_large_come_back(client):
+    for size in (0, 100, 20_000, 1 << 20, 20 << 20):
+        value = os.urandom(size)
+        assert client.submit(lambda b: b[::-1], value).result(timeout=RESULT_SECONDS) == value[::-1]
+
+
 def test_arrays_small_and_large_come_back(client):
+    client = client.with_options(env=fl.Env(requirements=["numpy==" + np.__version__]))
     for count in (0, 10, 200_000, 2_000_000):
         array = np.arange(count, dtype=np.float64).reshape(2, -1)
-        back = client.submit(lambda a: a * 2, array).result(timeout=RESULT_SECONDS)
+        back = client.submit(lambda a: a * 2, array).result(timeout=120)
         np.testing.assert_array_equal(back, array * 2)
 
 

@@ -50,9 +50,9 @@ def test_nothing_of_twenty_planted_strings_reaches_a_servers_file(fresh):
     def keep(text, size):
         return text + "." * size
 
-    keep.__name__ = visible
     with network.client() as client:
-        futures = [client.submit(keep, text, size) for text in arguments for size in (0, 100_000)]
+        named = client.with_options(name=visible)
+        futures = [named.submit(keep, text, size) for text in arguments for size in (0, 100_000)]
         # The results are made on the node: only their halves travel as arguments.
         futures += [client.submit(lambda a, b: a + b, text[:20], text[20:]) for text in results]
         client.gather(futures)
