@@ -27,6 +27,12 @@ pub struct Args {
     /// Keep the network up afterwards, and say how to use and stop it.
     #[arg(long)]
     keep: bool,
+    /// How to compile.
+    #[arg(long, default_value = "release", hide = true)]
+    profile: Profile,
+    /// Take what was built last.
+    #[arg(long, hide = true)]
+    no_build: bool,
 }
 
 /// Builds, starts the network, runs the sweep, stops the network unless told to keep it.
@@ -42,8 +48,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         crate::place::cache().display(),
     );
     let begun = Instant::now();
-    Profile::Release.build().shown()?;
-    let wheel = wheel::pack(Profile::Release)?;
+    if !args.no_build {
+        args.profile.build().shown()?;
+    }
+    let wheel = wheel::pack(args.profile)?;
     let venv = Venv::ensure("demo", &[])?;
     venv.install(&wheel)?;
     println!(

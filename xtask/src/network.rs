@@ -71,6 +71,9 @@ impl Network {
             fs::remove_dir_all(old).with_context(|| format!("emptying {}", old.display()))?;
         }
         place::make(&folder)?;
+        if agents != folder {
+            open_to_all(&agents)?;
+        }
         let mut this = Self {
             venv: venv.clone(),
             folder,
@@ -213,6 +216,16 @@ impl Drop for Network {
             let _ = fs::remove_dir_all(&self.agents);
         }
     }
+}
+
+/// Makes the way to root's agents, which their system user walks.
+fn open_to_all(agents: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    place::make(agents)?;
+    for folder in [Path::new(SYSTEM_STATE), agents] {
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o755))?;
+    }
+    Ok(())
 }
 
 /// Ends what an earlier network of this folder left running on request.

@@ -24,6 +24,9 @@ pub struct Args {
     /// How to compile.
     #[arg(long, default_value = "release")]
     profile: Profile,
+    /// Pack what was built last.
+    #[arg(long)]
+    no_build: bool,
 }
 
 /// How to compile.
@@ -79,7 +82,9 @@ struct Project {
 /// *Errors*: it does not build, or cannot be packed.
 pub fn run(args: &Args) -> Result<ExitCode> {
     preflight::ensure(Purpose::Build)?;
-    args.profile.build().shown()?;
+    if !args.no_build {
+        args.profile.build().shown()?;
+    }
     println!("{}", pack(args.profile)?.display());
     Ok(ExitCode::SUCCESS)
 }
