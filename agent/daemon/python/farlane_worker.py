@@ -306,16 +306,16 @@ class Scratch:
         os.chdir(self.path)
         for name in ("TMPDIR", "HOME"):
             os.environ[name] = self.path
-        self.changed = os.stat(self.path).st_mtime_ns
+        self.folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        self.changed = os.fstat(self.folder).st_mtime_ns
 
     def sweep(self):
         """Empties it where something was made or removed in it since the last time."""
-        if os.stat(self.path).st_mtime_ns == self.changed:
+        if os.fstat(self.folder).st_mtime_ns == self.changed:
             return
         remove_below(self.path)
-        if os.getcwd() != self.path:
-            os.chdir(self.path)
-        self.changed = os.stat(self.path).st_mtime_ns
+        os.fchdir(self.folder)
+        self.changed = os.fstat(self.folder).st_mtime_ns
 
 
 def remove_below(path):

@@ -175,7 +175,7 @@ fn probe(config: &AgentConfig, folder: &Folder) -> Result<Probed, StartError> {
     let user = User::is_root().then(User::unprivileged);
     let state = folder.path("");
     let machine = machine::read(&state);
-    let found = python::find(&config.interpreters, user);
+    let mut found = python::find(&config.interpreters, user);
     for (path, why) in &found.skipped {
         tracing::info!(path = %path.display(), %why, "an interpreter cannot serve");
     }
@@ -208,6 +208,9 @@ fn probe(config: &AgentConfig, folder: &Folder) -> Result<Probed, StartError> {
     };
     if let Some(advice) = &enforced.advice {
         tracing::warn!(%advice, "no namespaces here: only your own tenant's work can run (tier 0)");
+    }
+    if enforced.tier == Tier::Namespaces {
+        only_those_that_run(&sandbox, &mut found);
     }
     let spec = spec(config, &machine, &found, &enforced);
     Ok(Probed {
@@ -264,6 +267,37 @@ fn spec(config: &AgentConfig, machine: &Machine, found: &Found, enforced: &Enfor
         arch: std::env::consts::ARCH.into(),
         agent: env!("CARGO_PKG_VERSION").into(),
     }
+}
+
+/// Drops interpreters that do not run inside the sandbox (the first one was probed with it).
+fn only_those_that_run(sandbox: &Sandbox, found: &mut Found) {
+    let first = sandbox.python.clone();
+    let works: Vec<bool> = std::thread::scope(|scope| {
+        let probes: Vec<_> = found
+            .pythons
+            .iter()
+            .map(|python| {
+                let plan = Sandbox {
+                    python: python.clone(),
+                    ..sandbox.clone()
+                };
+                let known = *python == first;
+                scope.spawn(move || known || sandbox::probe(&plan).tier == Tier::Namespaces)
+            })
+            .collect();
+        probes
+            .into_iter()
+            .map(|probe| probe.join().unwrap_or(false))
+            .collect()
+    });
+    let mut works = works.into_iter();
+    found.pythons.retain(|python| {
+        let fine = works.next().unwrap_or(false);
+        if !fine {
+            tracing::warn!(path = %python.path.display(), "an interpreter does not run in the sandbox");
+        }
+        fine
+    });
 }
 
 /// What the provider's certificate says goes before what the machine says.

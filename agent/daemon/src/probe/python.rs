@@ -27,7 +27,7 @@ const MOST: usize = 64;
 
 const QUESTION: &str = "import sys; v = sys.version_info; \
 print(v[0], v[1], sys.version.split()[0], sys.implementation.name); \
-print(sys.executable); print(sys.base_prefix); print(sys.base_exec_prefix)";
+print(getattr(sys, '_base_executable', None) or sys.executable); print(sys.base_prefix); print(sys.base_exec_prefix)";
 
 /// An interpreter that answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,7 +166,12 @@ fn ask(path: &Path, user: Option<User>) -> Result<Python, String> {
         return Err(format!("Python {version} is older than {OLDEST}"));
     }
     let executable = PathBuf::from(lines.next().unwrap_or(""));
-    let mut prefixes: Vec<PathBuf> = lines.map(PathBuf::from).collect();
+    // A virtual environment's interpreter is a link to its base, which is what a sandbox shows.
+    let executable = executable.canonicalize().unwrap_or(executable);
+    let named: Vec<PathBuf> = lines.map(PathBuf::from).collect();
+    let real = named.iter().filter_map(|prefix| prefix.canonicalize().ok());
+    let mut prefixes: Vec<PathBuf> = named.iter().cloned().chain(real).collect();
+    prefixes.sort();
     prefixes.dedup();
     let full = full.chars().take(32).collect();
     Ok(Python {
@@ -202,5 +207,37 @@ fn run_briefly(mut command: Command) -> Result<String, String> {
         Ok(text)
     } else {
         Err(format!("it fails with {status}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_systems_interpreter_is_found_and_says_its_prefix() {
+        let found = find(&[], None);
+        assert!(!found.pythons.is_empty(), "{}", found.reasons());
+        for python in &found.pythons {
+            assert!(python.interpreter.version >= OLDEST && python.path.is_absolute());
+            assert!(python.prefixes.iter().all(|prefix| prefix.is_dir()));
+        }
+        assert!(
+            found
+                .pythons
+                .windows(2)
+                .all(|two| { two[0].interpreter.version > two[1].interpreter.version })
+        );
+    }
+
+    #[test]
+    fn what_is_no_interpreter_is_skipped_and_named() {
+        let found = find(
+            &[PathBuf::from("/bin/true"), PathBuf::from("/etc/hostname")],
+            None,
+        );
+        let skipped: Vec<_> = found.skipped.iter().map(|(path, _)| path.clone()).collect();
+        assert!(skipped.contains(&PathBuf::from("/bin/true")));
+        assert!(skipped.contains(&PathBuf::from("/etc/hostname")));
     }
 }

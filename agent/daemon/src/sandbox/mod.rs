@@ -252,6 +252,12 @@ impl Sandbox {
                 .arg(source)
                 .arg(format!("/etc/{file}"));
         }
+        command.args(["--proc", "/proc", "--dev", "/dev"]);
+        let size = self.scratch.get().max(1 << 20).to_string();
+        for dir in [SCRATCH_INSIDE, "/tmp", "/dev/shm"] {
+            command.args(["--size", &size, "--tmpfs", dir]);
+        }
+        // After the file systems above: an interpreter may lie below one of them.
         for prefix in self
             .python
             .prefixes
@@ -266,11 +272,6 @@ impl Sandbox {
                 .arg("--ro-bind")
                 .arg(environment)
                 .arg(ENVIRONMENT_INSIDE);
-        }
-        command.args(["--proc", "/proc", "--dev", "/dev"]);
-        let size = self.scratch.get().max(1 << 20).to_string();
-        for dir in [SCRATCH_INSIDE, "/tmp", "/dev/shm"] {
-            command.args(["--size", &size, "--tmpfs", dir]);
         }
         command.args([
             "--remount-ro",
