@@ -176,6 +176,7 @@ async fn main() {
         println!("propose, {writers} writers: {rate:.0} a second, {each:.1} µs of CPU each");
         show("", times);
     }
+    disk(dir.path());
     let start = Instant::now();
     let queued = consensus.read(|state| state.counts());
     consensus.shutdown().await;

@@ -331,3 +331,78 @@ impl RaftNetwork<TypeConfig> for Network {
         Backoff::new(std::iter::repeat(RETRY))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::raft::Batch;
+    use openraft::{CommittedLeaderId, EntryPayload, Membership};
+
+    fn request() -> AppendEntriesRequest<TypeConfig> {
+        let id = |index| LogId::new(CommittedLeaderId::new(3, 1), index);
+        let nodes: std::collections::BTreeMap<u64, BasicNode> =
+            [(1, BasicNode::new("http://one:1"))].into();
+        let batch = Batch {
+            body: Bytes::from_static(b"the commands"),
+            ..Batch::default()
+        };
+        AppendEntriesRequest {
+            vote: Vote::new_committed(3, 1),
+            prev_log_id: Some(id(6)),
+            leader_commit: None,
+            entries: vec![
+                Entry {
+                    log_id: id(7),
+                    payload: EntryPayload::Blank,
+                },
+                Entry {
+                    log_id: id(8),
+                    payload: EntryPayload::Normal(batch),
+                },
+                Entry {
+                    log_id: id(9),
+                    payload: EntryPayload::Membership(Membership::new(vec![[1].into()], nodes)),
+                },
+            ],
+        }
+    }
+
+    #[test]
+    fn an_append_survives_the_wire() {
+        let sent = request();
+        let read = decode_append(encode_append(&sent).unwrap()).unwrap();
+        assert_eq!(
+            (read.vote, read.prev_log_id, read.leader_commit),
+            (sent.vote, sent.prev_log_id, None)
+        );
+        let (read, sent) = (read.entries, sent.entries);
+        assert_eq!(
+            read.iter().map(|entry| entry.log_id).collect::<Vec<_>>(),
+            sent.iter().map(|entry| entry.log_id).collect::<Vec<_>>()
+        );
+        let (EntryPayload::Normal(a), EntryPayload::Normal(b)) =
+            (&read[1].payload, &sent[1].payload)
+        else {
+            panic!()
+        };
+        assert_eq!(a.body, b.body);
+        let (EntryPayload::Membership(a), EntryPayload::Membership(b)) =
+            (&read[2].payload, &sent[2].payload)
+        else {
+            panic!()
+        };
+        assert_eq!(a, b);
+    }
+
+    #[test]
+    fn an_append_cut_short_anywhere_is_refused() {
+        let whole = encode_append(&request()).unwrap();
+        for length in 0..whole.len() {
+            assert!(
+                decode_append(whole.slice(..length)).is_err(),
+                "cut at {length}"
+            );
+        }
+    }
+}

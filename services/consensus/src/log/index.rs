@@ -9,8 +9,8 @@ use super::segment::Segment;
 use crate::raft::{Entry, LogId};
 
 /// Written entries up to this many bytes stay in memory too, for `apply` and for followers that keep
-/// up. The server is to idle within 40 MiB; this takes a fifth of it at most.
-pub(crate) const TAIL_BYTES: usize = 8 * 1024 * 1024;
+/// up. The server is to idle within 40 MiB; this takes a tenth of it at most.
+pub(crate) const TAIL_BYTES: usize = 4 * 1024 * 1024;
 
 /// Where an entry lies in a file.
 #[derive(Debug, Clone)]

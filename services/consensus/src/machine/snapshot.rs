@@ -250,3 +250,64 @@ fn copy(tree: &Tree, dir: &Path) -> Result<Incoming, SnapshotError> {
     incoming.finish(chunks.trailer(), tree.head.now)?;
     Ok(incoming)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn chunk(rows: &[(u8, &[u8], &[u8])]) -> Bytes {
+        let mut out = BytesMut::new();
+        for (table, key, value) in rows {
+            out.put_u8(*table);
+            out.put_u32_le(key.len() as u32);
+            out.put_u32_le(value.len() as u32);
+            out.put_slice(key);
+            out.put_slice(value);
+        }
+        out.freeze()
+    }
+
+    #[test]
+    fn a_chunk_that_lies_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let good = chunk(&[(1, b"key", b"value"), (2, b"", b"")]);
+        for length in 1..good.len() {
+            let mut incoming = Incoming::create(dir.path()).unwrap();
+            let cut_between_rows = length == good.len() - ROW_HEAD;
+            assert_eq!(
+                incoming.take(good.slice(..length)).is_ok(),
+                cut_between_rows,
+                "cut at {length}"
+            );
+        }
+        let mut incoming = Incoming::create(dir.path()).unwrap();
+        assert!(
+            incoming.take(chunk(&[(200, b"key", b"value")])).is_err(),
+            "no such table"
+        );
+    }
+
+    #[test]
+    fn a_snapshot_counts_only_whole_and_is_removed_otherwise() {
+        let dir = tempfile::tempdir().unwrap();
+        let sent = chunk(&[(1, b"key", b"value")]);
+        let trailer = Trailer {
+            rows: 1,
+            hash: *blake3::hash(&sent).as_bytes(),
+        };
+        let mut incoming = Incoming::create(dir.path()).unwrap();
+        assert!(
+            incoming.finish(trailer, Millis(1)).is_err(),
+            "nothing has come yet"
+        );
+        incoming.take(sent.clone()).unwrap();
+        let more = Trailer { rows: 2, ..trailer };
+        assert!(incoming.finish(more, Millis(1)).is_err() && incoming.whole.is_none());
+        incoming.finish(trailer, Millis(1)).unwrap();
+        assert_eq!(incoming.whole, Some(Millis(1)));
+        assert!(dir.path().join("incoming.redb").exists());
+        drop(incoming);
+        assert!(!dir.path().join("incoming.redb").exists());
+    }
+}
