@@ -36,8 +36,9 @@ fn is_open(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|m| m.permissions().mode() & 0o005 == 0o005)
 }
 
-/// Beside this program, then in the `PATH`, then the one that Python's package brought.
-fn find() -> Option<PathBuf> {
+/// The `uv` of whoever runs this: beside this program, then in the `PATH`, then the one
+/// that Python's package brought.
+pub fn find() -> Option<PathBuf> {
     let beside = std::env::current_exe()
         .ok()
         .and_then(|exe| Some(exe.parent()?.to_owned()));

@@ -211,7 +211,8 @@ class Network:
                     child.kill()
                     child.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
-        for state in Path("/var/lib/farlane").glob(f"{self.folder.name}-*") if os.geteuid() == 0 else ():
+        states = list(Path("/var/lib/farlane").glob(f"{self.folder.name}-*")) if os.geteuid() == 0 else []
+        for state in [*states, *filter(None, [self.ready.get("agent_state")])]:
             shutil.rmtree(state, ignore_errors=True)
 
 

@@ -160,7 +160,8 @@ fn sandbox() -> Check {
 }
 
 fn uv() -> Check {
-    match says("uv", &["--version"]).or_else(|| says("python3", &["-m", "uv", "--version"])) {
+    let version = crate::uv::find().and_then(|uv| says(uv.to_str()?, &["--version"]));
+    match version {
         Some(found) => Check::fine("uv", found),
         None => Check::bad(
             "uv",

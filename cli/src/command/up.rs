@@ -125,11 +125,12 @@ async fn up(args: Args, data: PathBuf) -> Result<(), Problem> {
     let process = agent_process(&args, &data, &owner, &identity);
     let (standing, process) = tokio::join!(standing, process);
     let (standing, process) = (standing?, process?);
+    let state = process.state.clone();
     let (ready, node) = tokio::sync::oneshot::channel();
     let keeper = tokio::spawn(keep_agent(process, shutdown.clone(), ready));
     tokio::select! {
         node = node => if let Ok(node) = node {
-            announce(&args, &data, running.urls(), &node)?;
+            announce(&args, &data, &state, running.urls(), &node)?;
         },
         () = shutdown.requested() => {}
     }
@@ -269,13 +270,23 @@ async fn watch_agent(
     }
 }
 
-fn announce(args: &Args, data: &Path, urls: &[String], node: &str) -> Result<(), Problem> {
+fn announce(
+    args: &Args,
+    data: &Path,
+    state: &Path,
+    urls: &[String],
+    node: &str,
+) -> Result<(), Problem> {
     let url = urls.join(", ");
     if args.form.json {
-        return show::line(
-            &json!({"urls": urls, "node": node, "data": data.display().to_string(), "pid": std::process::id()})
-                .to_string(),
-        );
+        let ready = json!({
+            "urls": urls,
+            "node": node,
+            "data": data.display().to_string(),
+            "agent_state": state.display().to_string(),
+            "pid": std::process::id(),
+        });
+        return show::line(&ready.to_string());
     }
     show::line(&format!("Farlane is up at {url}"))?;
     show::line(&format!("  data      {}", data.display()))?;

@@ -1,10 +1,11 @@
 //! Opening a database and bringing its schema up to date.
 
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::str::FromStr;
 use std::time::Duration;
 
-use sqlx::any::AnyPoolOptions;
-use sqlx::{AnyPool, Executor};
+use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use sqlx::{AnyPool, ConnectOptions, Executor};
 
 use crate::{
     Audit, Charges, JoinTokens, Keys, Nodes, Outbox, Pepper, Prices, Projects, StoreError,
@@ -72,7 +73,9 @@ impl Store {
                     Ok(())
                 })
             });
-        let pool = options.connect(&url).await?;
+        // Statements are our own, and thousands a second: their log tells nobody anything.
+        let connection = AnyConnectOptions::from_str(&url)?.disable_statement_logging();
+        let pool = options.connect_with(connection).await?;
         sqlx::migrate!("../../migrations/sql").run(&pool).await?;
         Ok(Self { pool, pepper })
     }

@@ -26,6 +26,8 @@ const COLUMNS: usize = 17;
 /// Rows of one statement: 17 × 128 values stay far below SQLite's bound of 32,766
 /// (sqlite.org/limits.html) and PostgreSQL's of 65,535.
 const ROWS: usize = 128;
+/// Rows of a smaller one, for what is left: a statement costs about as much as three rows.
+const FEW: usize = 16;
 
 /// What one delivery did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,17 +118,20 @@ async fn insert_usage(
     connection: &mut AnyConnection,
     rows: &[&(OutboxId, Usage)],
 ) -> Result<(), StoreError> {
-    static FULL: OnceLock<String> = OnceLock::new();
-    static ONE: OnceLock<String> = OnceLock::new();
-    let mut chunks = rows.chunks_exact(ROWS);
-    for chunk in &mut chunks {
-        let sql: &'static str = FULL.get_or_init(|| insert_sql(ROWS));
-        let filled = chunk.iter().fold(query(sql), |q, row| bind(q, row));
-        filled.execute(&mut *connection).await?;
-    }
-    for row in chunks.remainder() {
-        let sql: &'static str = ONE.get_or_init(|| insert_sql(1));
-        bind(query(sql), row).execute(&mut *connection).await?;
+    static STATEMENTS: [(usize, OnceLock<String>); 3] = [
+        (ROWS, OnceLock::new()),
+        (FEW, OnceLock::new()),
+        (1, OnceLock::new()),
+    ];
+    let mut left = rows;
+    for (size, statement) in &STATEMENTS {
+        let sql: &'static str = statement.get_or_init(|| insert_sql(*size));
+        let chunks = left.chunks_exact(*size);
+        left = chunks.remainder();
+        for chunk in chunks {
+            let filled = chunk.iter().fold(query(sql), |q, row| bind(q, row));
+            filled.execute(&mut *connection).await?;
+        }
     }
     Ok(())
 }
