@@ -160,9 +160,11 @@ fn python(board: &mut Board, tools: Option<JoinHandle<Result<Venv>>>, k: Option<
     };
     let cache = place::cache().join("mypy");
     let mypy = venv.run("mypy").folder(&place::cache());
+    let config = place::root().join("sdk/python/pyproject.toml");
     let mypy = mypy
-        .args(["--strict", "--package", "farlane", "--cache-dir"])
-        .args([cache]);
+        .args(["--strict", "--package", "farlane", "--config-file"])
+        .args([config]);
+    let mypy = mypy.args(["--cache-dir"]).args([cache]);
     board.program("mypy", Runner::Status, mypy);
     let folders = ["sdk/python/tests", "agent/daemon/python/tests"];
     let folders = folders
@@ -188,7 +190,7 @@ fn pytest(venv: &Venv, k: Option<&str>) -> Program {
         "-p",
         "no:cacheprovider",
     ];
-    let more = ["--import-mode=importlib", "--timeout=120", "--durations=10"];
+    let more = ["--timeout=120", "--durations=10"];
     let run = venv.run("python").args(fixed).args(more);
     let run = match k {
         Some(k) => run.args(["-k", k]),
