@@ -61,13 +61,18 @@ pub struct Exit {
 impl Exit {
     /// An exit without words.
     pub fn plain(kind: ExitKind) -> Self {
-        Self { kind, message: String::new() }
+        Self {
+            kind,
+            message: String::new(),
+        }
     }
     /// An exit with a message, cut to its bound at a character's edge.
     pub fn new(kind: ExitKind, message: impl Into<String>) -> Self {
         let mut message = message.into();
         if message.len() > MAX_EXIT_MESSAGE {
-            let cut = (0..=MAX_EXIT_MESSAGE).rev().find(|i| message.is_char_boundary(*i));
+            let cut = (0..=MAX_EXIT_MESSAGE)
+                .rev()
+                .find(|i| message.is_char_boundary(*i));
             message.truncate(cut.unwrap_or(0));
         }
         Self { kind, message }

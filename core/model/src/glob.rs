@@ -9,7 +9,9 @@ pub struct Glob(String);
 
 /// A pattern that is not one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not a region pattern; use letters, digits, '-', '_', '.' and '*', at most 64 characters")]
+#[error(
+    "{text:?} is not a region pattern; use letters, digits, '-', '_', '.' and '*', at most 64 characters"
+)]
 pub struct BadGlob {
     /// What was given.
     pub text: String,
@@ -23,7 +25,9 @@ impl Glob {
         let text = text.into();
         let fine = |c: char| c.is_ascii_alphanumeric() || "-_.*".contains(c);
         if text.is_empty() || text.len() > 64 || !text.chars().all(fine) {
-            return Err(BadGlob { text: text.chars().take(80).collect() });
+            return Err(BadGlob {
+                text: text.chars().take(80).collect(),
+            });
         }
         Ok(Self(text))
     }
@@ -75,8 +79,18 @@ mod tests {
 
     #[test]
     fn stars_match_any_run() {
-        let yes = [("eu-*", "eu-central"), ("*", "x"), ("us-west", "us-west"), ("*-c*l", "eu-central")];
-        let no = [("eu-*", "us-west"), ("us", "us-west"), ("us-west", "us"), ("a*b*c", "acb")];
+        let yes = [
+            ("eu-*", "eu-central"),
+            ("*", "x"),
+            ("us-west", "us-west"),
+            ("*-c*l", "eu-central"),
+        ];
+        let no = [
+            ("eu-*", "us-west"),
+            ("us", "us-west"),
+            ("us-west", "us"),
+            ("a*b*c", "acb"),
+        ];
         for (p, n) in yes {
             assert!(Glob::new(p).is_ok_and(|g| g.matches(n)), "{p} {n}");
         }

@@ -39,7 +39,10 @@ fn write_ulid(value: u128, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 }
 
 fn read_ulid(kind: &'static str, text: &str) -> Result<u128, BadId> {
-    let bad = || BadId { kind, text: text.chars().take(64).collect() };
+    let bad = || BadId {
+        kind,
+        text: text.chars().take(64).collect(),
+    };
     if text.len() != 26 {
         return Err(bad());
     }

@@ -162,17 +162,41 @@ impl TaskSpec {
     pub fn check(&self) -> Result<(), BadSpec> {
         let rules: [(bool, &'static str, &'static str); 8] = [
             (self.function.len() <= 256, "function", "at most 256 bytes"),
-            ((1..=1_024_000).contains(&self.resources.cpus.0), "num_cpus", "between 0.001 and 1024"),
-            (self.resources.memory.0 <= 1 << 50, "memory", "at most 1 PiB"),
-            (self.resources.scratch.0 <= 1 << 50, "scratch", "at most 1 PiB"),
-            (self.node.regions.len() <= 64, "regions", "at most 64 patterns"),
+            (
+                (1..=1_024_000).contains(&self.resources.cpus.0),
+                "num_cpus",
+                "between 0.001 and 1024",
+            ),
+            (
+                self.resources.memory.0 <= 1 << 50,
+                "memory",
+                "at most 1 PiB",
+            ),
+            (
+                self.resources.scratch.0 <= 1 << 50,
+                "scratch",
+                "at most 1 PiB",
+            ),
+            (
+                self.node.regions.len() <= 64,
+                "regions",
+                "at most 64 patterns",
+            ),
             (
                 self.node.labels.len() <= 64
-                    && self.node.labels.iter().all(|(k, v)| k.len() <= 64 && v.len() <= 256),
+                    && self
+                        .node
+                        .labels
+                        .iter()
+                        .all(|(k, v)| k.len() <= 64 && v.len() <= 256),
                 "labels",
                 "at most 64, keys up to 64 bytes and values up to 256",
             ),
-            ((-100..=100).contains(&self.priority), "priority", "between -100 and 100"),
+            (
+                (-100..=100).contains(&self.priority),
+                "priority",
+                "between -100 and 100",
+            ),
             (self.log_limit.0 <= 64 << 20, "log_limit", "at most 64 MiB"),
         ];
         match rules.into_iter().find(|(fine, ..)| !fine) {
@@ -211,7 +235,10 @@ pub(crate) fn canonical<T: Serialize>(version: u8, value: &T) -> Vec<u8> {
 }
 
 /// Refuses trailing bytes and other versions, so that one value has one encoding.
-pub(crate) fn from_canonical<T: DeserializeOwned + Serialize>(version: u8, bytes: &[u8]) -> Option<T> {
+pub(crate) fn from_canonical<T: DeserializeOwned + Serialize>(
+    version: u8,
+    bytes: &[u8],
+) -> Option<T> {
     let (first, rest) = bytes.split_first()?;
     if *first != version {
         return None;

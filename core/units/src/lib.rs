@@ -89,8 +89,12 @@ impl ByteCount {
 
 impl std::fmt::Display for ByteCount {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        const UNITS: [(&str, u64); 4] =
-            [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+        const UNITS: [(&str, u64); 4] = [
+            ("TiB", 1 << 40),
+            ("GiB", 1 << 30),
+            ("MiB", 1 << 20),
+            ("KiB", 1 << 10),
+        ];
         for (name, size) in UNITS {
             if self.0 >= size {
                 let tenths = self.0 / (size / 10).max(1);
@@ -125,7 +129,9 @@ impl std::str::FromStr for ByteCount {
 
     /// Reads `1048576`, `512MiB`, `1.5 GiB`, `2GB` (powers of ten) or `4K` (powers of two).
     fn from_str(text: &str) -> Result<Self, BadSize> {
-        let bad = || BadSize { text: text.to_owned() };
+        let bad = || BadSize {
+            text: text.to_owned(),
+        };
         let trimmed = text.trim();
         let split = trimmed
             .find(|c: char| !c.is_ascii_digit() && c != '.')
