@@ -12,15 +12,16 @@ use farlane_wire::v1;
 use farlane_wire::v1::control_frame::Body as ToAgent;
 use farlane_wire::v1::session_frame::Body as ToClient;
 
-use crate::link::{GRANT_RESERVE, SessionLink};
+use crate::link::{GRANT_RESERVE, SessionLink, SessionPush};
 use crate::push::bytes_of;
-use crate::{ControlError, Controller};
+use crate::{ControlError, Controller, MAX_BATCH_BYTES};
 
 /// What a granter needs to know of one attempt's place.
 struct Wanted {
     attempt: AttemptRef,
     wrapped_key: [u8; 48],
-    wrapped_session_key: Bytes,
+    /// Of a task that the granter did not submit: session key and canonical spec.
+    foreign: Option<(Bytes, Bytes)>,
 }
 
 /// One context: a node's prekey, issued to this granter.
@@ -77,10 +78,12 @@ impl Controller {
                 view.tasks.push(Wanted {
                     attempt: *attempt,
                     wrapped_key: *task.wrapped_key,
-                    wrapped_session_key: match attempt.task.session() == granter {
-                        true => Bytes::new(),
-                        false => task.session.wrapped_session_key.clone(),
-                    },
+                    foreign: (attempt.task.session() != granter).then(|| {
+                        (
+                            task.session.wrapped_session_key.clone(),
+                            task.spec.bytes.clone(),
+                        )
+                    }),
                 });
             }
         });
@@ -89,69 +92,65 @@ impl Controller {
 
     fn send_request(&self, session: &SessionLink, node: NodeId, context: u64, view: ContextView) {
         let mut push = session.push.lock();
-        let mut tasks = Vec::with_capacity(view.tasks.len());
-        for wanted in view.tasks {
-            let attempt = Some(wanted.attempt.into());
-            if wanted.attempt.task.session() == session.session {
-                tasks.push(v1::GrantWanted {
-                    attempt,
-                    ..Default::default()
-                });
-                continue;
-            }
-            let key = keys::task(wanted.attempt.task);
-            let row = self
-                .consensus
-                .rows()
-                .get(Table::Tasks, &key)
-                .and_then(TaskEnvelopeRow::from_bytes);
-            let Some(row) = row else { continue };
-            let first = push.sessions.insert(wanted.attempt.task.session());
-            tasks.push(v1::GrantWanted {
-                attempt,
-                spec: bytes_of(&row.spec.0),
-                payload_digest: bytes_of(&row.payload_digest.0),
-                wrapped_key: bytes_of(&wanted.wrapped_key),
-                wrapped_session_key: if first {
-                    wanted.wrapped_session_key
-                } else {
-                    Bytes::new()
-                },
-            });
-        }
-        let mut tasks = tasks.into_iter();
-        loop {
+        let mut tasks = self.requests(&mut push, &view.tasks).into_iter().peekable();
+        while tasks.peek().is_some() {
             // One request is answered with one batch of grants.
-            let some: Vec<v1::GrantWanted> = tasks.by_ref().take(MAX_BATCH).collect();
-            if some.is_empty() {
-                return;
+            let (mut some, mut bytes) = (Vec::new(), 0);
+            while some.len() < MAX_BATCH
+                && let Some(next) = tasks.next_if(|_| bytes < MAX_BATCH_BYTES)
+            {
+                bytes += next.spec.len() + next.wrapped_session_key.len();
+                some.push(next);
             }
             let new = !push.contexts.contains(&(node, context));
+            let once = |bytes: &Bytes| if new { bytes.clone() } else { Bytes::new() };
             let request = v1::GrantRequest {
                 node: bytes_of(&node.0),
                 boot: bytes_of(&view.boot.0),
                 context,
-                record_bytes: if new {
-                    view.record.clone()
-                } else {
-                    Bytes::new()
-                },
-                prekey_bytes: if new {
-                    view.prekey.clone()
-                } else {
-                    Bytes::new()
-                },
+                record_bytes: once(&view.record),
+                prekey_bytes: once(&view.prekey),
                 revocations_bytes: Bytes::new(),
                 tasks: some,
             };
             let body = Some(ToClient::GrantsWanted(request));
             if !session.link.offer(v1::SessionFrame { body }, GRANT_RESERVE) {
                 // What it would have carried goes with the next one again.
-                push.sessions.clear();
+                push.forget_told();
                 return;
             }
             push.contexts.insert((node, context));
         }
+    }
+
+    /// What a granter must know of each: of its own tasks it knows everything.
+    fn requests(&self, push: &mut SessionPush, wanted: &[Wanted]) -> Vec<v1::GrantWanted> {
+        let rows = self.consensus.rows();
+        let mut tasks = Vec::with_capacity(wanted.len());
+        for wanted in wanted {
+            let mut task = v1::GrantWanted {
+                attempt: Some(wanted.attempt.into()),
+                ..Default::default()
+            };
+            if let Some((session_key, spec)) = &wanted.foreign {
+                let id = wanted.attempt.task;
+                let row = rows
+                    .get(Table::Tasks, &keys::task(id))
+                    .and_then(TaskEnvelopeRow::from_bytes);
+                let Some(row) = row else { continue };
+                task.spec = match push.tell_spec(row.spec) {
+                    true => spec.clone(),
+                    false => bytes_of(&row.spec.0),
+                };
+                if push.tell_session(id.session()) {
+                    task.wrapped_session_key = session_key.clone();
+                }
+                task.payload_digest = bytes_of(&row.payload_digest.0);
+                task.wrapped_key = bytes_of(&wanted.wrapped_key);
+            }
+            tasks.push(task);
+        }
+        tasks
     }
 
     /// Passes a granter's batch to its node. A node that is away has no use for it: what it held is
@@ -168,10 +167,10 @@ impl Controller {
                 "this stream was not opened as a granter",
             ));
         }
-        if batch.attempts.len() > MAX_BATCH || batch.sealed.len() > crate::MAX_BATCH_BYTES {
+        if batch.attempts.len() > MAX_BATCH || batch.sealed.len() > MAX_BATCH_BYTES {
             return Err(ControlError::TooLarge {
                 what: "a batch",
-                most: crate::MAX_BATCH_BYTES as u64,
+                most: MAX_BATCH_BYTES as u64,
             });
         }
         let node =

@@ -148,12 +148,40 @@ pub(crate) struct SessionPush {
     pub contexts: HashSet<(NodeId, u64)>,
     /// Sessions whose wrapped key this stream carried.
     pub sessions: HashSet<SessionId>,
+    /// Specs whose canonical bytes this stream carried, for a standing granter.
+    pub specs: HashSet<Digest>,
     /// Nodes whose record this stream carried with results.
     pub signers: HashSet<NodeId>,
     /// Tasks of other sessions that it watches.
     pub watched: HashSet<TaskId>,
     /// The queue was short: results wait in the state.
     pub behind: bool,
+}
+
+/// Sessions, and specs, that a stream is taken to know; beyond it they are told again. Source: a
+/// granter remembers at least 32,768 of each.
+const MAX_TOLD: usize = 8192;
+
+impl SessionPush {
+    /// Whether a granter must be told this session's wrapped key now.
+    pub fn tell_session(&mut self, session: SessionId) -> bool {
+        if self.sessions.len() >= MAX_TOLD {
+            self.sessions.clear();
+        }
+        self.sessions.insert(session)
+    }
+    /// Whether a granter must be told this spec's bytes now.
+    pub fn tell_spec(&mut self, spec: Digest) -> bool {
+        if self.specs.len() >= MAX_TOLD {
+            self.specs.clear();
+        }
+        self.specs.insert(spec)
+    }
+    /// What a lost request would have told goes with the next one.
+    pub fn forget_told(&mut self) {
+        self.sessions.clear();
+        self.specs.clear();
+    }
 }
 
 impl SessionLink {

@@ -2,17 +2,18 @@
 //!
 //! Two generations of at most [`MAX_ENTRIES`] are kept; the older is dropped when the newer is full.
 //! Attempts are numbered upwards, so what is forgotten then could only be asked for again by a
-//! control plane that lies about an attempt a million grants old.
+//! control plane that lies about an attempt half a million grants old.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use farlane_seal::grant::{GrantEntry, GrantLog};
+use farlane_seal::grant::{GrantEntry, GrantLog, MAX_LOGGED_TASKS};
 
-/// Grants of one generation: 64 MB on disk, and two of them fill half of what a log may remember.
-const MAX_ENTRIES: u64 = 1_000_000;
+/// Grants of one generation: 32 MB on disk, and two of them fill half of what a log may remember, so
+/// that a log is never full before the older is dropped.
+const MAX_ENTRIES: u64 = MAX_LOGGED_TASKS as u64 / 4;
 
 /// The open newer generation.
 pub(super) struct GrantFile {

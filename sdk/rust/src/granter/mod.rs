@@ -12,6 +12,7 @@
 //! the node has it: the first batch may have been lost with a connection.
 
 mod file;
+mod recent;
 mod standing;
 
 use std::collections::hash_map::Entry;
@@ -19,7 +20,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use bytes::Bytes;
-use farlane_model::{AttemptRef, BootId, Digest, NodeId, Retry, SessionId, TaskId, TaskSpec};
+use farlane_model::{AttemptRef, BootId, Digest, NodeId, SessionId, TaskId, TaskSpec};
 use farlane_seal::grant::{
     Admission, Grant, GrantEntry, GrantError, GrantLog, GranterContext, MAX_GRANTS, OpenContext,
     attempts_allowed,
@@ -33,20 +34,11 @@ use farlane_wire::v1;
 
 use crate::session::Shared;
 use file::GrantFile;
+use recent::Recent;
 pub use standing::Standing;
 
 /// A grant is opened on arrival; this covers a slow link and a clock that is off.
 const OPEN_WITHIN: Millis = Millis(60_000);
-/// Most session keys a standing granter holds at once.
-const MAX_SESSIONS: usize = 65_536;
-/// For a standing granter that is told a spec's digest alone: the retries of a task without options.
-/// Source: design.md, "Surfaces"; WorkerLost retries 3 times.
-const RETRY_UNKNOWN: Retry = Retry {
-    lost: 3,
-    raised: 0,
-    at_most_once: false,
-};
-
 /// Why a request was not answered.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refusal {
@@ -78,8 +70,16 @@ enum Source {
     /// Any task of the project: keys from the vault, grants remembered on disk.
     Standing {
         file: GrantFile,
-        sessions: HashMap<SessionId, SessionKey>,
+        sessions: Recent<SessionId, SessionKey>,
+        /// What the control plane has shown, by digest: a task's own words, not its placement's.
+        specs: Recent<Digest, Asked>,
     },
+}
+
+/// What a spec asks of a granter.
+#[derive(Clone)]
+struct Asked {
+    limit: u32,
 }
 
 /// A granter's contexts and memory.
@@ -115,7 +115,8 @@ impl Granting {
         let file = GrantFile::open(folder, &mut log)?;
         let source = Source::Standing {
             file,
-            sessions: HashMap::new(),
+            sessions: Recent::default(),
+            specs: Recent::default(),
         };
         Ok(Self {
             source,
@@ -142,6 +143,7 @@ impl Granting {
     ) -> Result<Vec<v1::GrantBatch>, Refusal> {
         let node = NodeId::from_slice(&request.node).map_err(|_| Refusal::Unreadable)?;
         let slot = (node, request.context);
+        self.learn(shared, &request.tasks);
         self.contexts
             .retain(|_, context| context.inner.is_open(now));
         if let Entry::Vacant(vacant) = self.contexts.entry(slot) {
@@ -220,12 +222,15 @@ impl Granting {
 
     /// The key and digests of an attempt; `None` where the task is not this granter's.
     fn grantable(
-        &mut self,
+        &self,
         shared: &Shared,
         task: TaskId,
         wanted: &v1::GrantWanted,
     ) -> Option<Grantable> {
-        let Source::Standing { sessions, .. } = &mut self.source else {
+        let Source::Standing {
+            sessions, specs, ..
+        } = &self.source
+        else {
             let live = shared.live.lock();
             let live = live.get(&task)?;
             let (spec, payload) = (live.spec, live.payload_digest);
@@ -236,31 +241,44 @@ impl Granting {
                 limit: live.grants,
             });
         };
-        let session = task.session();
-        if !wanted.wrapped_session_key.is_empty() {
-            let vault = &shared.network.identity().vault;
-            let key = vault::open_session(vault, session, &wanted.wrapped_session_key).ok()?;
-            if sessions.len() >= MAX_SESSIONS {
-                sessions.clear();
-            }
-            sessions.insert(session, key);
-        }
-        let opened: Result<TaskKey, OpenError> =
-            wrap::unwrap_task_key(sessions.get(&session)?, task.seq(), &wanted.wrapped_key);
-        let (spec, retry) = match wanted.spec.len() {
-            32 => (Digest::from_slice(&wanted.spec).ok()?, RETRY_UNKNOWN),
-            _ => {
-                let spec = TaskSpec::from_canonical(&wanted.spec).ok()?;
-                (Digest::of(&wanted.spec), spec.retry)
-            }
-        };
-        let payload = Digest::from_slice(&wanted.payload_digest).ok()?;
+        let spec = spec_digest(&wanted.spec);
+        let asked = specs.get(&spec)?;
+        let session_key = sessions.get(&task.session())?;
+        let key: Result<TaskKey, OpenError> =
+            wrap::unwrap_task_key(session_key, task.seq(), &wanted.wrapped_key);
         Some(Grantable {
-            key: opened.ok()?,
+            key: key.ok()?,
             spec,
-            payload,
-            limit: attempts_allowed(&retry),
+            payload: Digest::from_slice(&wanted.payload_digest).ok()?,
+            limit: asked.limit,
         })
+    }
+
+    /// Takes up what a request tells of other sessions' tasks.
+    fn learn(&mut self, shared: &Shared, tasks: &[v1::GrantWanted]) {
+        let Source::Standing {
+            sessions, specs, ..
+        } = &mut self.source
+        else {
+            return;
+        };
+        let vault = &shared.network.identity().vault;
+        for wanted in tasks {
+            let task = wanted.attempt.as_ref().map(|a| TaskId::from_slice(&a.task));
+            if let Some(Ok(task)) = task
+                && !wanted.wrapped_session_key.is_empty()
+                && let Ok(key) =
+                    vault::open_session(vault, task.session(), &wanted.wrapped_session_key)
+            {
+                sessions.insert(task.session(), key);
+            }
+            if Digest::from_slice(&wanted.spec).is_err()
+                && let Ok(spec) = TaskSpec::from_canonical(&wanted.spec)
+            {
+                let limit = attempts_allowed(&spec.retry);
+                specs.insert(Digest::of(&wanted.spec), Asked { limit });
+            }
+        }
     }
 
     /// Takes note that results of these tasks came from a node.
@@ -278,8 +296,12 @@ impl Granting {
             None => Vec::new(),
         };
         let mut unproven = unproven;
+        let forgets = matches!(self.source, Source::Session);
         for task in tasks {
-            self.log.forget(&task);
+            // Nothing here shows a standing granter that a result is true: it remembers.
+            if forgets {
+                self.log.forget(&task);
+            }
             for context in &mut unproven {
                 if context.unproven.contains(&task) {
                     context.proven = true;
@@ -288,6 +310,12 @@ impl Granting {
             }
         }
     }
+}
+
+/// The digest of a spec that was named by its canonical bytes, or by digest. The node holds it against
+/// the one that the client put into the payload: another spec than the task's own grants nothing.
+fn spec_digest(named: &[u8]) -> Digest {
+    Digest::from_slice(named).unwrap_or_else(|_| Digest::of(named))
 }
 
 fn open_context(

@@ -369,3 +369,40 @@ async fn blobs_and_sealed_output_are_kept_for_those_who_may_ask() {
     }
     assert_eq!(text, ["sealed a", "sealed b"]);
 }
+
+#[tokio::test]
+async fn a_standing_granter_is_shown_a_spec_once_and_then_its_digest() {
+    let world = World::start().await;
+    let _machine = Machine::join(&world, 4).await;
+    let mut person = Person::connect(&world).await;
+    let spec = spec(&world, |s| s.retry.at_most_once = true);
+    person.submit(&world, &spec, &[b"one", b"two"]).await;
+    while !matches!(person.next().await, Down::Submitted(_)) {}
+
+    let session_key = farlane_seal::SessionKey::generate();
+    let session = farlane_model::SessionId::new(1, [3; 5]);
+    let mut opening = person::opening(&world, session, &session_key);
+    opening.granter = v1::GranterKind::Standing.into();
+    let mut api = person::api(&world).await;
+    let (_up, mut down, first) = person::open(&mut api, &world.key, opening).await.unwrap();
+    assert!(matches!(first, Down::Opened(_)));
+    // The client goes without having granted: its tasks fall to the standing granter.
+    drop(person);
+    let mut wanted = Vec::new();
+    while wanted.len() < 2 {
+        let frame = soon("a request", down.message()).await.unwrap().unwrap();
+        if let Some(Down::GrantsWanted(request)) = frame.body {
+            wanted.extend(request.tasks);
+        }
+    }
+    let canonical = spec.to_canonical();
+    let digest = farlane_model::Digest::of(&canonical);
+    assert_eq!(wanted[0].spec, canonical);
+    assert_eq!(wanted[1].spec, digest.0.to_vec());
+    assert!(!wanted[0].wrapped_session_key.is_empty() && wanted[1].wrapped_session_key.is_empty());
+    assert!(
+        wanted
+            .iter()
+            .all(|w| !w.wrapped_key.is_empty() && !w.payload_digest.is_empty())
+    );
+}

@@ -85,6 +85,8 @@ pub struct Knobs {
     pub resumes: Vec<Option<v1::Cursor>>,
     pub openings_seen: usize,
     pub cancelled: Vec<TaskId>,
+    /// What the node opened: attempts, and the spec that each was granted for.
+    pub granted: Vec<(AttemptRef, Digest)>,
 }
 
 struct Task {
@@ -164,6 +166,7 @@ impl Mock {
             resumes: Vec::new(),
             openings_seen: 0,
             cancelled: Vec::new(),
+            granted: Vec::new(),
         };
         let mock = Self {
             world: Arc::new(Mutex::new(world)),
@@ -249,6 +252,36 @@ impl Mock {
         };
         if let Some(link) = self.links.lock().get(&task.session()) {
             let _ = link.send(Ok(frame(Out::GrantsWanted(request))));
+        }
+    }
+
+    /// Asks the granters of other sessions for an attempt of `task`; `spec` is as on the wire.
+    pub fn ask_standing(&self, task: TaskId, attempt: u32, spec: Bytes) {
+        let mut world = self.world.lock();
+        for (session, link) in self.links.lock().iter() {
+            if *session == task.session() {
+                continue;
+            }
+            let mut request = grant_request(&mut world, *session, vec![task]);
+            let envelope = &world.tasks[&task].envelope;
+            let wanted = &mut request.tasks[0];
+            if let Some(wanted) = &mut wanted.attempt {
+                wanted.attempt = attempt;
+            }
+            wanted.spec = spec.clone();
+            wanted.payload_digest = envelope.payload_digest.clone();
+            wanted.wrapped_key = envelope.wrapped_key.clone();
+            wanted.wrapped_session_key = world.sessions[&task.session()].wrapped_key.clone();
+            let _ = link.send(Ok(frame(Out::GrantsWanted(request))));
+        }
+    }
+
+    /// Says to the granters of other sessions that `task` has ended, which is not so.
+    pub fn claim_finished(&self, task: TaskId) {
+        for (session, link) in self.links.lock().iter() {
+            if *session != task.session() {
+                let _ = link.send(Ok(frame(Out::Results(decided(task, Answer::Infeasible)))));
+            }
         }
     }
 
@@ -373,7 +406,12 @@ impl Mock {
         let grants = context
             .open(batch.counter, &batch.sealed, now)
             .map_err(|e| bad(e.to_string()))?;
-        let answer = self.knobs.lock().answer;
+        let answer = {
+            let mut knobs = self.knobs.lock();
+            let opened = grants.iter().map(|g| (g.attempt, g.spec_digest));
+            knobs.granted.extend(opened);
+            knobs.answer
+        };
         if answer == Answer::Hold {
             return Ok(Vec::new());
         }

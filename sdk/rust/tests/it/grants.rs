@@ -1,0 +1,109 @@
+//! What a granter grants, and what it refuses to a control plane that lies.
+
+use super::*;
+use farlane_model::{Digest, TaskSpec};
+
+async fn standing(mock: &Mock, folder: &std::path::Path) -> Standing {
+    Standing::start((*mock.identity).clone(), folder, options())
+        .await
+        .unwrap()
+}
+
+/// One task that waits for its grant while its client is gone.
+async fn orphan(mock: &Mock, retry: Retry) -> (TaskId, Bytes) {
+    let (client, _) = client(mock, options()).await;
+    let template = Template {
+        retry,
+        ..template()
+    };
+    let spec = client.spec(template, &client.code(b"code"), None).unwrap();
+    let task = client.submit(call(&spec, 1, "x")).await.unwrap();
+    until("its own grant", || mock.knobs.lock().granted.len() == 1).await;
+    client.close();
+    mock.cut();
+    mock.knobs.lock().granted.clear();
+    (task, mock.spec_of(task).unwrap())
+}
+
+/// Long enough for an answer on loopback.
+async fn a_while() {
+    tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
+fn granted(mock: &Mock) -> Vec<u32> {
+    let knobs = mock.knobs.lock();
+    knobs.granted.iter().map(|(at, _)| at.attempt).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standing_granter_grants_once_what_may_run_once_whatever_it_is_told() {
+    let mock = Mock::start(true).await;
+    mock.knobs.lock().answer = Answer::Hold;
+    let once = Retry {
+        lost: 0,
+        raised: 0,
+        at_most_once: true,
+    };
+    let (task, spec) = orphan(&mock, once).await;
+    let digest = Bytes::copy_from_slice(Digest::of(&spec).as_bytes());
+    let folder = tempfile::tempdir().unwrap();
+    let first = standing(&mock, folder.path()).await;
+    mock.ask_standing(task, 1, digest.clone());
+    a_while().await;
+    let early = granted(&mock);
+    assert!(early.is_empty(), "nobody has said what that spec allows");
+    mock.ask_standing(task, 1, spec.clone());
+    until("the only grant", || granted(&mock) == vec![1u32]).await;
+    assert_eq!(mock.knobs.lock().granted[0].1, Digest::of(&spec));
+
+    // Neither its spec again, nor its digest, nor a result that nobody signed brings another.
+    mock.ask_standing(task, 2, spec.clone());
+    mock.claim_finished(task);
+    mock.ask_standing(task, 3, digest.clone());
+    a_while().await;
+    assert_eq!(granted(&mock), [1]);
+    first.close();
+    drop(first);
+    mock.cut();
+
+    let second = standing(&mock, folder.path()).await;
+    mock.ask_standing(task, 4, spec.clone());
+    mock.ask_standing(task, 5, digest);
+    a_while().await;
+    assert_eq!(granted(&mock), [1], "grants.log outlives the process");
+    assert!(second.is_serving());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standing_granter_holds_attempts_to_the_specs_own_retries() {
+    let mock = Mock::start(true).await;
+    mock.knobs.lock().answer = Answer::Hold;
+    let retry = Retry {
+        lost: 1,
+        raised: 0,
+        at_most_once: false,
+    };
+    let (task, spec) = orphan(&mock, retry).await;
+    let folder = tempfile::tempdir().unwrap();
+    let _standing = standing(&mock, folder.path()).await;
+    mock.ask_standing(task, 1, spec.clone());
+    let digest = Bytes::copy_from_slice(Digest::of(&spec).as_bytes());
+    for attempt in 2..=40 {
+        mock.ask_standing(task, attempt, digest.clone());
+    }
+    let allowed = farlane_seal::grant::attempts_allowed(&retry);
+    until("all that it allows", || {
+        granted(&mock).len() as u32 >= allowed
+    })
+    .await;
+    a_while().await;
+    assert_eq!(granted(&mock), (1..=allowed).collect::<Vec<_>>());
+    // A more generous spec is another spec: the node would see that it is not the payload's.
+    let mut generous = TaskSpec::from_canonical(&spec).unwrap();
+    generous.retry.lost = 60;
+    mock.ask_standing(task, 50, generous.to_canonical().into());
+    until("the grant of another spec", || granted(&mock).contains(&50)).await;
+    let knobs = mock.knobs.lock();
+    let last = knobs.granted.last().unwrap();
+    assert_ne!(last.1, Digest::of(&spec));
+}
