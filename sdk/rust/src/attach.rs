@@ -1,5 +1,6 @@
 //! Following a task that this client did not submit: its keys come out of the project's vault.
 
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
@@ -51,12 +52,17 @@ pub(crate) async fn attach(
         spec: Digest::of(&view.spec_bytes),
         payload_digest: Digest::default(),
         grants: 0,
+        place: None,
         token,
         phase: phase(&view),
         attempt: view.attempt,
         node: farlane_model::NodeId::from_slice(&view.node).ok(),
     };
-    shared.live.lock().insert(task, live);
+    match shared.live.lock().entry(task) {
+        // One of this session's own: it must stay grantable.
+        Entry::Occupied(mut own) => own.get_mut().token = token,
+        Entry::Vacant(vacant) => drop(vacant.insert(live)),
+    }
     match view.result {
         Some(result) => {
             let batch = v1::ResultBatch {

@@ -118,6 +118,8 @@ pub(crate) struct SpecInner {
     pub digest: Digest,
     /// Most attempts that may be granted.
     pub grants: u32,
+    /// Where it may run.
+    pub place: Arc<NodeRequest>,
     pub canonical: Bytes,
     pub code: Upload,
     pub environment: Option<Upload>,
@@ -154,6 +156,7 @@ impl Spec {
         Ok(Self(Arc::new(SpecInner {
             digest: Digest::of(&canonical),
             grants: attempts_allowed(&spec.retry),
+            place: Arc::new(spec.node),
             canonical,
             code: code.0.clone(),
             environment: environment.map(|e| e.upload.clone()),

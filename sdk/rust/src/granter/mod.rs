@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! GrantRequest{node, context, prekey?} ─▶ context known? ─ no ─▶ open (record, pins, revocations)
-//!        └─ for each attempt: key known, not granted to another node ─▶ one sealed GrantBatch
+//!        └─ for each attempt: key known, node where and shut in as the spec asks, not granted to another
+//!           node, attempts left ─▶ one sealed GrantBatch
 //! ```
 //!
 //! A context's opening goes with every batch until a result of a task granted under it shows that
@@ -18,9 +19,10 @@ mod standing;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use farlane_model::{AttemptRef, BootId, Digest, NodeId, SessionId, TaskId, TaskSpec};
+use farlane_model::{AttemptRef, BootId, Digest, NodeId, NodeRequest, SessionId, TaskId, TaskSpec};
 use farlane_seal::grant::{
     Admission, Grant, GrantEntry, GrantError, GrantLog, GranterContext, MAX_GRANTS, OpenContext,
     attempts_allowed,
@@ -54,9 +56,22 @@ pub(crate) enum Refusal {
     File(#[from] std::io::Error),
 }
 
+/// Why one attempt is not granted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Denied {
+    #[error("nobody waits for the task here, or its keys were not shown")]
+    Unknown,
+    #[error(transparent)]
+    Node(#[from] RecordError),
+    #[error(transparent)]
+    Grant(#[from] GrantError),
+}
+
 /// One open context.
 struct Context {
     inner: GranterContext,
+    /// What the node's provider promises of it.
+    record: NodeRecord,
     opening: v1::ContextOpening,
     /// Granted while nothing has shown that the node opened the context; empty once it has.
     unproven: HashSet<TaskId>,
@@ -80,6 +95,7 @@ enum Source {
 #[derive(Clone)]
 struct Asked {
     limit: u32,
+    place: Arc<NodeRequest>,
 }
 
 /// A granter's contexts and memory.
@@ -95,6 +111,8 @@ struct Grantable {
     spec: Digest,
     payload: Digest,
     limit: u32,
+    /// Where the task may run.
+    place: Arc<NodeRequest>,
 }
 
 impl Granting {
@@ -159,17 +177,15 @@ impl Granting {
             else {
                 return Err(Refusal::Unreadable);
             };
-            let Some(found) = self.grantable(shared, attempt.task, wanted) else {
-                tracing::debug!(task = %attempt.task, "asked to grant a task that is not awaited");
-                continue;
-            };
-            match self.log.admit(attempt, node, found.limit) {
-                Ok(Admission::First) => first.push(GrantEntry { attempt, node }),
-                Ok(Admission::Again) => {}
-                Err(error) => {
-                    tracing::warn!(task = %attempt.task, %node, %error, "not granted");
+            let (found, admission) = match self.judge(shared, slot, attempt, wanted) {
+                Ok(found) => found,
+                Err(why) => {
+                    tracing::warn!(task = %attempt.task, %node, %why, "not granted");
                     continue;
                 }
+            };
+            if admission == Admission::First {
+                first.push(GrantEntry { attempt, node });
             }
             grants.push(Grant {
                 attempt,
@@ -184,6 +200,24 @@ impl Granting {
             file.append(&first, &mut self.log)?;
         }
         self.seal(slot, request, grants)
+    }
+
+    /// Whether this attempt may run on this node, as far as can be known without the control plane.
+    fn judge(
+        &mut self,
+        shared: &Shared,
+        slot: (NodeId, u64),
+        attempt: AttemptRef,
+        wanted: &v1::GrantWanted,
+    ) -> Result<(Grantable, Admission), Denied> {
+        let found = self
+            .grantable(shared, attempt.task, wanted)
+            .ok_or(Denied::Unknown)?;
+        if let Some(context) = self.contexts.get(&slot) {
+            context.record.suits(&found.place)?;
+        }
+        let admission = self.log.admit(attempt, slot.0, found.limit)?;
+        Ok((found, admission))
     }
 
     fn seal(
@@ -239,6 +273,7 @@ impl Granting {
                 spec,
                 payload,
                 limit: live.grants,
+                place: live.place.clone()?,
             });
         };
         let spec = spec_digest(&wanted.spec);
@@ -251,6 +286,7 @@ impl Granting {
             spec,
             payload: Digest::from_slice(&wanted.payload_digest).ok()?,
             limit: asked.limit,
+            place: asked.place.clone(),
         })
     }
 
@@ -276,7 +312,8 @@ impl Granting {
                 && let Ok(spec) = TaskSpec::from_canonical(&wanted.spec)
             {
                 let limit = attempts_allowed(&spec.retry);
-                specs.insert(Digest::of(&wanted.spec), Asked { limit });
+                let place = Arc::new(spec.node);
+                specs.insert(Digest::of(&wanted.spec), Asked { limit, place });
             }
         }
     }
@@ -365,6 +402,7 @@ fn open_context(
     };
     Ok(Context {
         inner,
+        record,
         opening,
         unproven: HashSet::new(),
         proven: false,

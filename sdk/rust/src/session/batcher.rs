@@ -259,6 +259,7 @@ fn prepare(shared: &Shared, waiting: Waiting) -> Prepared {
         spec: call.spec.digest(),
         payload_digest,
         grants: inner.grants,
+        place: Some(inner.place.clone()),
         token: call.token,
         phase: Phase::Queued,
         attempt: 0,

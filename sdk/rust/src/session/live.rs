@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
 
-use farlane_model::{Digest, NodeId, TaskId};
+use farlane_model::{Digest, NodeId, NodeRequest, TaskId};
 use farlane_seal::TaskKey;
 
 /// Task ids are dense and our own: folding them is hash enough.
@@ -50,6 +51,8 @@ pub(crate) struct Live {
     pub payload_digest: Digest,
     /// Most attempts that may be granted.
     pub grants: u32,
+    /// Where it may run; `None` for what another session submitted.
+    pub place: Option<Arc<NodeRequest>>,
     pub token: u64,
     pub phase: Phase,
     pub attempt: u32,

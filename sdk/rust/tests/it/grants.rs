@@ -1,7 +1,7 @@
 //! What a granter grants, and what it refuses to a control plane that lies.
 
 use super::*;
-use farlane_model::{Digest, TaskSpec};
+use farlane_model::{Digest, Glob, TaskSpec};
 
 async fn standing(mock: &Mock, folder: &std::path::Path) -> Standing {
     Standing::start((*mock.identity).clone(), folder, options())
@@ -106,4 +106,48 @@ async fn a_standing_granter_holds_attempts_to_the_specs_own_retries() {
     let knobs = mock.knobs.lock();
     let last = knobs.granted.last().unwrap();
     assert_ne!(last.1, Digest::of(&spec));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_elsewhere_or_too_open_gets_no_grant_whatever_the_control_plane_says() {
+    let mock = Mock::start(true).await; // its node: us-west, namespaces
+    let (client, landed) = client(&mock, options()).await;
+    let code = client.code(b"code");
+    let anywhere = template().node;
+    let elsewhere = NodeRequest {
+        regions: vec![Glob::new("eu-*").unwrap()],
+        ..anywhere.clone()
+    };
+    let shut_in = NodeRequest {
+        tier: Tier::MicroVm,
+        ..anywhere.clone()
+    };
+    let here = NodeRequest {
+        regions: vec![Glob::new("eu-*").unwrap(), Glob::new("us-w*").unwrap()],
+        ..anywhere
+    };
+    for (token, node) in [elsewhere, shut_in, here].into_iter().enumerate() {
+        let template = Template { node, ..template() };
+        let spec = client.spec(template, &code, None).unwrap();
+        client.submit(call(&spec, token as u64, "x")).await.unwrap();
+    }
+    until("the one that may run here", || landed.lock().len() == 1).await;
+    a_while().await;
+    assert_eq!(landed.lock()[0].token, 2);
+    let granted = mock.knobs.lock().granted.clone();
+    assert_eq!((granted.len(), mock.finished()), (1, 1));
+
+    // A standing granter, by the spec that it is shown.
+    mock.knobs.lock().answer = Answer::Hold;
+    let folder = tempfile::tempdir().unwrap();
+    let _standing = standing(&mock, folder.path()).await;
+    for seq in 1..=3 {
+        let task = client.session().task(seq);
+        mock.ask_standing(task, 2, mock.spec_of(task).unwrap());
+    }
+    until("its grant", || mock.knobs.lock().granted.len() == 2).await;
+    a_while().await;
+    let granted = mock.knobs.lock().granted.clone();
+    assert_eq!(granted.len(), 2);
+    assert_eq!(granted[1].0.task, client.session().task(3));
 }
