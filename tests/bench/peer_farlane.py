@@ -26,14 +26,14 @@ def die_once_inside():
 
     if farlane.context().attempt > 1:
         return "retried"
-    print(os.getpid(), flush=True)
+    print(os.getpid(), os.readlink("/proc/self/ns/pid"), flush=True)
     time.sleep(120)
     return "never killed"
 
 
 class Farlane:
     name = "farlane"
-    note = "farlane up: head = server and granter, daemon = agent, bwrap and template; sealed, sandboxed, synced"
+    note = "farlane up: head = server and granter, daemon = agent, template = bwrap and Python that workers fork from"
     throughput_n = 10_000
     loop_n = 1_000
     roundtrip_n = 500
@@ -44,6 +44,7 @@ class Farlane:
         self.workdir = workdir
         self.up = self.client = None
         self.states = set()
+        self.with_numpy = {}
 
     def version(self):
         return fl.__version__
@@ -83,11 +84,22 @@ class Farlane:
             if not state.startswith(self.workdir):
                 shutil.rmtree(state, ignore_errors=True)
 
+    def equipped(self, fn):
+        """Workers see the bare interpreter: a task on arrays brings numpy as its environment."""
+        if fn.__name__ != "echo":
+            return fn
+        if fn not in self.with_numpy:
+            import numpy
+
+            env = fl.Env(requirements=[f"numpy=={numpy.__version__}"])
+            self.with_numpy[fn] = fl.remote(env=env, memory="2GiB")(fn)
+        return self.with_numpy[fn]
+
     def submit(self, fn, *args):
-        return self.client.submit(fn, *args)
+        return self.client.submit(self.equipped(fn), *args)
 
     def submit_many(self, fn, items):
-        submit = self.client.submit
+        fn, submit = self.equipped(fn), self.client.submit
         return [submit(fn, item) for item in items]
 
     def result(self, handle):
@@ -97,7 +109,7 @@ class Farlane:
         return self.client.gather(handles)
 
     def roundtrip(self, fn, *args):
-        return self.client.submit(fn, *args).result()
+        return self.client.submit(self.equipped(fn), *args).result()
 
     def prepare_failure(self):
         """Nothing: the workers are there already."""
@@ -109,15 +121,17 @@ class Farlane:
             text += piece
             if text.endswith("\n"):
                 break
+        pid, self.namespace = text.split()
         with open(marker + ".part", "w") as file:
-            file.write(text)
+            file.write(f"{pid}\n")
         os.replace(marker + ".part", marker)
         return future.result()
 
     def kill_target(self, task_pid):
         """A worker knows itself by its number inside its own process namespace."""
         for process in self.processes()["worker"]:
-            if inner_pid(process.pid) == task_pid:
+            inside = os.readlink(f"/proc/{process.pid}/ns/pid")
+            if (inner_pid(process.pid), inside) == (task_pid, self.namespace):
                 return process.pid
         raise RuntimeError(f"no worker has the inner process {task_pid}")
 
@@ -129,7 +143,7 @@ class Farlane:
             return []
 
     def processes(self):
-        roles = {"head": [], "daemon": [], "worker": []}
+        roles = {"head": [], "daemon": [], "template": [], "worker": []}
         for process in self.family():
             try:
                 roles[self.role(process)].append(process)
@@ -143,10 +157,11 @@ class Farlane:
         line = process.cmdline()
         if "--state" in line:
             self.states.add(line[line.index("--state") + 1])
+            return "daemon"
         # The template is Python under the agent or bwrap; what it forked is a worker.
         parent = process.parent()
         forked = parent is not None and is_python(parent) and is_python(process)
-        return "worker" if forked else "daemon"
+        return "worker" if forked else "template"
 
 
 def is_python(process):

@@ -3,7 +3,8 @@
     python queue_depth.py [--tasks 1000000]
 
 Two tasks that sleep hold both cores of the only node; everything after them waits. Prints one line
-of JSON: bytes of the server per queued task, its peak, and the rate of the first and last tenth.
+of JSON: bytes of the server per queued task, its peak, and the rate at which the first and the last
+tenth became durable.
 """
 
 import argparse
@@ -16,7 +17,6 @@ import time
 import psutil
 from peer_farlane import WORKERS, Farlane
 
-BLOCKS = 20
 SETTLE = 10  # seconds: rows reach the state file, and a snapshot is taken where one is due
 
 
@@ -28,17 +28,26 @@ def hold():
     time.sleep(24 * 3600)
 
 
-class Peak:
-    """The most memory that a process held, looked at fifty times a second."""
+class Watch:
+    """Fifty times a second: the server's memory, and how much of what was submitted is durable."""
 
-    def __init__(self, pid):
-        self.process, self.most, self.over = psutil.Process(pid), 0, threading.Event()
-        self.thread = threading.Thread(target=self.watch, daemon=True)
-        self.thread.start()
+    def __init__(self, peer):
+        self.process, self.native = psutil.Process(peer.up.pid), peer.client._native
+        self.submitted, self.most, self.seen = 0, 0, []
+        self.over = threading.Event()
+        threading.Thread(target=self.watch, daemon=True).start()
 
     def watch(self):
         while not self.over.wait(0.02):
             self.most = max(self.most, self.process.memory_info().rss)
+            durable = self.submitted - self.native.unacknowledged()
+            self.seen.append((time.perf_counter(), durable))
+
+    def rate(self, first, last):
+        """Tasks a second that became durable, between two counts."""
+        since = next(at for at, durable in self.seen if durable >= first)
+        until = next(at for at, durable in self.seen if durable >= last)
+        return (last - first) / max(until - since, 0.02)
 
 
 def measure(peer, count):
@@ -46,27 +55,25 @@ def measure(peer, count):
     for _ in range(WORKERS):
         peer.submit(hold)
     time.sleep(1)
-    empty, peak = head.memory_info().rss, Peak(peer.up.pid)
-    rates, futures, block = [], [], count // BLOCKS
-    for first in range(0, block * BLOCKS, block):
-        begun = time.perf_counter()
-        futures += [peer.submit(noop, i) for i in range(first, first + block)]
-        rates.append(block / (time.perf_counter() - begun))
-    # Everything is acknowledged, so durable, before the memory of it is looked at.
+    peer.client._native.wait_acknowledged(60.0)
+    empty, watch, futures = head.memory_info().rss, Watch(peer), []
+    for i in range(count):
+        futures.append(peer.submit(noop, i))
+        watch.submitted = i + 1
     acknowledged = peer.client._native.wait_acknowledged(600.0)
+    time.sleep(0.1)
     full = head.memory_info().rss
     time.sleep(SETTLE)
-    peak.over.set()
+    watch.over.set()
     return {
         "tasks": len(futures),
         "acknowledged": acknowledged,
         "empty_mb": empty / 1e6,
         "full_mb": full / 1e6,
-        "peak_mb": peak.most / 1e6,
+        "peak_mb": watch.most / 1e6,
         "bytes_per_task": (full - empty) / len(futures),
-        # The client's window hides the server for the first block.
-        "first_per_s": sum(rates[1:3]) / 2,
-        "last_per_s": sum(rates[-2:]) / 2,
+        "first_per_s": watch.rate(count // 100, count // 10),
+        "last_per_s": watch.rate(count - count // 10, count - count // 100),
     }
 
 

@@ -77,6 +77,9 @@ struct Spine {
     /// Measure the wheel that was built last.
     #[arg(long)]
     no_build: bool,
+    /// How to compile; figures of anything but a release build say nothing.
+    #[arg(long, default_value = "release", hide = true)]
+    profile: Profile,
 }
 
 #[derive(Debug, clap::Args)]
@@ -87,6 +90,9 @@ struct Queue {
     /// Measure the wheel that was built last.
     #[arg(long)]
     no_build: bool,
+    /// How to compile; figures of anything but a release build say nothing.
+    #[arg(long, default_value = "release", hide = true)]
+    profile: Profile,
 }
 
 /// Measures.
@@ -100,18 +106,18 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// The environment with the release wheel, as a user would have it.
-fn environment(build: bool) -> Result<Venv> {
+fn environment(build: bool, profile: Profile) -> Result<Venv> {
     preflight::ensure(Purpose::Run)?;
     let venv = Venv::ensure("bench", &["numpy", "psutil"])?;
-    if build || !venv.program("farlane").exists() {
-        Profile::Release.build().shown()?;
-        venv.install(&wheel::pack(Profile::Release)?)?;
+    if build {
+        profile.build().shown()?;
     }
+    venv.install(&wheel::pack(profile)?)?;
     Ok(venv)
 }
 
 fn spine(args: &Spine) -> Result<ExitCode> {
-    let venv = environment(!args.no_build)?;
+    let venv = environment(!args.no_build, args.profile)?;
     let logs = place::logs("bench")?;
     let mut names = vec!["pool".to_owned(), "farlane".to_owned()];
     names.extend(
@@ -215,7 +221,7 @@ fn other_python(args: &Spine, name: &str) -> Result<Program> {
 }
 
 fn queue(args: &Queue) -> Result<ExitCode> {
-    let venv = environment(!args.no_build)?;
+    let venv = environment(!args.no_build, args.profile)?;
     let log = place::logs("bench-queue")?.join("queue.log");
     let script = place::root().join("tests/bench/queue_depth.py");
     let program = venv

@@ -44,7 +44,7 @@ const fn row(label: &'static str, figure: Figure, unit: &'static str, bar: Bar) 
 const CPU: &str = "throughput.cpu_us_per_task";
 
 /// The figures of the spine, with the bars that SPEC.md promises.
-const ROWS: [Row; 24] = [
+const ROWS: [Row; 26] = [
     row(
         "no-ops",
         Figure::At("throughput.per_s"),
@@ -106,6 +106,12 @@ const ROWS: [Row; 24] = [
         Bar::AtMost(20.0),
     ),
     row(
+        "  templates",
+        Figure::At("throughput.cpu_us_per_task.template"),
+        "µs",
+        Bar::None,
+    ),
+    row(
         "  workers",
         Figure::At("throughput.cpu_us_per_task.worker"),
         "µs",
@@ -140,6 +146,12 @@ const ROWS: [Row; 24] = [
         Figure::At("memory.daemon.rss_mib"),
         "MiB",
         Bar::AtMost(20.0),
+    ),
+    row(
+        "  templates and bwrap",
+        Figure::At("memory.template.rss_mib"),
+        "MiB",
+        Bar::None,
     ),
     row(
         "  a worker",
