@@ -158,7 +158,11 @@ fn spine(args: &Spine) -> Result<ExitCode> {
 /// One system, once, in a process of its own.
 fn one(args: &Spine, venv: &Venv, name: &str, log: &Path) -> Result<Value> {
     let ours = place::root().join("tests/bench");
-    let runner = args.peers_dir.as_ref().unwrap_or(&ours);
+    // The runner is started in its own folder: a path from here would lead elsewhere there.
+    let given = args.peers_dir.as_ref().map(fs::canonicalize).transpose();
+    let runner = given
+        .context("--peers-dir")?
+        .unwrap_or_else(|| ours.clone());
     let own = name == "farlane" || name == "pool";
     let python = if own {
         venv.run("python")
@@ -168,7 +172,7 @@ fn one(args: &Spine, venv: &Venv, name: &str, log: &Path) -> Result<Value> {
     let mut program = python
         // This folder's module of Farlane is found after the runner's own folder.
         .env("PYTHONPATH", &ours)
-        .folder(runner)
+        .folder(&runner)
         .limit(ROUND_LIMIT)
         .args([runner.join("one.py").as_os_str(), name.as_ref()]);
     if !args.only.is_empty() {
@@ -207,7 +211,7 @@ fn one(args: &Spine, venv: &Venv, name: &str, log: &Path) -> Result<Value> {
 fn other_python(args: &Spine, name: &str) -> Result<Program> {
     let home = std::env::var_os("HOME").unwrap_or_default();
     let default = Path::new(&home).join(".cache/peers");
-    let venvs = args.venvs.as_ref().unwrap_or(&default);
+    let venvs = std::path::absolute(args.venvs.as_ref().unwrap_or(&default))?;
     let system = name.split('_').next().unwrap_or(name);
     let python = venvs.join(system).join("bin/python");
     match (args.peers_dir.is_some(), python.exists()) {
