@@ -97,6 +97,14 @@ const NEEDS: &[Need] = &[
         found: bubblewrap,
     },
     Need {
+        name: "openssl",
+        why: "makes the certificate of the tests' tap behind TLS",
+        from: Purpose::Test,
+        packages: &["openssl"],
+        hint: "install OpenSSL's command line program",
+        found: || says("openssl", &["version"]),
+    },
+    Need {
         name: "PostgreSQL",
         why: "the ledger's tests start one of their own",
         from: Purpose::Test,
