@@ -234,7 +234,10 @@ impl Engine {
             };
             match std::mem::replace(&mut attempt.stage, Stage::Waiting) {
                 Stage::Sent(_, prepared) => attempt.stage = Stage::Ready(prepared),
-                other => attempt.stage = other,
+                other => {
+                    attempt.stage = other;
+                    continue;
+                }
             }
             if let Some(pool) = self.pools.pools.get_mut(&pool) {
                 pool.ready.push_front(token);

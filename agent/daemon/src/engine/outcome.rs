@@ -178,6 +178,10 @@ impl Engine {
         if worker.queue.front() != Some(&token) {
             return false;
         }
+        // Nobody can answer what has not been said to the end.
+        if worker.writer.as_ref().is_some_and(|w| !w.is_finished()) {
+            return false;
+        }
         self.take_last_output(number);
         let Some(worker) = self.pools.workers.get_mut(&number) else {
             return true;

@@ -80,12 +80,22 @@ impl Worker {
     }
 
     /// Takes back what it has not received, first sent first.
+    ///
+    /// Of a message in pieces nothing is: the worker may have read some of them, and the others hold what
+    /// the task's author chose, which may look like the head of anybody's task. For the same reason only
+    /// what was sent to this worker counts.
     pub(super) fn take_back(&mut self) -> Vec<Token> {
+        if self.writer.is_some() {
+            return Vec::new();
+        }
         let mut buffer = vec![0; PIECE];
         let mut back = Vec::new();
         while let Some(n) = self.link.socket.take_back(&mut buffer) {
             match taken_back(&buffer[..n]) {
-                TakenBack::Task { token } => back.push(Token(token)),
+                TakenBack::Task { token } if self.queue.contains(&Token(token)) => {
+                    back.push(Token(token));
+                }
+                TakenBack::Task { .. } => {}
                 TakenBack::Code { code } => {
                     self.codes.remove(&code);
                 }
@@ -392,4 +402,62 @@ pub(super) fn pieces(head: &[u8], body: Vec<Bytes>) -> Vec<Bytes> {
     }
     out.push(rest);
     out
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::worker::message::TaskHead;
+
+    fn worker(events: &mpsc::Sender<Event>) -> Worker {
+        let (link, _output) = Link::open(WorkerNumber(1), events).unwrap();
+        Worker {
+            pool: TemplateNumber(1),
+            link,
+            up: true,
+            queue: VecDeque::new(),
+            codes: HashSet::new(),
+            done: 0,
+            born: 0,
+            idle_since: 0,
+            cpus: 0,
+            memory: 0,
+            began: 0,
+            doom: None,
+            writer: None,
+        }
+    }
+
+    fn task(token: u64) -> [u8; 72] {
+        let head = TaskHead {
+            flags: 0,
+            code: 1,
+            attempt: 1,
+            blobs: 0,
+            token,
+            deadline_ms: 0,
+            task: [0; 16],
+            log_limit: 0,
+            memory: 0,
+        };
+        head.encode(0)
+    }
+
+    #[tokio::test]
+    async fn a_body_that_looks_like_a_task_gives_nobody_elses_task_back() {
+        let (events, _kept) = mpsc::channel(16);
+        let mut worker = worker(&events);
+        worker.queue.extend([Token(7), Token(8)]);
+        for token in [8, 9] {
+            worker.link.socket.send(&task(token), &[]);
+        }
+        assert_eq!(worker.take_back(), [Token(8)]);
+        assert_eq!(worker.queue, [Token(7)]);
+        // Pieces of a large message: even its own token is not believed.
+        worker.link.socket.send(&task(7), &[]);
+        worker.writer = Some(tokio::spawn(std::future::pending()));
+        assert!(worker.take_back().is_empty());
+        assert_eq!(worker.queue, [Token(7)]);
+    }
 }
