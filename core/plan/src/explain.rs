@@ -87,6 +87,7 @@ pub fn explain(
         since: 0,
         run_time,
         granter,
+        not_on: Vec::new(),
     };
     let best = view
         .nodes

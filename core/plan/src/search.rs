@@ -221,7 +221,8 @@ impl Round<'_> {
         let mut any = false;
         let mut offers = BinaryHeap::new();
         for (at, node) in self.view.nodes.iter().enumerate() {
-            if !node.online || !fits(&node.spec, &node.region, &group.spec) {
+            let open = node.online && !group.not_on.contains(&node.id);
+            if !open || !fits(&node.spec, &node.region, &group.spec) {
                 continue;
             }
             any = true;

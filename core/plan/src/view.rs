@@ -55,6 +55,8 @@ pub struct Group {
     pub run_time: Micros,
     /// Whether somebody attached can grant them; without, none is placed.
     pub granter: bool,
+    /// Nodes that their granter has refused.
+    pub not_on: Vec<NodeId>,
 }
 
 /// What a plan depends on besides the view.

@@ -88,6 +88,7 @@ fn group(spec: Arc<TaskSpec>, tasks: u32, since: u64) -> Group {
         since,
         run_time: Micros(100_000),
         granter: true,
+        not_on: Vec::new(),
     }
 }
 
@@ -96,6 +97,21 @@ const INPUT: PlanInput = PlanInput {
     seed: 7,
     budget: 10_000,
 };
+
+#[test]
+fn a_node_that_the_granter_refused_takes_nothing_of_that_group() {
+    let nodes = vec![node(1, 4, "eu", 0), node(2, 4, "eu", 90_000)];
+    let (cheap, dear) = (nodes[0].id, nodes[1].id);
+    let of = |not_on: Vec<NodeId>| Group { not_on, ..group(task(1000, 11, &[]), 1, 0) };
+    let placed = |not_on| {
+        let view = ClusterView { nodes: nodes.clone(), waiting: vec![of(not_on)] };
+        let (plan, _) = plan(&view, INPUT);
+        plan.assignments.first().map(|a| view.nodes[a.node].id)
+    };
+    assert_eq!(placed(vec![]), Some(cheap));
+    assert_eq!(placed(vec![cheap]), Some(dear));
+    assert_eq!(placed(vec![cheap, dear]), None);
+}
 
 #[test]
 fn cheaper_nodes_fill_first_and_capacity_goes_before_backlog() {

@@ -8,6 +8,7 @@
 //! ```
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use farlane_model::{AttemptRef, BootId, LostCause, NodeId};
 use farlane_state::{Order, Return, ReturnReason, StockPrekeys, UpdateNode};
@@ -15,6 +16,7 @@ use farlane_units::Micros;
 use farlane_wire::v1;
 use farlane_wire::v1::agent_frame::Body as FromAgent;
 use farlane_wire::v1::control_frame::Body as ToAgent;
+use tokio::sync::Semaphore;
 
 use crate::link::{AgentLink, Link, Outbound};
 use crate::planner::Intake;
@@ -28,10 +30,18 @@ const MAX_STOCK: usize = 512;
 /// Attempts known to run, over all nodes; beyond it the rest show as placed.
 const MAX_STARTED: usize = 100_000;
 
+/// Heartbeats of one agent that may wait for a quorum; more are passed over. Source: as many as are
+/// sent within a lease.
+const MAX_HEARTBEATS: usize = 4;
+/// How long a peer that is ahead of this server is made to wait. Source: a leader holds all that was
+/// ever acknowledged, so that only a server restored from a backup stays behind.
+const CATCH_UP: Duration = Duration::from_secs(10);
+
 /// A connected agent; dropping it detaches the agent.
 pub struct AgentSession {
     controller: Arc<Controller>,
     link: Arc<AgentLink>,
+    heartbeats: Arc<Semaphore>,
 }
 
 fn attempts(list: &[v1::AttemptRef]) -> Result<Vec<AttemptRef>, ControlError> {
@@ -59,7 +69,7 @@ impl Controller {
         self.check_leads()?;
         let boot =
             BootId::from_slice(&hello.boot).map_err(|e| ControlError::invalid(e.to_string()))?;
-        self.consensus.wait_applied(hello.seen_index).await;
+        self.catch_up(hello.seen_index).await?;
         self.consensus.confirm().await?;
         match self.consensus.read(|s| s.node(&node).map(|n| n.revoked)) {
             None => return Err(ControlError::UnknownNode),
@@ -88,14 +98,28 @@ impl Controller {
         }));
         self.leases
             .lock()
-            .attach(node, boot, self.clock.steady(), now);
+            .attach(node, boot, agent.link.id, self.clock.steady(), now);
         let session = AgentSession {
             controller: self.clone(),
             link: agent.clone(),
+            heartbeats: Arc::new(Semaphore::new(MAX_HEARTBEATS)),
         };
         self.tell_pusher(PushCommand::Agent { agent, live, ended })
             .await?;
         Ok((session, outbound))
+    }
+
+    /// Waits until this server has applied what a peer has seen elsewhere.
+    ///
+    /// *Errors*: it does not get there.
+    pub(crate) async fn catch_up(&self, index: u64) -> Result<(), ControlError> {
+        let reached = tokio::time::timeout(CATCH_UP, self.consensus.wait_applied(index));
+        reached.await.map_err(|_| ControlError::Unavailable {
+            why: format!(
+                "it has not reached entry {index}, which this peer has seen; \
+                 was the network restored from a backup? then restart this peer"
+            ),
+        })
     }
 
     /// Tells the state of a new boot or spec, and what a restart has lost.
@@ -205,18 +229,27 @@ impl AgentSession {
 
     /// Renews the lease once a quorum has been heard of after the heartbeat came.
     fn heartbeat(&self, heartbeat: v1::Heartbeat) {
+        let Ok(place) = self.heartbeats.clone().try_acquire_owned() else {
+            return;
+        };
         let received = self.controller.clock.steady();
         let (controller, agent) = (self.controller.clone(), self.link.clone());
         tokio::spawn(async move {
+            let _place = place;
             if controller.consensus.confirm().await.is_err() {
                 return;
             }
             let now = controller.now();
-            let round_trip = Micros(heartbeat.round_trip_micros);
-            controller
-                .leases
-                .lock()
-                .renew(agent.node, agent.boot, received, now, round_trip);
+            let (stream, round_trip) = (agent.link.id, Micros(heartbeat.round_trip_micros));
+            let renewed =
+                controller
+                    .leases
+                    .lock()
+                    .renew(agent.node, stream, received, now, round_trip);
+            if !renewed {
+                // What it held is given to others already: it must hear that anew.
+                return agent.link.end();
+            }
             agent.frame(ToAgent::Heartbeat(v1::HeartbeatAck {
                 sent_ms: heartbeat.sent_ms,
                 cluster_time_ms: now.0,
@@ -253,17 +286,28 @@ impl AgentSession {
             .await
     }
 
+    /// Takes note of what runs, as far as this node holds it.
     fn started(&self, list: &[v1::AttemptRef]) -> Result<(), ControlError> {
-        for attempt in attempts(list)? {
-            {
-                let mut started = self.controller.started.lock();
-                if started.len() < MAX_STARTED {
-                    started.insert(attempt);
-                }
+        let (listed, node) = (attempts(list)?, self.link.node);
+        let held: Vec<AttemptRef> = self.controller.consensus.read(|state| {
+            let mut started = self.controller.started.lock();
+            if started.len().saturating_add(listed.len()) > MAX_STARTED {
+                // Those that were taken back or cancelled never reported an end.
+                started.retain(|attempt| state.is_current(attempt));
             }
+            let here = |attempt: &AttemptRef| {
+                let placed = state.task(attempt.task).and_then(|task| task.placed);
+                state.is_current(attempt) && placed.is_some_and(|p| p.node.id == node)
+            };
+            let held: Vec<_> = listed.into_iter().filter(here).collect();
+            let room = MAX_STARTED.saturating_sub(started.len());
+            started.extend(held.iter().copied().take(room));
+            held
+        });
+        for attempt in held {
             let phase = v1::TaskPhase::Running;
             self.controller
-                .push_news(attempt.task, phase, attempt.attempt, Some(self.link.node));
+                .push_news(attempt.task, phase, attempt.attempt, Some(node));
         }
         Ok(())
     }
@@ -272,11 +316,10 @@ impl AgentSession {
 impl Drop for AgentSession {
     fn drop(&mut self) {
         self.link.link.end();
-        if self.controller.links.remove_agent(&self.link) {
-            self.controller
-                .leases
-                .lock()
-                .detach(self.link.node, self.link.boot);
-        }
+        self.controller.links.remove_agent(&self.link);
+        self.controller
+            .leases
+            .lock()
+            .detach(self.link.node, self.link.link.id);
     }
 }

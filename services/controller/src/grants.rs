@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use farlane_model::{AttemptRef, BootId, NodeId, SessionId};
+use farlane_model::{AttemptRef, BootId, MAX_EXIT_MESSAGE, NodeId, SessionId, TaskId};
 use farlane_state::{MAX_BATCH, Return, ReturnReason, Rows, Table, TaskEnvelopeRow, keys};
 use farlane_wire::v1;
 use farlane_wire::v1::control_frame::Body as ToAgent;
@@ -35,14 +35,15 @@ struct ContextView {
 impl Controller {
     /// Asks a granter for these attempts. `timed`: those not granted in time are returned.
     pub(crate) fn ask_grants(&self, granter: SessionId, attempts: Vec<AttemptRef>, timed: bool) {
+        // First, so that an answer finds it; also those of a granter that is away: they go elsewhere.
+        if timed {
+            let now = self.clock.steady();
+            self.ungranted.lock().ask(attempts.clone(), now);
+        }
         if let Some(session) = self.links.session(granter) {
             for ((node, context), view) in self.contexts(granter, &attempts) {
                 self.send_request(&session, node, context, view);
             }
-        }
-        // Also those of a granter that is away: then they go elsewhere in time.
-        if timed {
-            self.ungranted.lock().ask(attempts, self.clock.steady());
         }
     }
 
@@ -162,36 +163,16 @@ impl Controller {
         from: &SessionLink,
         batch: v1::GrantBatch,
     ) -> Result<(), ControlError> {
-        if from.granter == v1::GranterKind::None {
-            return Err(ControlError::invalid(
-                "this stream was not opened as a granter",
-            ));
-        }
+        check_granter(from)?;
         if batch.attempts.len() > MAX_BATCH || batch.sealed.len() > MAX_BATCH_BYTES {
             return Err(ControlError::TooLarge {
                 what: "a batch",
                 most: MAX_BATCH_BYTES as u64,
             });
         }
-        let node =
-            NodeId::from_slice(&batch.node).map_err(|e| ControlError::invalid(e.to_string()))?;
-        let attempts: Vec<AttemptRef> = batch
-            .attempts
-            .iter()
-            .map(|a| AttemptRef::try_from(a.clone()))
-            .collect::<Result<_, _>>()
-            .map_err(|_| ControlError::invalid("attempts are malformed"))?;
+        let (node, attempts) = named(&batch.node, &batch.attempts)?;
         // One that was placed anew since does not keep the others back: the node looks for itself.
-        let mine = self.consensus.read(|state| {
-            let held = |a: &&AttemptRef| {
-                let placed = state
-                    .task(a.task)
-                    .filter(|t| t.attempt == a.attempt)
-                    .and_then(|t| t.placed);
-                placed.is_some_and(|p| p.lease.granter == from.session && p.node.id == node)
-            };
-            attempts.iter().filter(held).copied().collect::<Vec<_>>()
-        });
+        let mine = self.held(from.session, node, &attempts);
         if mine.is_empty() {
             tracing::debug!(session = %from.session, "a grant names no attempt of its granter");
             return Ok(());
@@ -202,6 +183,66 @@ impl Controller {
             self.ungranted.lock().settle(&mine);
         }
         Ok(())
+    }
+
+    /// Those of `attempts` that are leased to `node` under `granter` now.
+    fn held(&self, granter: SessionId, node: NodeId, attempts: &[AttemptRef]) -> Vec<AttemptRef> {
+        self.consensus.read(|state| {
+            let held = |a: &&AttemptRef| {
+                let placed = state
+                    .task(a.task)
+                    .filter(|t| t.attempt == a.attempt)
+                    .and_then(|t| t.placed);
+                placed.is_some_and(|p| p.lease.granter == granter && p.node.id == node)
+            };
+            attempts.iter().filter(held).copied().collect()
+        })
+    }
+
+    /// Takes back what a granter refuses, and remembers not to try that node again. What was granted
+    /// already goes on: a refusal then comes too late.
+    ///
+    /// *Errors*: malformed, or the stream is no granter.
+    pub(crate) async fn refuse_grants(
+        &self,
+        from: &SessionLink,
+        refusal: v1::GrantRefusal,
+    ) -> Result<(), ControlError> {
+        check_granter(from)?;
+        if refusal.attempts.len() > MAX_BATCH || refusal.reason.len() > MAX_EXIT_MESSAGE {
+            return Err(ControlError::invalid("a refusal is larger than allowed"));
+        }
+        let (node, attempts) = named(&refusal.node, &refusal.attempts)?;
+        let mine = self.held(from.session, node, &attempts);
+        let mine = self.ungranted.lock().take(mine);
+        {
+            // Whatever it did not take in is told again with the next request.
+            let mut push = from.push.lock();
+            push.contexts.retain(|(known, _)| *known != node);
+            push.forget_told();
+        }
+        if mine.is_empty() {
+            return Ok(());
+        }
+        let reason: String = refusal.reason.chars().filter(|c| !c.is_control()).collect();
+        tracing::info!(granter = %from.session, %node, count = mine.len(), %reason, "grants refused");
+        {
+            let mut refusals = self.refusals.lock();
+            for attempt in &mine {
+                refusals.note(attempt.task, from.session, node, &reason);
+            }
+        }
+        let not_granted = |attempt| (attempt, ReturnReason::NotGranted);
+        let attempts = mine.into_iter().map(not_granted).collect();
+        self.order_quietly(Return { attempts }.into()).await
+    }
+
+    /// Forgets what was refused of tasks that have ended.
+    pub(crate) fn forget_refusals<'a>(&self, tasks: impl Iterator<Item = &'a TaskId>) {
+        let mut refusals = self.refusals.lock();
+        if !refusals.is_empty() {
+            tasks.for_each(|task| refusals.forget(task));
+        }
     }
 
     /// Attempts leased under this granter.
@@ -227,4 +268,27 @@ impl Controller {
             .collect();
         (!attempts.is_empty()).then_some(Return { attempts })
     }
+}
+
+/// *Errors*: the stream is none.
+fn check_granter(from: &SessionLink) -> Result<(), ControlError> {
+    match from.granter {
+        v1::GranterKind::None => Err(ControlError::invalid(
+            "this stream was not opened as a granter",
+        )),
+        v1::GranterKind::Session | v1::GranterKind::Standing => Ok(()),
+    }
+}
+
+/// *Errors*: malformed.
+fn named(
+    node: &[u8],
+    attempts: &[v1::AttemptRef],
+) -> Result<(NodeId, Vec<AttemptRef>), ControlError> {
+    let node = NodeId::from_slice(node).map_err(|e| ControlError::invalid(e.to_string()))?;
+    let attempts = attempts.iter().map(AttemptRef::try_from);
+    let attempts = attempts
+        .collect::<Result<_, _>>()
+        .map_err(|_| ControlError::invalid("attempts are malformed"))?;
+    Ok((node, attempts))
 }

@@ -1,16 +1,18 @@
 //! Work that no node of the network can ever run.
 //!
-//! Owns when to say so: once a node is registered at once, else after a grace. Leaves the constraints,
+//! Owns when to say so: once a node is registered at once, else after a grace; and where its granter has
+//! refused every node that fits. Leaves the constraints,
 //! and the words, to `farlane-plan`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use farlane_model::{Digest, Exit, ExitKind, TaskId};
+use farlane_model::{Digest, Exit, ExitKind, NodeId, TaskId};
 use farlane_plan::{explain, feasible};
 use farlane_state::Refuse;
 use farlane_units::Millis;
 
 use crate::Controller;
+use crate::refusals::MAX_NODES;
 
 /// How long a task waits for the first node of a network. Source: design.md, "Settled small things".
 const GRACE: Millis = Millis(10_000);
@@ -55,6 +57,47 @@ impl Controller {
             .into()
         };
         found.into_iter().map(refuse).collect()
+    }
+}
+
+impl Controller {
+    /// Orders that finish tasks whose granter has refused every node that fits, with its reason.
+    pub(crate) fn refused_everywhere(&self) -> Vec<farlane_state::Order> {
+        let refusals = self.refusals.lock().all();
+        if refusals.is_empty() {
+            return Vec::new();
+        }
+        let mut ended: BTreeMap<String, Vec<TaskId>> = BTreeMap::new();
+        self.consensus.read(|state| {
+            let view = self.whole_view(state);
+            let mut verdicts: HashMap<(Digest, &[NodeId]), bool> = HashMap::new();
+            for (id, refused) in &refusals {
+                let waits = state
+                    .task(*id)
+                    .filter(|t| t.placed.is_none())
+                    .filter(|t| state.granter_for(t.session) == Some(refused.granter));
+                let Some(task) = waits else { continue };
+                let hopeless = || {
+                    let mut left = view.clone();
+                    left.nodes.retain(|n| !refused.nodes.contains(&n.id));
+                    refused.nodes.len() >= MAX_NODES || !feasible(&left, &task.spec.task)
+                };
+                let key = (task.spec.digest, &refused.nodes[..]);
+                if *verdicts.entry(key).or_insert_with(hopeless) {
+                    ended.entry(refused.reason.clone()).or_default().push(*id);
+                }
+            }
+        });
+        let mut orders = Vec::new();
+        for (reason, tasks) in ended {
+            let message = format!("its granter refuses every node that fits: {reason}");
+            let exit = Exit::new(ExitKind::Refused, message);
+            orders.extend(tasks.chunks(PAGE).map(|some| {
+                let (tasks, exit) = (some.to_vec(), exit.clone());
+                Refuse { tasks, exit }.into()
+            }));
+        }
+        orders
     }
 }
 

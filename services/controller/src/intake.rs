@@ -17,6 +17,9 @@ use crate::ControlError;
 /// hop by hop"), since they count sealed bytes and this counts all.
 pub const MAX_BATCH_BYTES: usize = 512 * 1024;
 
+/// Bytes of a wrapped task key. Source: docs/design/spine.md, "Task, spec, payload".
+const WRAPPED_KEY: usize = 48;
+
 fn field<T, E>(value: Result<T, E>, what: &'static str) -> Result<T, ControlError> {
     value.map_err(|_| ControlError::invalid(format!("{what} is missing or malformed")))
 }
@@ -43,13 +46,17 @@ fn bounded(items: usize) -> Result<(), ControlError> {
     }
 }
 
-/// Bytes of a submission that count towards the window.
+/// Bytes of a submission that count towards the window, and in an entry: never less than the order
+/// takes there, since one that takes more would have everybody's refused.
 pub(crate) fn submit_bytes(batch: &v1::SubmitBatch) -> u64 {
-    let one = |t: &v1::TaskEnvelope| match t.payload.as_ref().and_then(|p| p.place.as_ref()) {
+    let place = |t: &v1::TaskEnvelope| match t.payload.as_ref().and_then(|p| p.place.as_ref()) {
         Some(v1::sealed::Place::Inline(bytes)) => bytes.len() + 160,
         _ => 240,
     };
-    let specs: usize = batch.spec_bytes.iter().map(Bytes::len).sum();
+    let one = |t: &v1::TaskEnvelope| {
+        place(t) + t.refs.len() * 40 + t.wrapped_key.len().saturating_sub(WRAPPED_KEY)
+    };
+    let specs: usize = batch.spec_bytes.iter().map(|s| s.len() + 4).sum();
     (batch.tasks.iter().map(one).sum::<usize>() + specs) as u64
 }
 
@@ -151,4 +158,54 @@ fn signature(wire: v1::NodeSignature) -> Result<BatchSignature, ControlError> {
         leaves: wire.leaves,
         signature: wire.signature,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use farlane_state::{MAX_REFS, Order};
+
+    fn batch(tasks: usize, refs: usize, wrapped_key: usize) -> v1::SubmitBatch {
+        let blob = BlobRef {
+            digest: Digest([7; 32]),
+            size: ByteCount(1),
+        };
+        let task = v1::TaskEnvelope {
+            spec: vec![1; 32].into(),
+            wrapped_key: vec![2; wrapped_key].into(),
+            payload: Some(Sealed::Blob(blob).into()),
+            payload_digest: vec![3; 32].into(),
+            idempotency_key: Digest([4; 32]).to_string(),
+            refs: vec![blob.into(); refs],
+        };
+        v1::SubmitBatch {
+            first_seq: 1,
+            tasks: vec![task; tasks],
+            spec_bytes: vec![vec![5; 100].into(); 3],
+        }
+    }
+
+    #[test]
+    fn an_order_never_takes_more_of_an_entry_than_is_counted() {
+        let session = SessionId::new(1, [0; 5]);
+        for (tasks, refs, wrapped_key) in [(1, 0, 48), (100, MAX_REFS, 48), (10, 3, 4000)] {
+            let batch = batch(tasks, refs, wrapped_key);
+            let counted = submit_bytes(&batch);
+            let order = Order::SubmitBatch(submit(session, batch).unwrap());
+            let taken = order.encode().body.len() as u64;
+            assert!(taken <= counted, "{taken} bytes, {counted} counted");
+        }
+    }
+
+    #[test]
+    fn refs_and_keys_count_towards_the_bound_of_a_batch() {
+        let session = SessionId::new(1, [0; 5]);
+        for batch in [batch(MAX_BATCH, MAX_REFS, 48), batch(1, 0, 1 << 20)] {
+            assert!(matches!(
+                submit(session, batch),
+                Err(ControlError::TooLarge { .. })
+            ));
+        }
+    }
 }

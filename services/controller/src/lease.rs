@@ -19,6 +19,8 @@ use farlane_units::{Micros, Millis};
 pub const LEASE: Millis = Millis(10_000);
 /// How often agents send one. Source: design.md, "The life of a task".
 pub const HEARTBEAT: Millis = Millis(3_000);
+/// A longer round trip is not believed. Source: a lease; whoever needs longer cannot keep one.
+const MAX_ROUND_TRIP: Micros = Micros(LEASE.0 * 1000);
 
 /// What was last heard of a node.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +31,8 @@ pub struct Lease {
     pub ends: Micros,
     /// Its control stream is here.
     pub attached: bool,
+    /// Which stream that is, or was: a node that comes back may open the next before the last has ended.
+    pub stream: u64,
     /// As the agent measured it last.
     pub round_trip: Micros,
     /// Cluster time of the last heartbeat; 0 never.
@@ -53,6 +57,7 @@ impl Leases {
             boot: None,
             ends: end(now),
             attached: false,
+            stream: 0,
             round_trip,
             seen: Millis::ZERO,
         };
@@ -60,42 +65,46 @@ impl Leases {
     }
 
     /// Its control stream has opened.
-    pub fn attach(&mut self, node: NodeId, boot: BootId, now: Micros, cluster: Millis) {
+    pub fn attach(&mut self, node: NodeId, boot: BootId, stream: u64, now: Micros, cluster: Millis) {
         let round_trip = self.nodes.get(&node).map_or(Micros::ZERO, |l| l.round_trip);
         let lease = Lease {
             boot: Some(boot),
             ends: end(now),
             attached: true,
+            stream,
             round_trip,
             seen: cluster,
         };
         self.nodes.insert(node, lease);
     }
 
-    /// A heartbeat came; only of the start that is attached.
+    /// A heartbeat came over this stream. True when the lease was renewed: one that has ended, or that
+    /// a later stream took over, is not.
     pub fn renew(
         &mut self,
         node: NodeId,
-        boot: BootId,
+        stream: u64,
         now: Micros,
         cluster: Millis,
         round_trip: Micros,
-    ) {
-        if let Some(lease) = self.nodes.get_mut(&node)
-            && lease.boot == Some(boot)
-        {
-            lease.ends = end(now);
-            lease.seen = cluster;
-            if round_trip != Micros::ZERO {
-                lease.round_trip = round_trip;
-            }
+    ) -> bool {
+        let lease = self.nodes.get_mut(&node);
+        let Some(lease) = lease.filter(|l| l.stream == stream && l.attached) else {
+            return false;
+        };
+        // Answers of the quorum may overtake each other.
+        lease.ends = lease.ends.max(end(now));
+        lease.seen = lease.seen.max(cluster);
+        if round_trip != Micros::ZERO {
+            lease.round_trip = round_trip.min(MAX_ROUND_TRIP);
         }
+        true
     }
 
     /// Its control stream has ended; what it holds it holds until the lease ends.
-    pub fn detach(&mut self, node: NodeId, boot: BootId) {
+    pub fn detach(&mut self, node: NodeId, stream: u64) {
         if let Some(lease) = self.nodes.get_mut(&node)
-            && lease.boot == Some(boot)
+            && lease.stream == stream
         {
             lease.attached = false;
         }
@@ -142,15 +151,41 @@ mod tests {
         let (node, boot) = (NodeId([1; 32]), BootId([2; 16]));
         let at = |seconds: u64| Micros(seconds * 1_000_000);
         let mut leases = Leases::default();
-        leases.attach(node, boot, at(0), Millis(1));
-        leases.renew(node, boot, at(6), Millis(6), Micros(250));
-        leases.renew(node, BootId([3; 16]), at(9), Millis(9), Micros(1));
+        leases.attach(node, boot, 1, at(0), Millis(1));
+        assert!(leases.renew(node, 1, at(6), Millis(6), Micros(250)));
+        assert!(!leases.renew(node, 2, at(9), Millis(9), Micros(1)));
+        assert!(leases.renew(node, 1, at(3), Millis(3), Micros::ZERO));
         assert!(leases.take_expired(at(15)).is_empty());
         assert_eq!(leases.get(node).map(|l| l.round_trip), Some(Micros(250)));
-        leases.detach(node, boot);
+        leases.detach(node, 1);
         assert!(!leases.is_online(node, at(15)));
         assert_eq!(leases.take_expired(at(16)), [node]);
         assert!(leases.take_expired(at(17)).is_empty());
+        assert!(!leases.renew(node, 1, at(17), Millis(17), Micros(1)));
+    }
+
+    #[test]
+    fn the_end_of_an_earlier_stream_does_not_detach_a_later_one_of_the_same_boot() {
+        let (node, boot) = (NodeId([1; 32]), BootId([2; 16]));
+        let mut leases = Leases::default();
+        leases.attach(node, boot, 1, Micros(0), Millis(1));
+        leases.attach(node, boot, 2, Micros(10), Millis(1));
+        leases.detach(node, 1);
+        assert!(leases.is_online(node, Micros(20)));
+        leases.detach(node, 2);
+        assert!(!leases.is_online(node, Micros(20)));
+    }
+
+    #[test]
+    fn a_round_trip_longer_than_a_lease_is_not_believed() {
+        let (node, boot) = (NodeId([1; 32]), BootId([2; 16]));
+        let mut leases = Leases::default();
+        leases.attach(node, boot, 1, Micros(0), Millis(1));
+        leases.renew(node, 1, Micros(1), Millis(1), Micros::MAX);
+        assert_eq!(
+            leases.get(node).map(|l| l.round_trip),
+            Some(MAX_ROUND_TRIP)
+        );
     }
 
     #[test]
@@ -159,7 +194,7 @@ mod tests {
         let mut leases = Leases::default();
         leases.inherit(node, Micros(0));
         assert!(!leases.is_online(node, Micros(1)));
-        leases.attach(node, boot, Micros(5_000_000), Millis(1));
+        leases.attach(node, boot, 1, Micros(5_000_000), Millis(1));
         leases.inherit(node, Micros(5_000_001));
         assert!(leases.is_online(node, Micros(5_000_001)));
         assert_eq!(leases.take_expired(Micros(15_000_000)), [node]);

@@ -29,6 +29,7 @@ mod overlay;
 mod planner;
 mod push;
 mod query;
+mod refusals;
 mod results;
 mod session;
 mod sweep;
@@ -66,6 +67,7 @@ use lease::Leases;
 use link::Links;
 use planner::Intake;
 use push::PushCommand;
+use refusals::Refusals;
 use timers::Restarts;
 use ungranted::Ungranted;
 
@@ -127,6 +129,8 @@ pub struct Controller {
     links: Links,
     leases: Mutex<Leases>,
     ungranted: Mutex<Ungranted>,
+    /// Never locked while the state is read, save by a round of planning.
+    refusals: Mutex<Refusals>,
     restarts: Mutex<Restarts>,
     started: Mutex<HashSet<AttemptRef>>,
     view: Mutex<view::ViewCache>,
@@ -156,6 +160,7 @@ impl Controller {
             links: Links::default(),
             leases: Mutex::default(),
             ungranted: Mutex::default(),
+            refusals: Mutex::default(),
             restarts: Mutex::default(),
             started: Mutex::default(),
             view: Mutex::default(),

@@ -115,7 +115,8 @@ impl LogStore {
         let mut out = Vec::new();
         for chunk in chunks {
             let size = (4 + HEAD + chunk.sealed.len()) as u64;
-            if chunk.chunk < end.next || end.bytes + size > ATTEMPT_BYTES {
+            // The last number has no next.
+            if chunk.chunk < end.next || chunk.chunk == u32::MAX || end.bytes + size > ATTEMPT_BYTES {
                 continue;
             }
             encode(chunk, &mut out);
@@ -302,7 +303,7 @@ fn find_end(path: &PathBuf) -> Result<End, LogError> {
             break;
         }
         end = End {
-            next: number + 1,
+            next: number.saturating_add(1),
             bytes: after,
         };
         file.seek(SeekFrom::Start(after))?;
@@ -392,6 +393,15 @@ mod tests {
         assert_eq!(store.sweep(Duration::from_secs(3600)).unwrap(), 0);
         assert_eq!(store.sweep(Duration::ZERO).unwrap(), 1);
         assert!(store.read(attempt(1).task, 1, 0).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_chunk_with_the_last_number_is_passed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = LogStore::open(dir.path()).unwrap();
+        let at = attempt(1);
+        store.append(at, &[chunk(u32::MAX, "a"), chunk(0, "b")]).unwrap();
+        assert_eq!(store.read(at.task, 1, 0).unwrap(), [chunk(0, "b")]);
     }
 
     #[tokio::test]

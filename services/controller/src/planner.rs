@@ -59,7 +59,7 @@ impl Intake {
     fn bytes(&self) -> usize {
         match self {
             Self::Submit { bytes, .. } | Self::Complete { bytes, .. } => *bytes as usize,
-            Self::Quiet(_) => 1024,
+            Self::Quiet(order) => order.encode().body.len() + 64,
         }
     }
 }

@@ -159,6 +159,9 @@ impl Controller {
                 }));
             }
         }
+        if !finished.0.is_empty() {
+            self.forget_refusals(finished.0.iter().flat_map(|(_, tasks)| tasks));
+        }
         let watched = self.links.anybody_watches();
         for (session, tasks) in finished.0 {
             if let Some(link) = self.links.session(session) {

@@ -241,16 +241,33 @@ impl Controller {
             .consensus
             .read(|s| s.task(task).map(|live| live.spec.digest));
         let run_time = spec.map(|spec| self.run_time(&spec)).unwrap_or_default();
+        let refused = self.refusals.lock().last(task);
         let live = self.consensus.read(|state| {
             let live = state.task(task)?;
-            let view = self.whole_view(state);
-            let granter = state.granter_for(live.session).is_some();
+            let mut view = self.whole_view(state);
+            let granter = state.granter_for(live.session);
+            let refused = refused.filter(|r| granter == Some(r.granter));
+            let nodes = refused.as_ref().map_or(&[][..], |r| &r.nodes);
+            view.nodes.retain(|n| !nodes.contains(&n.id));
+            let granter = granter.is_some();
             let explained = explain(&view, &live.spec.task, run_time, granter);
             let phase = match live.placed {
                 Some(_) => "placed",
                 None => "queued",
             };
             let mut reply = reply(phase, &view, explained);
+            if let Some(refused) = refused {
+                let count = refused.nodes.len();
+                reply.summary = format!(
+                    "refused on {count} node(s) by its granter: {}",
+                    refused.reason
+                );
+                reply.classes.push(v1::NodeClassReason {
+                    class: "refused by the granter".to_owned(),
+                    nodes: count as u32,
+                    reasons: vec![refused.reason],
+                });
+            }
             if let Some(placed) = live.placed {
                 reply.node_name = placed.node.spec.name.clone();
                 reply.summary = format!("attempt {} is on {}", live.attempt, reply.node_name);

@@ -217,6 +217,9 @@ impl ClientSession {
         match frame.body {
             Some(FromClient::Submit(batch)) => self.submit(batch).await,
             Some(FromClient::Grant(batch)) => self.controller.relay_grants(&self.link, batch),
+            Some(FromClient::Refuse(refusal)) => {
+                self.controller.refuse_grants(&self.link, refusal).await
+            }
             Some(FromClient::Cancel(batch)) => self.cancel(batch).await,
             Some(FromClient::Ack(ack)) => self.acknowledge(ack).await,
             Some(FromClient::Watch(watch)) => self.watch(watch).await,

@@ -90,6 +90,7 @@ impl Controller {
             let mut orders = self.due_now();
             if count.is_multiple_of(EACH_SECOND) {
                 orders.extend(self.infeasible());
+                orders.extend(self.refused_everywhere());
             }
             if count.is_multiple_of(EACH_TEN_SECONDS) {
                 orders.extend(self.due_seldom(&mut retention_from));
@@ -227,6 +228,7 @@ impl Controller {
         let leader = self.check_leads().err();
         self.leases.lock().clear();
         self.ungranted.lock().clear();
+        self.refusals.lock().clear();
         *self.restarts.lock() = Restarts::default();
         self.links
             .end_all(&leader.unwrap_or(ControlError::NotLeader {

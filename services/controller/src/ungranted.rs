@@ -39,6 +39,13 @@ impl Ungranted {
         while self.waiting.is_empty() && self.batches.pop_front().is_some() {}
     }
 
+    /// Takes out those of `attempts` that wait.
+    pub fn take(&mut self, mut attempts: Vec<AttemptRef>) -> Vec<AttemptRef> {
+        attempts.retain(|attempt| self.waiting.contains(attempt));
+        self.settle(&attempts);
+        attempts
+    }
+
     /// Takes out those whose time is over.
     pub fn take_overdue(&mut self, now: Micros) -> Vec<AttemptRef> {
         let mut overdue = Vec::new();
@@ -77,7 +84,7 @@ mod tests {
         ungranted.settle(&[at(1)]);
         assert!(ungranted.take_overdue(Micros(1_999_999)).is_empty());
         assert_eq!(ungranted.take_overdue(Micros(2_000_000)), [at(2)]);
-        ungranted.settle(&[at(3)]);
+        assert_eq!(ungranted.take(vec![at(1), at(3)]), [at(3)]);
         assert!(ungranted.batches.is_empty());
         assert!(ungranted.take_overdue(Micros(9_000_000)).is_empty());
     }

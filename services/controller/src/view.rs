@@ -3,7 +3,7 @@
 //! Owns the copy of nodes and queue heads into plain data, and expected run times. Leaves the choice
 //! to `farlane-plan`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use farlane_model::{AttemptRef, Digest, NodeId, SessionId, TaskId, TaskSpec};
@@ -13,6 +13,7 @@ use farlane_units::Micros;
 
 use crate::Controller;
 use crate::overlay::{Freeing, Overlay, Placing};
+use crate::refusals::Refusals;
 
 /// Placements of one entry. Source: at 52 B each they take a tenth of an entry's bound.
 const BUDGET: u32 = 2048;
@@ -67,16 +68,19 @@ impl Controller {
         let mut cache = self.view.lock();
         cache.rounds += 1;
         let seed = cache.rounds;
+        // Held for the round only where there are any: a usual call's end does not wait for it.
+        let refusals = Some(self.refusals.lock()).filter(|r| !r.is_empty());
         let (freed, view, heads) = self.consensus.read(|state| {
             let freed = freed_by(state, orders, overlay, &mut cache);
             let mut nodes = self.online_nodes(state);
             let room = settle_overlay(state, &mut nodes, overlay, &freed);
             let (waiting, heads) = match room {
                 0 => (Vec::new(), Vec::new()),
-                room => gather(state, orders, overlay, room, &cache),
+                room => gather(state, orders, overlay, room, &cache, refusals.as_deref()),
             };
             (freed, ClusterView { nodes, waiting }, heads)
         });
+        drop(refusals);
         let mut planned = Planned {
             based_on,
             freed,
@@ -159,7 +163,7 @@ struct Gathered<'a> {
     cache: &'a ViewCache,
     waiting: Vec<Group>,
     heads: Vec<Vec<TaskId>>,
-    index: HashMap<(SessionId, Digest), usize>,
+    index: HashMap<(SessionId, Digest, Vec<NodeId>), usize>,
 }
 
 impl Gathered<'_> {
@@ -169,18 +173,21 @@ impl Gathered<'_> {
         digest: Digest,
         spec: &Arc<TaskSpec>,
         tasks: Vec<TaskId>,
+        not_on: Vec<NodeId>,
     ) {
         if tasks.is_empty() {
             return;
         }
-        match self.index.get(&(session, digest)) {
+        let key = (session, digest, not_on);
+        match self.index.get(&key) {
             Some(at) => {
                 self.heads[*at].extend(tasks);
                 self.waiting[*at].tasks = self.heads[*at].len() as u32;
             }
             None => {
                 let at = self.heads.len();
-                self.index.insert((session, digest), at);
+                let not_on = key.2.clone();
+                self.index.insert(key, at);
                 self.waiting.push(Group {
                     spec: spec.clone(),
                     tasks: tasks.len() as u32,
@@ -188,6 +195,7 @@ impl Gathered<'_> {
                     since: at as u64,
                     run_time: self.cache.run_time(&digest),
                     granter: true,
+                    not_on,
                 });
                 self.heads.push(tasks);
             }
@@ -202,6 +210,7 @@ fn gather(
     overlay: &Overlay,
     room: usize,
     cache: &ViewCache,
+    refusals: Option<&Refusals>,
 ) -> (Vec<Group>, Vec<Vec<TaskId>>) {
     let room = room.min(BUDGET as usize);
     let mut all = Gathered {
@@ -215,13 +224,39 @@ fn gather(
         .filter(|q| q.granter.is_some())
         .take(MAX_GROUPS)
     {
-        let fresh = queue.heads().filter(|t| !overlay.places(t)).take(room);
-        all.add(
-            queue.session.id,
-            queue.spec.digest,
-            &queue.spec.task,
-            fresh.collect(),
-        );
+        let fresh = queue.heads().filter(|t| !overlay.places(t));
+        let (session, digest, spec) = (queue.session.id, queue.spec.digest, &queue.spec.task);
+        let Some(refusals) = refusals else {
+            all.add(
+                session,
+                digest,
+                spec,
+                fresh.take(room).collect(),
+                Vec::new(),
+            );
+            continue;
+        };
+        // What was refused somewhere must not stand before what was not.
+        let (mut free, mut refused) = (Vec::new(), BTreeMap::<_, Vec<TaskId>>::new());
+        let mut spare = room;
+        for task in fresh {
+            let known = queue.granter.and_then(|g| refusals.of(task, g));
+            match known {
+                None => free.push(task),
+                Some(_) if spare == 0 => continue,
+                Some(known) => {
+                    spare -= 1;
+                    refused.entry(known.nodes.clone()).or_default().push(task);
+                }
+            }
+            if free.len() >= room {
+                break;
+            }
+        }
+        all.add(session, digest, spec, free, Vec::new());
+        for (not_on, tasks) in refused {
+            all.add(session, digest, spec, tasks, not_on);
+        }
     }
     for order in orders {
         if let Order::SubmitBatch(batch) = order {
@@ -256,7 +291,7 @@ fn submitted(state: &State, batch: &SubmitBatch, room: usize, all: &mut Gathered
             .is_some_and(|(digest, ..)| *digest == task.spec);
         if !same {
             if let Some((digest, spec, tasks)) = run.take() {
-                all.add(session.id, digest, &spec, tasks);
+                all.add(session.id, digest, &spec, tasks, Vec::new());
             }
             let known = state.spec(&task.spec).map(|s| s.task.clone());
             let Some(spec) = known.or_else(|| read.get(&task.spec).cloned()) else {
@@ -269,7 +304,7 @@ fn submitted(state: &State, batch: &SubmitBatch, room: usize, all: &mut Gathered
         }
     }
     if let Some((digest, spec, tasks)) = run {
-        all.add(session.id, digest, &spec, tasks);
+        all.add(session.id, digest, &spec, tasks, Vec::new());
     }
 }
 

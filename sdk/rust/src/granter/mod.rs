@@ -17,7 +17,7 @@ mod recent;
 mod standing;
 
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -33,6 +33,7 @@ use farlane_seal::record::{
 use farlane_seal::{OpenError, SessionKey, TaskKey, vault, wrap};
 use farlane_units::Millis;
 use farlane_wire::v1;
+use farlane_wire::v1::client_frame::Body as Out;
 
 use crate::session::Shared;
 use file::GrantFile;
@@ -56,6 +57,24 @@ pub(crate) enum Refusal {
     File(#[from] std::io::Error),
 }
 
+impl Refusal {
+    /// Whether the same node would be refused again. A prekey may be from before the node started anew.
+    fn is_lasting(&self) -> bool {
+        match self {
+            Self::Grant {
+                source: GrantError::Record(why),
+                ..
+            }
+            | Self::Record { source: why, .. } => {
+                !matches!(why, RecordError::Misplaced { what: "prekey" })
+            }
+            Self::Grant { .. } | Self::UnknownContext { .. } | Self::Unreadable | Self::File(_) => {
+                false
+            }
+        }
+    }
+}
+
 /// Why one attempt is not granted.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Denied {
@@ -65,6 +84,26 @@ pub(crate) enum Denied {
     Node(#[from] RecordError),
     #[error(transparent)]
     Grant(#[from] GrantError),
+}
+
+impl Denied {
+    /// Whether the same attempt would be denied again.
+    fn is_lasting(&self) -> bool {
+        !matches!(self, Self::Grant(GrantError::LogFull))
+    }
+}
+
+/// Most bytes of a reason. Source: network.proto, `GrantRefusal`.
+const MAX_REASON: usize = 512;
+
+fn refusal(request: &v1::GrantRequest, attempts: Vec<v1::AttemptRef>, why: &str) -> Out {
+    let mut reason = why.to_owned();
+    reason.truncate(reason.floor_char_boundary(MAX_REASON));
+    Out::Refuse(v1::GrantRefusal {
+        node: request.node.clone(),
+        attempts,
+        reason,
+    })
 }
 
 /// One open context.
@@ -82,13 +121,16 @@ struct Context {
 enum Source {
     /// The session's own tasks.
     Session,
-    /// Any task of the project: keys from the vault, grants remembered on disk.
-    Standing {
-        file: GrantFile,
-        sessions: Recent<SessionId, SessionKey>,
-        /// What the control plane has shown, by digest: a task's own words, not its placement's.
-        specs: Recent<Digest, Asked>,
-    },
+    /// Any task of the project.
+    Standing(Box<Keeper>),
+}
+
+/// What a standing granter holds: keys from the vault, grants remembered on disk.
+struct Keeper {
+    file: GrantFile,
+    sessions: Recent<SessionId, SessionKey>,
+    /// What the control plane has shown, by digest: a task's own words, not its placement's.
+    specs: Recent<Digest, Asked>,
 }
 
 /// What a spec asks of a granter.
@@ -131,11 +173,11 @@ impl Granting {
     pub fn standing(folder: &Path) -> std::io::Result<Self> {
         let mut log = GrantLog::new();
         let file = GrantFile::open(folder, &mut log)?;
-        let source = Source::Standing {
+        let source = Source::Standing(Box::new(Keeper {
             file,
             sessions: Recent::default(),
             specs: Recent::default(),
-        };
+        }));
         Ok(Self {
             source,
             contexts: HashMap::new(),
@@ -146,29 +188,44 @@ impl Granting {
     pub fn kind(&self) -> v1::GranterKind {
         match self.source {
             Source::Session => v1::GranterKind::Session,
-            Source::Standing { .. } => v1::GranterKind::Standing,
+            Source::Standing(_) => v1::GranterKind::Standing,
         }
     }
 
-    /// Grants what may be granted, in batches.
-    ///
+    /// Grants what may be granted, in batches, and refuses what never will be on this node. What only
+    /// cannot be granted now is passed over: it is placed anew in time.
+    pub fn answer(&mut self, shared: &Shared, request: &v1::GrantRequest, now: Millis) -> Vec<Out> {
+        match self.grant(shared, request, now) {
+            Ok(frames) => frames,
+            Err(why) => {
+                tracing::warn!(%why, "work was not granted");
+                let attempts = request.tasks.iter().filter_map(|t| t.attempt.clone());
+                match why.is_lasting() {
+                    true => vec![refusal(request, attempts.collect(), &why.to_string())],
+                    false => Vec::new(),
+                }
+            }
+        }
+    }
+
     /// *Errors*: the node or its prekey does not hold; nothing is granted then.
-    pub fn answer(
+    fn grant(
         &mut self,
         shared: &Shared,
-        request: v1::GrantRequest,
+        request: &v1::GrantRequest,
         now: Millis,
-    ) -> Result<Vec<v1::GrantBatch>, Refusal> {
+    ) -> Result<Vec<Out>, Refusal> {
         let node = NodeId::from_slice(&request.node).map_err(|_| Refusal::Unreadable)?;
         let slot = (node, request.context);
         self.learn(shared, &request.tasks);
         self.contexts
             .retain(|_, context| context.inner.is_open(now));
         if let Entry::Vacant(vacant) = self.contexts.entry(slot) {
-            vacant.insert(open_context(shared, node, &request, now)?);
+            vacant.insert(open_context(shared, node, request, now)?);
         }
         let mut grants = Vec::with_capacity(request.tasks.len());
         let mut first = Vec::new();
+        let mut denied: BTreeMap<String, Vec<v1::AttemptRef>> = BTreeMap::new();
         for wanted in &request.tasks {
             let Some(attempt) = wanted
                 .attempt
@@ -181,6 +238,12 @@ impl Granting {
                 Ok(found) => found,
                 Err(why) => {
                     tracing::warn!(task = %attempt.task, %node, %why, "not granted");
+                    if why.is_lasting() {
+                        denied
+                            .entry(why.to_string())
+                            .or_default()
+                            .push(attempt.into());
+                    }
                     continue;
                 }
             };
@@ -195,11 +258,17 @@ impl Granting {
                 key: found.key,
             });
         }
-        if let Source::Standing { file, .. } = &mut self.source {
+        if let Source::Standing(keeper) = &mut self.source {
             // On disk before it is sent.
-            file.append(&first, &mut self.log)?;
+            keeper.file.append(&first, &mut self.log)?;
         }
-        self.seal(slot, request, grants)
+        let mut frames = self.seal(slot, request, grants)?;
+        frames.extend(
+            denied
+                .into_iter()
+                .map(|(why, attempts)| refusal(request, attempts, &why)),
+        );
+        Ok(frames)
     }
 
     /// Whether this attempt may run on this node, as far as can be known without the control plane.
@@ -223,9 +292,9 @@ impl Granting {
     fn seal(
         &mut self,
         slot: (NodeId, u64),
-        request: v1::GrantRequest,
+        request: &v1::GrantRequest,
         grants: Vec<Grant>,
-    ) -> Result<Vec<v1::GrantBatch>, Refusal> {
+    ) -> Result<Vec<Out>, Refusal> {
         let (node, context_id) = slot;
         let context = self
             .contexts
@@ -242,14 +311,14 @@ impl Granting {
                     .unproven
                     .extend(chunk.iter().map(|grant| grant.attempt.task));
             }
-            batches.push(v1::GrantBatch {
+            batches.push(Out::Grant(v1::GrantBatch {
                 node: request.node.clone(),
                 context: context_id,
                 opening: (!context.proven).then(|| context.opening.clone()),
                 counter,
                 sealed: Bytes::from(sealed),
                 attempts: chunk.iter().map(|grant| grant.attempt.into()).collect(),
-            });
+            }));
         }
         Ok(batches)
     }
@@ -261,10 +330,7 @@ impl Granting {
         task: TaskId,
         wanted: &v1::GrantWanted,
     ) -> Option<Grantable> {
-        let Source::Standing {
-            sessions, specs, ..
-        } = &self.source
-        else {
+        let Source::Standing(keeper) = &self.source else {
             let live = shared.live.lock();
             let live = live.get(&task)?;
             let (spec, payload) = (live.spec, live.payload_digest);
@@ -277,8 +343,8 @@ impl Granting {
             });
         };
         let spec = spec_digest(&wanted.spec);
-        let asked = specs.get(&spec)?;
-        let session_key = sessions.get(&task.session())?;
+        let asked = keeper.specs.get(&spec)?;
+        let session_key = keeper.sessions.get(&task.session())?;
         let key: Result<TaskKey, OpenError> =
             wrap::unwrap_task_key(session_key, task.seq(), &wanted.wrapped_key);
         Some(Grantable {
@@ -292,10 +358,7 @@ impl Granting {
 
     /// Takes up what a request tells of other sessions' tasks.
     fn learn(&mut self, shared: &Shared, tasks: &[v1::GrantWanted]) {
-        let Source::Standing {
-            sessions, specs, ..
-        } = &mut self.source
-        else {
+        let Source::Standing(keeper) = &mut self.source else {
             return;
         };
         let vault = &shared.network.identity().vault;
@@ -306,14 +369,16 @@ impl Granting {
                 && let Ok(key) =
                     vault::open_session(vault, task.session(), &wanted.wrapped_session_key)
             {
-                sessions.insert(task.session(), key);
+                keeper.sessions.insert(task.session(), key);
             }
             if Digest::from_slice(&wanted.spec).is_err()
                 && let Ok(spec) = TaskSpec::from_canonical(&wanted.spec)
             {
                 let limit = attempts_allowed(&spec.retry);
                 let place = Arc::new(spec.node);
-                specs.insert(Digest::of(&wanted.spec), Asked { limit, place });
+                keeper
+                    .specs
+                    .insert(Digest::of(&wanted.spec), Asked { limit, place });
             }
         }
     }

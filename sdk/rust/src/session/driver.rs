@@ -291,10 +291,8 @@ impl Driver {
             Some(In::Submitted(ack)) => self.submitted(ack),
             Some(In::GrantsWanted(request)) => {
                 let now = self.shared.network.cluster_now();
-                match self.granting.answer(&self.shared, request, now) {
-                    Ok(batches) => batches.into_iter().for_each(|b| link.send(Out::Grant(b))),
-                    Err(error) => tracing::warn!(%error, "work was not granted"),
-                }
+                let frames = self.granting.answer(&self.shared, &request, now);
+                frames.into_iter().for_each(|frame| link.send(frame));
             }
             Some(In::Results(batch)) => {
                 if batch.cursor.is_some() {
@@ -320,7 +318,6 @@ impl Driver {
     }
 
     fn submitted(&mut self, ack: v1::SubmitAck) {
-        self.batcher.acknowledge(&self.shared, ack.through_seq);
         for refusal in ack.refused {
             let refused = v1::Refusal {
                 code: refusal.code,
@@ -343,6 +340,8 @@ impl Driver {
                 });
             }
         }
+        // Last: who waits for it then asks for the earlier task, where it is one.
+        self.batcher.acknowledge(&self.shared, ack.through_seq);
     }
 
     fn news(&mut self, news: v1::TaskNews) {

@@ -136,6 +136,9 @@ async fn a_node_elsewhere_or_too_open_gets_no_grant_whatever_the_control_plane_s
     assert_eq!(landed.lock()[0].token, 2);
     let granted = mock.knobs.lock().granted.clone();
     assert_eq!((granted.len(), mock.finished()), (1, 1));
+    let refused = std::mem::take(&mut mock.knobs.lock().refused);
+    assert_eq!(refused.iter().map(|r| r.attempts.len()).sum::<usize>(), 2);
+    assert!(refused.iter().all(|r| r.reason.contains("region or tier")));
 
     // A standing granter, by the spec that it is shown.
     mock.knobs.lock().answer = Answer::Hold;
@@ -150,4 +153,14 @@ async fn a_node_elsewhere_or_too_open_gets_no_grant_whatever_the_control_plane_s
     let granted = mock.knobs.lock().granted.clone();
     assert_eq!(granted.len(), 2);
     assert_eq!(granted[1].0.task, client.session().task(3));
+    assert_eq!(mock.knobs.lock().refused.len(), 2);
+
+    // A stranger's node is refused for every attempt that asked for it.
+    mock.knobs.lock().refused.clear();
+    let task = client.session().task(1);
+    mock.ask_again(task, Some(&ProviderRootNode::new()));
+    until("its refusal", || mock.knobs.lock().refused.len() == 1).await;
+    let refused = mock.knobs.lock().refused[0].clone();
+    assert_eq!(refused.attempts[0].task, task.to_bytes().to_vec());
+    assert!(refused.reason.contains("provider"), "{}", refused.reason);
 }

@@ -5,5 +5,6 @@ mod cluster;
 mod faults;
 mod machine;
 mod person;
+mod refusals;
 mod spine;
 mod world;

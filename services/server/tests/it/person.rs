@@ -323,6 +323,28 @@ impl Person {
         }
     }
 
+    /// Refuses everything that a request asks.
+    pub async fn refuse(&self, request: &v1::GrantRequest, reason: &str) {
+        let attempts = request.tasks.iter().filter_map(|t| t.attempt.clone());
+        self.send(Up::Refuse(v1::GrantRefusal {
+            node: request.node.clone(),
+            attempts: attempts.collect(),
+            reason: reason.to_owned(),
+        }))
+        .await;
+    }
+
+    /// The next request for grants.
+    pub async fn request(&mut self) -> v1::GrantRequest {
+        loop {
+            match self.next().await {
+                Down::GrantsWanted(request) => return request,
+                Down::Submitted(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
     /// Reads frames until `count` results are there; grants what is asked meanwhile.
     pub async fn results(
         &mut self,

@@ -87,6 +87,8 @@ pub struct Knobs {
     pub cancelled: Vec<TaskId>,
     /// What the node opened: attempts, and the spec that each was granted for.
     pub granted: Vec<(AttemptRef, Digest)>,
+    /// What granters refused.
+    pub refused: Vec<v1::GrantRefusal>,
 }
 
 struct Task {
@@ -167,6 +169,7 @@ impl Mock {
             openings_seen: 0,
             cancelled: Vec::new(),
             granted: Vec::new(),
+            refused: Vec::new(),
         };
         let mock = Self {
             world: Arc::new(Mutex::new(world)),

@@ -30,6 +30,10 @@ impl Network for Mock {
                     (Some(In::Submit(batch)), Some(session)) => mock.submit(session, batch),
                     (Some(In::Grant(batch)), Some(session)) => mock.grant(session, batch),
                     (Some(In::Watch(watch)), Some(_)) => Ok(mock.watch(watch)),
+                    (Some(In::Refuse(refusal)), _) => {
+                        mock.knobs.lock().refused.push(refusal);
+                        Ok(Vec::new())
+                    }
                     (Some(In::Ack(ack)), _) => {
                         mock.knobs.lock().acks_seen.extend(ack.through);
                         Ok(Vec::new())
