@@ -1,7 +1,7 @@
 //! Single questions about tasks and the network, answered as dictionaries.
 
-use farlane::Network;
 use farlane::v1;
+use farlane::{Client, Network};
 use farlane_model::TaskId;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
@@ -9,13 +9,8 @@ use pyo3::types::{PyDict, PyList};
 use crate::native::wait;
 
 /// Why a task is where it is.
-pub fn explain(py: Python<'_>, network: Network, task: TaskId) -> PyResult<Bound<'_, PyDict>> {
-    let task = task.to_bytes().to_vec().into();
-    let request = v1::ExplainRequest {
-        task,
-        ..v1::ExplainRequest::default()
-    };
-    let reply = wait(py, async move { network.explain(request).await })?;
+pub fn explain(py: Python<'_>, client: Client, task: TaskId) -> PyResult<Bound<'_, PyDict>> {
+    let reply = wait(py, async move { client.explain(task).await })?;
     let out = PyDict::new(py);
     out.set_item("phase", reply.phase)?;
     out.set_item("summary", reply.summary)?;
@@ -34,8 +29,8 @@ pub fn explain(py: Python<'_>, network: Network, task: TaskId) -> PyResult<Bound
 }
 
 /// What the network says of a task: function, phase, attempt, node, region, times, cost.
-pub fn task_view(py: Python<'_>, network: Network, task: TaskId) -> PyResult<Bound<'_, PyDict>> {
-    let view = wait(py, async move { network.task(task).await })?;
+pub fn task_view(py: Python<'_>, client: Client, task: TaskId) -> PyResult<Bound<'_, PyDict>> {
+    let view = wait(py, async move { client.view(task).await })?;
     let phase = match view.phase() {
         v1::TaskPhase::Placed => "placed",
         v1::TaskPhase::Running => "running",

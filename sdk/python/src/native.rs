@@ -231,19 +231,19 @@ impl Native {
 
     /// The task's output; with `follow`, until it ends.
     fn logs(&self, py: Python<'_>, task: &str, attempt: u32, follow: bool) -> PyResult<LogReader> {
-        let (task, network) = (task_id(task)?, self.client.network().clone());
-        let logs = wait(py, async move { network.logs(task, attempt, follow).await })?;
+        let (task, client) = (task_id(task)?, self.client.clone());
+        let logs = wait(py, async move { client.logs(task, attempt, follow).await })?;
         Ok(LogReader::new(logs))
     }
 
     /// Why a task is where it is.
     fn explain<'py>(&self, py: Python<'py>, task: &str) -> PyResult<Bound<'py, PyDict>> {
-        admin::explain(py, self.client.network().clone(), task_id(task)?)
+        admin::explain(py, self.client.clone(), task_id(task)?)
     }
 
     /// What the network says of a task.
     fn task_view<'py>(&self, py: Python<'py>, task: &str) -> PyResult<Bound<'py, PyDict>> {
-        admin::task_view(py, self.client.network().clone(), task_id(task)?)
+        admin::task_view(py, self.client.clone(), task_id(task)?)
     }
 
     /// The nodes: `(name, region, online, running, leased)`.

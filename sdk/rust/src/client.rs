@@ -9,12 +9,14 @@ use bytes::Bytes;
 use farlane_model::{Digest, NodeId, PythonVersion, SessionId, TaskId, TaskSpec};
 use farlane_seal::identity::Identity;
 use farlane_seal::{SessionKey, StreamContext, StreamKind, TaskKey, random, stream, vault};
+use farlane_wire::v1;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::blobs::start_upload;
 use crate::call::{Argument, Call, Code, Environment, Spec, Template, Upload};
 use crate::granter::Granting;
+use crate::logs::Logs;
 use crate::network::Network;
 use crate::options::ConnectOptions;
 use crate::outcome::Sink;
@@ -122,6 +124,45 @@ impl Client {
     pub fn task(&self, seq: u64) -> TaskId {
         let earlier = self.0.shared.earlier.lock().get(&seq).copied();
         earlier.unwrap_or_else(|| self.session().task(seq))
+    }
+
+    /// The task to ask the network for: of this session's own, once it is acknowledged.
+    ///
+    /// *Errors*: the client was closed, or the connection was given up, before.
+    async fn known(&self, task: TaskId) -> Result<TaskId, Error> {
+        if task.session() != self.session() {
+            return Ok(task);
+        }
+        self.0.shared.queue.durable(task.seq()).await?;
+        Ok(self.task(task.seq()))
+    }
+
+    /// One task's view, waiting for the acknowledgement of one's own.
+    ///
+    /// *Errors*: no such task, no connection, or the server refuses.
+    pub async fn view(&self, task: TaskId) -> Result<v1::TaskView, Error> {
+        let task = self.known(task).await?;
+        self.network().task(task).await
+    }
+
+    /// Why a task is where it is, waiting for the acknowledgement of one's own.
+    ///
+    /// *Errors*: no such task, no connection, or the server refuses.
+    pub async fn explain(&self, task: TaskId) -> Result<v1::ExplainReply, Error> {
+        let task = self.known(task).await?;
+        let request = v1::ExplainRequest {
+            task: Bytes::copy_from_slice(&task.to_bytes()),
+            ..Default::default()
+        };
+        self.network().explain(request).await
+    }
+
+    /// Output of a task's attempt, as [`Network::logs`], waiting for the acknowledgement of one's own.
+    ///
+    /// *Errors*: no such task, no key for it, or no connection.
+    pub async fn logs(&self, task: TaskId, attempt: u32, follow: bool) -> Result<Logs, Error> {
+        let task = self.known(task).await?;
+        self.network().logs(task, attempt, follow).await
     }
 
     /// The network, for single questions.
@@ -246,6 +287,7 @@ impl Client {
     ///
     /// *Errors*: no such task, no key for it, no connection.
     pub async fn attach(&self, task: TaskId, token: u64) -> Result<Option<TaskSpec>, Error> {
+        let task = self.known(task).await?;
         attach::attach(&self.0.shared, &self.0.intake, task, token).await
     }
 

@@ -188,6 +188,28 @@ impl Queue {
         state.unacknowledged == 0
     }
 
+    /// Waits until the network has acknowledged this submission; at once for what was never
+    /// submitted.
+    ///
+    /// *Errors*: the client was closed, or the connection was given up, before.
+    pub async fn durable(&self, seq: u64) -> Result<(), Error> {
+        loop {
+            let progress = self.room_async.notified();
+            {
+                let state = self.state.lock();
+                // Acknowledgements come in order.
+                let through = (state.next_seq - 1).saturating_sub(state.unacknowledged);
+                if seq <= through || seq >= state.next_seq {
+                    return Ok(());
+                }
+                if let Some(error) = &state.closed {
+                    return Err(error.clone());
+                }
+            }
+            progress.await;
+        }
+    }
+
     /// Refuses every later push with `error` and hands back what was not taken.
     pub fn close(&self, error: Error) -> Vec<Waiting> {
         let mut state = self.state.lock();

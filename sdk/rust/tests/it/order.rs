@@ -127,3 +127,40 @@ async fn a_cancel_waits_until_the_network_knows_the_task() {
     mock.cut();
     until("the cancel", || mock.knobs.lock().cancelled == [task]).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn questions_about_a_call_wait_for_its_acknowledgement() {
+    let mock = Mock::start(true).await;
+    mock.knobs.lock().answer = Answer::Hold;
+    let (client, _) = client(&mock, options()).await;
+    let spec = spec(&client);
+    // Nobody has let the driver send: each question comes before its call is there.
+    for i in 0..50 {
+        let task = client.submit(call(&spec, i, "x")).await.unwrap();
+        let (view, attached) = tokio::join!(client.view(task), client.attach(task, i));
+        assert_eq!(view.unwrap().task, task.to_bytes().to_vec());
+        assert!(attached.is_ok());
+    }
+    mock.knobs.lock().withhold_acks = true;
+    let task = client.submit(call(&spec, 99, "x")).await.unwrap();
+    let early = tokio::time::timeout(Duration::from_millis(100), client.view(task)).await;
+    assert!(early.is_err(), "it waits");
+    let never = client.session().task(1_000);
+    assert!(matches!(
+        client.view(never).await,
+        Err(Error::UnknownTask(_))
+    ));
+    let waiting = client.clone();
+    let asked = tokio::spawn(async move { waiting.view(task).await });
+    mock.knobs.lock().withhold_acks = false;
+    mock.cut();
+    assert!(asked.await.unwrap().is_ok(), "resuming acknowledges it");
+
+    mock.knobs.lock().withhold_acks = true;
+    let last = client.submit(call(&spec, 100, "x")).await.unwrap();
+    let waiting = client.clone();
+    let asked = tokio::spawn(async move { waiting.explain(last).await });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    client.close();
+    assert!(matches!(asked.await.unwrap(), Err(Error::Closed)));
+}
