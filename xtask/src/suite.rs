@@ -129,6 +129,7 @@ fn clippy(board: &mut Board) {
         "--locked",
         "--workspace",
         "--all-targets",
+        "--keep-going",
         "--",
         "-D",
         "warnings",
