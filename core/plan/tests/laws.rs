@@ -102,9 +102,15 @@ const INPUT: PlanInput = PlanInput {
 fn a_node_that_the_granter_refused_takes_nothing_of_that_group() {
     let nodes = vec![node(1, 4, "eu", 0), node(2, 4, "eu", 90_000)];
     let (cheap, dear) = (nodes[0].id, nodes[1].id);
-    let of = |not_on: Vec<NodeId>| Group { not_on, ..group(task(1000, 11, &[]), 1, 0) };
+    let of = |not_on: Vec<NodeId>| Group {
+        not_on,
+        ..group(task(1000, 11, &[]), 1, 0)
+    };
     let placed = |not_on| {
-        let view = ClusterView { nodes: nodes.clone(), waiting: vec![of(not_on)] };
+        let view = ClusterView {
+            nodes: nodes.clone(),
+            waiting: vec![of(not_on)],
+        };
         let (plan, _) = plan(&view, INPUT);
         plan.assignments.first().map(|a| view.nodes[a.node].id)
     };
