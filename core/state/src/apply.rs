@@ -60,6 +60,7 @@ fn dispatch(order: Order, ctx: &mut Ctx) -> Result<Outcome, Refusal> {
         Order::Revoke(order) => order.apply(ctx),
         Order::AckOutbox(order) => order.apply(ctx),
         Order::Refuse(order) => order.apply(ctx),
+        Order::PublishRevocations(order) => order.apply(ctx),
     }
 }
 

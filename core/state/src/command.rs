@@ -130,6 +130,8 @@ orders! {
     17 AckOutbox serde,
     /// Tasks that can never run.
     18 Refuse serde,
+    /// A provider's nodes that must get no more grants.
+    19 PublishRevocations serde,
 }
 
 fn encode_serde<T: Serialize>(order: &T) -> Bytes {

@@ -62,6 +62,14 @@ impl State {
         for key in &self.revoked_keys {
             put(&mut out, Table::RevokedKeys, &keys::key(*key), &());
         }
+        for (provider, row) in &self.revocations {
+            put(
+                &mut out,
+                Table::RevokedKeys,
+                &keys::revocations(*provider),
+                row,
+            );
+        }
         for run in &self.outbox {
             let from = crate::OutboxKey {
                 index: run.index,

@@ -40,16 +40,16 @@ pub use load::LoadError;
 pub use node::{Boot, CONTEXT_LIFE, Context, MAX_PREKEYS, Node, PREKEYS_LOW, PrekeyKind};
 pub use order::{
     AckOutbox, AckResults, AttachGranter, BatchSignature, Cancel, CompleteBatch, Completion,
-    DetachGranter, Expire, Forgotten, Genesis, MAX_BATCH, MAX_REFS, OpenSession, Place, Placement,
-    Refuse, RegisterNode, RemoveNode, Return, ReturnReason, Revoke, Revoked, StockPrekeys,
-    SubmitBatch, Submitted, UpdateNode,
+    DetachGranter, Expire, Forgotten, Genesis, MAX_BATCH, MAX_REFS, MAX_REVOCATIONS_BYTES,
+    OpenSession, Place, Placement, PublishRevocations, Refuse, RegisterNode, RemoveNode, Return,
+    ReturnReason, Revoke, Revoked, StockPrekeys, SubmitBatch, Submitted, UpdateNode,
 };
 pub use outcome::{Applied, Change, Outcome, Refusal, Verdict};
 pub use queue::WaitingQueue;
 pub use retention::{MAX_KEPT_PER_PROJECT, RETENTION, RETENTION_ACKED, expired};
 pub use row::{
     AttemptRow, BatchRow, Cursor, FinishedTask, NodeRow, OutboxEvent, OutboxKey, ResultRow,
-    TaskEnvelopeRow, Usage, keys,
+    RevocationsRow, TaskEnvelopeRow, Usage, keys,
 };
 pub use rows::{Row, Rows, Table, WriteSet};
 pub use session::{Granter, SESSION_IDLE, Session};

@@ -104,6 +104,10 @@ impl State {
                 self.idempotency_ends.insert((until, project, digest));
             }
             Table::Granters => self.add_granter(SessionId::from_slice(key).ok()?, read(&value)?),
+            Table::RevokedKeys if key.len() == 32 => {
+                let provider = Digest::from_slice(key).ok()?;
+                self.revocations.insert(provider, read(&value)?);
+            }
             Table::RevokedKeys => {
                 self.revoked_keys.insert(KeyId::from_slice(key).ok()?);
             }

@@ -163,6 +163,9 @@ pub enum Refusal {
         /// The bound.
         most: u64,
     },
+    /// Another list came between; make it again from that one.
+    #[error("the provider's revocations have changed since this list was made")]
+    RevocationsStale,
 }
 
 /// What became of a sequence number that is no task of its own; kept so that a resent batch gets

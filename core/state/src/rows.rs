@@ -35,7 +35,7 @@ pub enum Table {
     Idempotency = 11,
     /// Granter → project, kind, device.
     Granters = 12,
-    /// Key → nothing.
+    /// Key → nothing; provider → its signed list of revoked nodes.
     RevokedKeys = 13,
     /// (index, ordinal, n) → event for sinks outside the cluster.
     Outbox = 14,

@@ -8,7 +8,7 @@ use farlane_model::{AttemptRef, Digest, KeyId, NodeId, ProjectId, SessionId, Tas
 use farlane_units::Millis;
 
 use crate::queue::{QueueKey, Queues};
-use crate::row::{ClusterRow, OutboxKey};
+use crate::row::{ClusterRow, OutboxKey, RevocationsRow};
 use crate::slab::Slab;
 use crate::spec::Specs;
 use crate::task::{PlacedOn, Task};
@@ -30,6 +30,7 @@ pub struct State {
     pub(crate) granters: BTreeMap<SessionId, Granter>,
     pub(crate) standing: BTreeMap<ProjectId, BTreeSet<SessionId>>,
     pub(crate) revoked_keys: BTreeSet<KeyId>,
+    pub(crate) revocations: BTreeMap<Digest, RevocationsRow>,
     pub(crate) idempotency: BTreeMap<(ProjectId, Digest), (TaskId, Millis)>,
     pub(crate) idempotency_ends: BTreeSet<(Millis, ProjectId, Digest)>,
     pub(crate) deadlines: BTreeSet<(Millis, TaskId)>,
@@ -100,6 +101,7 @@ impl State {
             granters: BTreeMap::new(),
             standing: BTreeMap::new(),
             revoked_keys: BTreeSet::new(),
+            revocations: BTreeMap::new(),
             idempotency: BTreeMap::new(),
             idempotency_ends: BTreeSet::new(),
             deadlines: BTreeSet::new(),
@@ -217,6 +219,15 @@ impl State {
     /// Whether a key was revoked.
     pub fn key_revoked(&self, key: &KeyId) -> bool {
         self.revoked_keys.contains(key)
+    }
+
+    /// A provider's signed list of nodes that must get no more grants.
+    pub fn revocations(&self, provider: &Digest) -> Option<&RevocationsRow> {
+        self.revocations.get(provider)
+    }
+    /// Every provider's.
+    pub fn all_revocations(&self) -> impl Iterator<Item = &RevocationsRow> {
+        self.revocations.values()
     }
 
     /// One live task; finished ones are rows.

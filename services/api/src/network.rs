@@ -156,6 +156,7 @@ impl Network for NetworkService {
         self.caller(&request, Endpoint::ListNodes).await?;
         Ok(Response::new(v1::ListNodesReply {
             nodes: self.controller.list_nodes(),
+            revocations_bytes: self.controller.revocations(),
         }))
     }
 
@@ -263,7 +264,7 @@ impl Network for NetworkService {
     ) -> Result<Response<v1::RemoveNodeReply>, Status> {
         let caller = self.caller(&request, Endpoint::RemoveNode).await?;
         self.controller
-            .remove_node(&caller, &request.get_ref().node)
+            .remove_node(&caller, request.get_ref())
             .await
             .map_err(status)?;
         Ok(Response::new(v1::RemoveNodeReply {}))

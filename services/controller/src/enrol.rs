@@ -5,8 +5,8 @@
 
 use bytes::Bytes;
 use farlane_model::{Digest, NodeId, NodeSpec};
-use farlane_seal::record::{EnrolmentCert, NodeRecord};
-use farlane_state::{RegisterNode, Revoke, Revoked};
+use farlane_seal::record::{EnrolmentCert, NodeRecord, RevocationList};
+use farlane_state::{PublishRevocations, RegisterNode, Revoke, Revoked};
 use farlane_store::{AuditEntry, JoinError, NewJoinToken};
 use farlane_units::Millis;
 use farlane_wire::v1;
@@ -206,18 +206,28 @@ impl Controller {
         })
     }
 
-    /// Takes a node out for good: it may not come back, and what it ran is lost.
+    /// Takes a node out for good: it may not come back, and what it ran is lost. With its provider's
+    /// list, granters refuse it by themselves.
     ///
-    /// *Errors*: unknown, or no quorum.
-    pub async fn remove_node(&self, caller: &Caller, node: &Bytes) -> Result<(), ControlError> {
-        let node = farlane_wire::id::node(node)?;
-        if self.consensus.read(|s| s.node(&node).is_none()) {
-            return Err(ControlError::UnknownNode);
+    /// *Errors*: unknown, not its provider's list or not made from the newest one, or no quorum.
+    pub async fn remove_node(
+        &self,
+        caller: &Caller,
+        request: &v1::RemoveNodeRequest,
+    ) -> Result<(), ControlError> {
+        let node = farlane_wire::id::node(&request.node)?;
+        let provider = self.consensus.read(|s| s.node(&node).map(|n| n.provider));
+        let provider = provider.ok_or(ControlError::UnknownNode)?;
+        let mut orders = Vec::new();
+        if !request.revocations_bytes.is_empty() {
+            orders.push(
+                self.publish(node, provider, &request.revocations_bytes)?
+                    .into(),
+            );
         }
-        let revoke = Revoke {
-            subject: Revoked::Node(node),
-        };
-        self.order(vec![revoke.into()]).await?;
+        let subject = Revoked::Node(node);
+        orders.push(Revoke { subject }.into());
+        self.order(orders).await?;
         self.audit(
             &caller.key.to_string(),
             "node.remove",
@@ -226,6 +236,37 @@ impl Controller {
         )
         .await;
         Ok(())
+    }
+
+    /// A list that names `node`, after every node that the newest one names.
+    fn publish(
+        &self,
+        node: NodeId,
+        provider: Digest,
+        bytes: &Bytes,
+    ) -> Result<PublishRevocations, ControlError> {
+        let read = |bytes: &[u8]| {
+            RevocationList::from_bytes(bytes).map_err(|e| ControlError::invalid(e.to_string()))
+        };
+        let list = read(bytes)?;
+        let known = self.consensus.read(|s| s.revocations(&provider).cloned());
+        let before = known.as_ref().map(|row| read(&row.list)).transpose()?;
+        let before = before.as_ref().map_or(&[][..], RevocationList::nodes);
+        let whole = before
+            .iter()
+            .chain([&node])
+            .all(|n| list.nodes().binary_search(n).is_ok());
+        if list.provider().fingerprint() != provider || !whole {
+            return Err(ControlError::invalid(
+                "the list is not of the node's provider, or leaves a revoked node out",
+            ));
+        }
+        Ok(PublishRevocations {
+            provider,
+            after: known.map_or(Millis::ZERO, |row| row.issued),
+            issued: list.issued(),
+            list: list.to_bytes(),
+        })
     }
 
     /// Leaves a line in the audit; a failure is logged and holds nothing up.

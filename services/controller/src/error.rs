@@ -157,7 +157,7 @@ pub(crate) fn refusal_code(refusal: &Refusal) -> ErrorCode {
         Refusal::NodeRevoked => ErrorCode::NodeRevoked,
         Refusal::WrongProject | Refusal::SessionTaken => ErrorCode::PermissionDenied,
         Refusal::KeyRevoked => ErrorCode::KeyRevoked,
-        Refusal::BootUnknown | Refusal::PlanStale => ErrorCode::Stale,
+        Refusal::BootUnknown | Refusal::PlanStale | Refusal::RevocationsStale => ErrorCode::Stale,
         _ => ErrorCode::InvalidArgument,
     }
 }

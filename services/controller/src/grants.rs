@@ -29,6 +29,7 @@ struct ContextView {
     boot: BootId,
     record: Bytes,
     prekey: Bytes,
+    revocations: Bytes,
     tasks: Vec<Wanted>,
 }
 
@@ -73,6 +74,10 @@ impl Controller {
                         boot: placed.boot().unwrap_or_default(),
                         record: placed.node.record.clone(),
                         prekey: prekey.map(|c| c.prekey.clone()).unwrap_or_default(),
+                        revocations: state
+                            .revocations(&placed.node.provider)
+                            .map(|row| row.list.clone())
+                            .unwrap_or_default(),
                         tasks: Vec::with_capacity(attempts.len()),
                     }
                 });
@@ -111,7 +116,7 @@ impl Controller {
                 context,
                 record_bytes: once(&view.record),
                 prekey_bytes: once(&view.prekey),
-                revocations_bytes: Bytes::new(),
+                revocations_bytes: once(&view.revocations),
                 tasks: some,
             };
             let body = Some(ToClient::GrantsWanted(request));

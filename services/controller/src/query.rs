@@ -66,10 +66,21 @@ impl Controller {
                 leased: (node.running() + node.waiting()) as u32,
                 revoked: node.revoked,
                 round_trip_micros: lease.map_or(0, |l| l.round_trip.0),
+                provider: id::digest_bytes(&node.provider),
             }
         };
         self.consensus
             .read(|state| state.nodes().map(view).collect())
+    }
+
+    /// Each provider's newest list of revoked nodes.
+    pub fn revocations(&self) -> Vec<Bytes> {
+        self.consensus.read(|state| {
+            state
+                .all_revocations()
+                .map(|row| row.list.clone())
+                .collect()
+        })
     }
 
     /// One task of the caller's project.

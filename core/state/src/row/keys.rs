@@ -57,6 +57,11 @@ pub const fn key(id: KeyId) -> [u8; 16] {
     id.to_bytes()
 }
 
+/// Of `Table::RevokedKeys`, a provider's list: its fingerprint.
+pub const fn revocations(provider: Digest) -> [u8; 32] {
+    provider.0
+}
+
 /// Of `Table::Results` and `Table::Batches`: session, then where in the log.
 pub fn result(session: SessionId, at: Cursor) -> [u8; 28] {
     let mut out = [0; 28];

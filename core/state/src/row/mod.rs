@@ -16,6 +16,6 @@ pub use envelope::TaskEnvelopeRow;
 pub(crate) use envelope::write as write_envelope;
 pub use finished::{BatchRow, Cursor, FinishedTask, ResultRow};
 pub(crate) use node::ContextRow;
-pub use node::NodeRow;
+pub use node::{NodeRow, RevocationsRow};
 pub use outbox::{OutboxEvent, OutboxKey, Usage};
 pub(crate) use session::{ClusterRow, MarksRow, SessionRow};

@@ -34,6 +34,15 @@ pub struct NodeRow {
     pub registered: Millis,
 }
 
+/// Row of `Table::RevokedKeys` under a provider's fingerprint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevocationsRow {
+    /// As of when.
+    pub issued: Millis,
+    /// Canonical and signed by the provider.
+    pub list: Bytes,
+}
+
 /// Row of `Table::Contexts`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ContextRow {

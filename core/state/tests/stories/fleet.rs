@@ -2,6 +2,7 @@
 
 use farlane_model::*;
 use farlane_state::*;
+use farlane_units::Millis;
 
 use crate::world::*;
 use crate::*;
@@ -107,4 +108,32 @@ fn a_removed_node_loses_its_work_and_a_revoked_one_stays_away() {
         spec,
     };
     assert_eq!(w.order(again), Outcome::Refused(Refusal::NodeRevoked));
+}
+
+#[test]
+fn a_providers_revocations_only_grow_newer_and_survive() {
+    let mut w = World::new();
+    let list = |after: u64, issued: u64, text: &'static str| PublishRevocations {
+        provider: Digest([7; 32]),
+        after: Millis(after),
+        issued: Millis(issued),
+        list: text.into(),
+    };
+    assert_eq!(w.order(list(0, 5, "one")), Outcome::Done);
+    let stale = Outcome::Refused(Refusal::RevocationsStale);
+    // Made from no list, from another, and not newer.
+    for (after, issued) in [(0, 9), (4, 9), (5, 5)] {
+        assert_eq!(w.order(list(after, issued, "bad")), stale);
+    }
+    assert_eq!(w.order(list(5, 6, "two")), Outcome::Done);
+    let mut large = list(6, 7, "");
+    large.list = vec![0; MAX_REVOCATIONS_BYTES + 1].into();
+    assert!(matches!(
+        w.order(large),
+        Outcome::Refused(Refusal::PayloadTooLarge { .. })
+    ));
+    w.restart();
+    let kept = w.state.revocations(&Digest([7; 32])).unwrap();
+    assert_eq!((kept.issued, &kept.list[..]), (Millis(6), &b"two"[..]));
+    assert_eq!(w.state.all_revocations().count(), 1);
 }

@@ -219,7 +219,10 @@ impl NodeRecord {
             })?;
         in_time(EnrolmentTerms::WHAT, self.certificate.not_after, now)?;
         match (revocations, policy) {
-            (Some(list), _) => list.check(&provider, &self.node(), now)?,
+            (Some(list), policy) => match list.check(&provider, &self.node(), now) {
+                Err(RecordError::RevocationsStale) if policy == RevocationPolicy::WhenGiven => {}
+                checked => checked?,
+            },
             (None, RevocationPolicy::Required) => return Err(RecordError::RevocationsStale),
             (None, RevocationPolicy::WhenGiven) => {}
         }
@@ -312,6 +315,11 @@ mod tests {
         assert_eq!(
             record.check(&pins, Some(&list(vec![])), must, day_later),
             Err(RecordError::RevocationsStale)
+        );
+        assert!(record.check(&pins, Some(&list(vec![])), free, day_later).is_ok());
+        assert_eq!(
+            record.check(&pins, Some(&revoked), free, day_later),
+            Err(RecordError::Revoked)
         );
         let foreign = RevocationList::sign(&ProviderRoot::generate(), NOW, vec![]).unwrap();
         assert_eq!(

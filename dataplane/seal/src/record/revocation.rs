@@ -17,7 +17,8 @@ const MAX_NODES: usize = 100_000;
 /// What to do where a provider's list was not given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RevocationPolicy {
-    /// Check a list that is given; a control plane that withholds it is not noticed.
+    /// Check a list that is given, however old: what is revoked stays so. A control plane that withholds
+    /// it is not noticed.
     WhenGiven,
     /// No list, no grant.
     Required,
@@ -83,6 +84,10 @@ impl RevocationList {
     /// Its canonical bytes.
     pub fn to_bytes(&self) -> Bytes {
         self.bytes.clone()
+    }
+    /// Whose nodes it names.
+    pub fn provider(&self) -> PublicKey {
+        self.body.provider
     }
     /// As of when.
     pub fn issued(&self) -> Millis {

@@ -12,6 +12,7 @@
 //! A context's opening goes with every batch until a result of a task granted under it shows that
 //! the node has it: the first batch may have been lost with a connection.
 
+mod denial;
 mod file;
 mod recent;
 mod standing;
@@ -24,88 +25,25 @@ use std::sync::Arc;
 use bytes::Bytes;
 use farlane_model::{AttemptRef, BootId, Digest, NodeId, NodeRequest, SessionId, TaskId, TaskSpec};
 use farlane_seal::grant::{
-    Admission, Grant, GrantEntry, GrantError, GrantLog, GranterContext, MAX_GRANTS, OpenContext,
+    Admission, Grant, GrantEntry, GrantLog, GranterContext, MAX_GRANTS, OpenContext,
     attempts_allowed,
 };
 use farlane_seal::record::{
     NodeRecord, RecordError, RevocationList, RevocationPolicy, SignedPrekey,
 };
-use farlane_seal::{OpenError, SessionKey, TaskKey, vault, wrap};
+use farlane_seal::{OpenError, PublicKey, SessionKey, TaskKey, vault, wrap};
 use farlane_units::Millis;
 use farlane_wire::v1;
 use farlane_wire::v1::client_frame::Body as Out;
 
 use crate::session::Shared;
+use denial::{Denied, Refusal, refusal};
 use file::GrantFile;
 use recent::Recent;
 pub use standing::Standing;
 
 /// A grant is opened on arrival; this covers a slow link and a clock that is off.
 const OPEN_WITHIN: Millis = Millis(60_000);
-/// Why a request was not answered.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Refusal {
-    #[error("node {node}: {source}")]
-    Grant { node: NodeId, source: GrantError },
-    #[error("node {node}: {source}")]
-    Record { node: NodeId, source: RecordError },
-    #[error("node {node} asks under a context that was never opened here")]
-    UnknownContext { node: NodeId },
-    #[error("a request for grants cannot be read")]
-    Unreadable,
-    #[error("the record of grants cannot be written: {0}")]
-    File(#[from] std::io::Error),
-}
-
-impl Refusal {
-    /// Whether the same node would be refused again. A prekey may be from before the node started anew.
-    fn is_lasting(&self) -> bool {
-        match self {
-            Self::Grant {
-                source: GrantError::Record(why),
-                ..
-            }
-            | Self::Record { source: why, .. } => {
-                !matches!(why, RecordError::Misplaced { what: "prekey" })
-            }
-            Self::Grant { .. } | Self::UnknownContext { .. } | Self::Unreadable | Self::File(_) => {
-                false
-            }
-        }
-    }
-}
-
-/// Why one attempt is not granted.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Denied {
-    #[error("nobody waits for the task here, or its keys were not shown")]
-    Unknown,
-    #[error(transparent)]
-    Node(#[from] RecordError),
-    #[error(transparent)]
-    Grant(#[from] GrantError),
-}
-
-impl Denied {
-    /// Whether the same attempt would be denied again.
-    fn is_lasting(&self) -> bool {
-        !matches!(self, Self::Grant(GrantError::LogFull))
-    }
-}
-
-/// Most bytes of a reason. Source: network.proto, `GrantRefusal`.
-const MAX_REASON: usize = 512;
-
-fn refusal(request: &v1::GrantRequest, attempts: Vec<v1::AttemptRef>, why: &str) -> Out {
-    let mut reason = why.to_owned();
-    reason.truncate(reason.floor_char_boundary(MAX_REASON));
-    Out::Refuse(v1::GrantRefusal {
-        node: request.node.clone(),
-        attempts,
-        reason,
-    })
-}
-
 /// One open context.
 struct Context {
     inner: GranterContext,
@@ -145,6 +83,8 @@ pub(crate) struct Granting {
     source: Source,
     contexts: HashMap<(NodeId, u64), Context>,
     log: GrantLog,
+    /// Each pinned provider's newest list seen: one that is withheld later still holds.
+    revocations: HashMap<PublicKey, RevocationList>,
 }
 
 /// What is needed to grant one attempt.
@@ -164,6 +104,7 @@ impl Granting {
             source: Source::Session,
             contexts: HashMap::new(),
             log: GrantLog::new(),
+            revocations: HashMap::new(),
         }
     }
 
@@ -182,6 +123,7 @@ impl Granting {
             source,
             contexts: HashMap::new(),
             log,
+            revocations: HashMap::new(),
         })
     }
 
@@ -220,8 +162,9 @@ impl Granting {
         self.learn(shared, &request.tasks);
         self.contexts
             .retain(|_, context| context.inner.is_open(now));
+        self.take_revocations(shared, node, &request.revocations_bytes)?;
         if let Entry::Vacant(vacant) = self.contexts.entry(slot) {
-            vacant.insert(open_context(shared, node, request, now)?);
+            vacant.insert(open_context(shared, node, request, &self.revocations, now)?);
         }
         let mut grants = Vec::with_capacity(request.tasks.len());
         let mut first = Vec::new();
@@ -269,6 +212,31 @@ impl Granting {
                 .map(|(why, attempts)| refusal(request, attempts, &why)),
         );
         Ok(frames)
+    }
+
+    /// Takes a provider's list where it is newer, and ends the contexts of those on it.
+    fn take_revocations(
+        &mut self,
+        shared: &Shared,
+        node: NodeId,
+        list: &[u8],
+    ) -> Result<(), Refusal> {
+        if list.is_empty() {
+            return Ok(());
+        }
+        let bad = |source| Refusal::Record { node, source };
+        let list = RevocationList::from_bytes(list).map_err(bad)?;
+        let provider = list.provider();
+        let known = self.revocations.get(&provider);
+        let newer = known.is_none_or(|known| list.issued() > known.issued());
+        let pins = &shared.network.identity().manifest.providers;
+        if newer && pins.iter().any(|pin| pin.root == provider) {
+            let on_it = |node: &NodeId| list.nodes().binary_search(node).is_ok();
+            self.contexts
+                .retain(|(node, _), c| c.record.provider() != provider || !on_it(node));
+            self.revocations.insert(provider, list);
+        }
+        Ok(())
     }
 
     /// Whether this attempt may run on this node, as far as can be known without the control plane.
@@ -424,6 +392,7 @@ fn open_context(
     shared: &Shared,
     node: NodeId,
     request: &v1::GrantRequest,
+    revocations: &HashMap<PublicKey, RevocationList>,
     now: Millis,
 ) -> Result<Context, Refusal> {
     if request.record_bytes.is_empty() || request.prekey_bytes.is_empty() {
@@ -440,15 +409,11 @@ fn open_context(
     if BootId::from_slice(&request.boot).is_ok_and(|boot| boot != prekey.boot) {
         return Err(bad(RecordError::Misplaced { what: "prekey" }));
     }
-    let revocations = match request.revocations_bytes.is_empty() {
-        true => None,
-        false => Some(RevocationList::from_bytes(&request.revocations_bytes).map_err(bad)?),
-    };
     let identity = shared.network.identity();
     let order = OpenContext {
         record: &record,
         prekey: &prekey,
-        revocations: revocations.as_ref(),
+        revocations: revocations.get(&record.provider()),
         revocation_policy: RevocationPolicy::WhenGiven,
         manifest: &identity.manifest,
         network: &identity.network,

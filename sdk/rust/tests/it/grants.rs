@@ -1,6 +1,7 @@
 //! What a granter grants, and what it refuses to a control plane that lies.
 
 use super::*;
+use farlane::v1;
 use farlane_model::{Digest, Glob, TaskSpec};
 
 async fn standing(mock: &Mock, folder: &std::path::Path) -> Standing {
@@ -163,4 +164,40 @@ async fn a_node_elsewhere_or_too_open_gets_no_grant_whatever_the_control_plane_s
     let refused = mock.knobs.lock().refused[0].clone();
     assert_eq!(refused.attempts[0].task, task.to_bytes().to_vec());
     assert!(refused.reason.contains("provider"), "{}", refused.reason);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_node_gets_no_more_grants_even_when_the_list_is_withheld_later() {
+    let mock = Mock::start(true).await;
+    mock.knobs.lock().answer = Answer::Hold;
+    let (client, _) = client(&mock, options()).await;
+    let spec = spec(&client);
+    let task = client.submit(call(&spec, 1, "x")).await.unwrap();
+    until("the first grant", || granted(&mock).len() == 1).await;
+    // An old list that does not name it changes nothing, however old.
+    mock.ask_with(task, mock.revoked(1, false));
+    until("the same grant again", || granted(&mock).len() == 2).await;
+
+    let knobs = mock.knobs.clone();
+    let refused = || knobs.lock().refused.len();
+    mock.ask_with(task, mock.revoked(2, true));
+    until("a refusal", || refused() == 1).await;
+    for later in [Bytes::new(), mock.revoked(1, false)] {
+        let before = refused();
+        mock.ask_with(task, later);
+        until("another refusal", || refused() == before + 1).await;
+    }
+    let other = client.submit(call(&spec, 2, "y")).await.unwrap();
+    until("the other's refusal", || {
+        let knobs = knobs.lock();
+        let of = |r: &v1::GrantRefusal| {
+            r.attempts
+                .iter()
+                .any(|a| a.task == other.to_bytes().to_vec())
+        };
+        knobs.refused.iter().any(of)
+    })
+    .await;
+    assert_eq!(granted(&mock).len(), 2);
+    assert!(knobs.lock().refused[0].reason.contains("revoked"));
 }

@@ -373,9 +373,11 @@ async fn a_join_token_serves_once_and_only_its_own_machine() {
     // A removed node may do nothing more.
     let mut api = person::api(&world).await;
     let node = farlane_wire::id::node_bytes(&record.node());
-    api.remove_node(with_key(v1::RemoveNodeRequest { node }, &world.key))
-        .await
-        .unwrap();
+    let remove = v1::RemoveNodeRequest {
+        node,
+        ..Default::default()
+    };
+    api.remove_node(with_key(remove, &world.key)).await.unwrap();
     let refused = FleetClient::new(own).renew(csr()).await.unwrap_err();
     assert_eq!(ErrorCode::of(&refused), Some(ErrorCode::NodeRevoked));
 }

@@ -1,5 +1,8 @@
 //! Granters that refuse a node.
 
+use farlane_seal::ProviderRoot;
+use farlane_seal::record::RevocationList;
+use farlane_units::Millis;
 use farlane_wire::v1;
 
 use crate::machine::Machine;
@@ -96,7 +99,10 @@ async fn a_task_refused_on_every_node_waits_for_others_and_ends_without_them() {
     // A refusal that comes again, or for what is not there, changes nothing.
     person.refuse(&request, "again").await;
 
-    let remove = v1::RemoveNodeRequest { node: elsewhere };
+    let remove = v1::RemoveNodeRequest {
+        node: elsewhere,
+        ..Default::default()
+    };
     let mut api = person.api.clone();
     api.remove_node(with_key(remove, &person.key))
         .await
@@ -114,4 +120,54 @@ async fn a_task_refused_on_every_node_waits_for_others_and_ends_without_them() {
     // One that this granter has not refused is placed there still.
     person.submit(&world, &spec, &[b"y"]).await;
     assert_eq!(person.request().await.node, request.node);
+}
+
+#[tokio::test]
+async fn a_providers_revocations_reach_granters_and_outlive_the_server() {
+    let mut world = World::start().await;
+    let gone = Machine::join(&world, 4).await;
+    let node = gone.node;
+    let remove = |revocations: bytes::Bytes, world: &World| {
+        let request = v1::RemoveNodeRequest {
+            node: farlane_wire::id::node_bytes(&node),
+            revocations_bytes: revocations,
+        };
+        with_key(request, &world.key)
+    };
+    let list = |root: &ProviderRoot, issued: u64, nodes: &[farlane_model::NodeId]| {
+        let list = RevocationList::sign(root, Millis(issued), nodes.to_vec());
+        list.unwrap().to_bytes()
+    };
+    let mut api = crate::person::api(&world).await;
+    let code = |status: tonic::Status| farlane_wire::ErrorCode::of(&status).unwrap();
+    // Of somebody else, or without the node.
+    for bad in [
+        list(&ProviderRoot::generate(), 5, &[node]),
+        list(&world.provider, 5, &[]),
+    ] {
+        let refused = api.remove_node(remove(bad, &world)).await.unwrap_err();
+        assert_eq!(code(refused), farlane_wire::ErrorCode::InvalidArgument);
+    }
+    let good = list(&world.provider, 5, &[node]);
+    api.remove_node(remove(good.clone(), &world)).await.unwrap();
+    let old = list(&world.provider, 4, &[node]);
+    let refused = api.remove_node(remove(old, &world)).await.unwrap_err();
+    assert_eq!(code(refused), farlane_wire::ErrorCode::Stale);
+
+    world.kill_and_restart().await;
+    let _machine = Machine::join(&world, 4).await;
+    let mut person = Person::connect(&world).await;
+    let request = with_key(v1::ListNodesRequest {}, &person.key);
+    let listed = person.api.list_nodes(request).await.unwrap().into_inner();
+    assert_eq!(listed.revocations_bytes, [good.clone()]);
+    let provider = world.provider.public().fingerprint();
+    assert!(
+        listed
+            .nodes
+            .iter()
+            .all(|n| n.provider == provider.0.to_vec())
+    );
+    let spec = spec(&world, |_| {});
+    person.submit(&world, &spec, &[b"x"]).await;
+    assert_eq!(person.request().await.revocations_bytes, good);
 }

@@ -20,7 +20,7 @@ use farlane_seal::payload::Payload;
 use farlane_seal::prekey::PrekeyStock;
 use farlane_seal::record::{
     DeviceRecord, DeviceTerms, EnrolmentCert, EnrolmentTerms, Manifest, ManifestTerms, NodeRecord,
-    ProviderPin,
+    ProviderPin, RevocationList,
 };
 use farlane_seal::sign::PublicKey;
 use farlane_seal::vault::VaultSecret;
@@ -124,6 +124,7 @@ pub struct Mock {
     pub knobs: Arc<Mutex<Knobs>>,
     pub identity: Arc<Identity>,
     pub network: Vec<u8>,
+    provider: Arc<ProviderRoot>,
     links: Arc<Mutex<HashMap<SessionId, Link>>>,
 }
 
@@ -176,6 +177,7 @@ impl Mock {
             knobs: Arc::new(Mutex::new(knobs)),
             identity: Arc::new(identity),
             network,
+            provider: Arc::new(provider),
             links: Arc::default(),
         };
         let tls = tonic::transport::ServerTlsConfig::new().identity(
@@ -277,6 +279,27 @@ impl Mock {
             wanted.wrapped_session_key = world.sessions[&task.session()].wrapped_key.clone();
             let _ = link.send(Ok(frame(Out::GrantsWanted(request))));
         }
+    }
+
+    /// Asks the task's own session under a new context, with what its provider is said to have revoked.
+    pub fn ask_with(&self, task: TaskId, revocations: Bytes) {
+        let mut world = self.world.lock();
+        if let Some(state) = world.sessions.get_mut(&task.session()) {
+            state.context = None;
+        }
+        let mut request = grant_request(&mut world, task.session(), vec![task]);
+        request.revocations_bytes = revocations;
+        if let Some(link) = self.links.lock().get(&task.session()) {
+            let _ = link.send(Ok(frame(Out::GrantsWanted(request))));
+        }
+    }
+
+    /// The provider's list of revoked nodes: its one node, or none.
+    pub fn revoked(&self, issued: u64, with_node: bool) -> Bytes {
+        let node = self.world.lock().node.record.node();
+        let nodes = if with_node { vec![node] } else { Vec::new() };
+        let list = RevocationList::sign(&self.provider, Millis(issued), nodes);
+        list.unwrap().to_bytes()
     }
 
     /// Says to the granters of other sessions that `task` has ended, which is not so.

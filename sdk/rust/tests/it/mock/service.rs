@@ -30,7 +30,11 @@ impl Network for Mock {
                     (Some(In::Submit(batch)), Some(session)) => mock.submit(session, batch),
                     (Some(In::Grant(batch)), Some(session)) => mock.grant(session, batch),
                     (Some(In::Watch(watch)), Some(_)) => Ok(mock.watch(watch)),
-                    (Some(In::Refuse(refusal)), _) => {
+                    (Some(In::Refuse(refusal)), Some(session)) => {
+                        // As a server does: what was refused is told again.
+                        if let Some(state) = mock.world.lock().sessions.get_mut(&session) {
+                            state.context = None;
+                        }
                         mock.knobs.lock().refused.push(refusal);
                         Ok(Vec::new())
                     }
