@@ -46,6 +46,8 @@ _FOREVER = 3.0e8
 _clients: weakref.WeakSet[_Shared] = weakref.WeakSet()
 _default: Client | None = None
 _default_lock = threading.Lock()
+# Held while one more is added to those that wait for a future's landing.
+_on_land_lock = threading.Lock()
 
 
 def _deliver(batch: list[tuple[Future[Any], int, Any, Any]]) -> None:
@@ -57,7 +59,7 @@ def _deliver(batch: list[tuple[Future[Any], int, Any, Any]]) -> None:
     for future, kind, body, receipt in batch:
         try:
             future._land(kind, body, receipt)
-        except Exception:  # A caller's callback; the others must land all the same.
+        except BaseException:  # A caller's callback, also one that exits; the others must land all the same.
             sys.excepthook(*sys.exc_info())
     shared.deliverer = None
     if shared.sleepers:
@@ -131,7 +133,7 @@ class Client(Executor):
         return f"<Client {', '.join(self._native.urls)} session {self._native.session}, {state}>"
 
     def __reduce__(self) -> Any:
-        raise TypeError("a farlane.Client cannot be sent to a task; make one inside the function if you need it there")
+        raise TypeError("a farlane.Client cannot be sent to a task, which has no network; submit from here")
 
     # ---- submitting -----------------------------------------------------------------------------------------
 
@@ -237,12 +239,15 @@ class Client(Executor):
         landed: queue.SimpleQueue[Future[T]] = queue.SimpleQueue()
         left = set(futures)
         until = None if timeout is None else monotonic() + timeout
-        for future in list(left):
-            self._on_land(future, landed.put)
-        while left:
-            future = self._next_landed(landed, None if until is None else max(0.0, until - monotonic()))
-            left.discard(future)
-            yield future
+        asked = [self._on_land(future, landed.put) for future in list(left)]
+        try:
+            while left:
+                future = self._next_landed(landed, None if until is None else max(0.0, until - monotonic()))
+                left.discard(future)
+                yield future
+        finally:
+            for once in asked:
+                once.take()
 
     def gather(self, futures: Iterable[Future[T]], return_exceptions: bool = False) -> list[T]:
         """The results in order. Raises the first exception, or with `return_exceptions` returns each in its place."""
@@ -256,15 +261,16 @@ class Client(Executor):
                 out.append(error)
         return out
 
-    def _on_land(self, future: Future[Any], put: Callable[[Any], object]) -> None:
+    def _on_land(self, future: Future[Any], put: Callable[[Any], object]) -> _Once:
         """Has `put(future)` called once, when it lands or now. Either thread may find it landed: only one may put."""
-        if future.done():
-            put(future)
-            return
         once = _Once(put)
-        future._on_land = once
+        if not future.done():
+            with _on_land_lock:
+                before = future._on_land
+                future._on_land = once if before is None else _Each(before, once)
         if future.done():
             once(future)
+        return once
 
     def _next_landed(self, landed: Any, timeout: float | None) -> Future[Any]:
         import queue
@@ -283,6 +289,8 @@ class Client(Executor):
     def _wait_landed(self, future: Future[Any], timeout: float | None, most: int) -> bool:
         """Waits on the condition that all share, while few do; True once the future has landed."""
         shared = self._shared
+        if shared.pid != os.getpid():
+            shared.check_open()
         if shared.deliverer == threading.get_ident():
             raise RuntimeError("a callback of a future cannot wait for another one; wait in a thread of your own")
         if shared.sleepers >= most:
@@ -393,9 +401,30 @@ class _Once:
         self._put = put
         self._taken = threading.Lock()
 
+    def take(self) -> bool:
+        """Makes this call the one that passes; True if none did before."""
+        return self._taken.acquire(blocking=False)
+
+    def is_taken(self) -> bool:
+        return self._taken.locked()
+
     def __call__(self, future: Any) -> None:
-        if self._taken.acquire(blocking=False):
+        if self.take():
             self._put(future)
+
+
+class _Each:
+    """Several that wait for one future; those that gave up are left out."""
+
+    __slots__ = ("_calls",)
+
+    def __init__(self, before: _Once | _Each, once: _Once) -> None:
+        calls = before._calls if isinstance(before, _Each) else (before,)
+        self._calls: tuple[_Once, ...] = (*(call for call in calls if not call.is_taken()), once)
+
+    def __call__(self, future: Any) -> None:
+        for call in self._calls:
+            call(future)
 
 
 def default_client() -> Client:

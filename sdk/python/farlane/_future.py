@@ -122,9 +122,11 @@ class Future(StandardFuture, Generic[T]):  # type: ignore[type-arg]
                 else:
                     waiter.add_exception(self)
             self._condition.notify_all()
-        self._invoke_callbacks()  # type: ignore[attr-defined]
-        if self._on_land is not None:
-            self._on_land(self)
+        try:
+            self._invoke_callbacks()  # type: ignore[attr-defined]
+        finally:
+            if self._on_land is not None:
+                self._on_land(self)
 
     def _decode(self) -> None:
         """Turns the body into a value or an exception, when it is first asked for."""
@@ -252,6 +254,9 @@ class Future(StandardFuture, Generic[T]):  # type: ignore[type-arg]
 
     def __repr__(self) -> str:
         return f"<Future {self.id} {self.status}>"
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a farlane.Future cannot be sent to a task; send its result()")
 
     # ---- Farlane --------------------------------------------------------------------------------------------
 

@@ -93,6 +93,9 @@ class Mapped(Iterator[Any]):
         if ok or self._return_exceptions:
             return value
         self.close()
+        if isinstance(value, StopIteration):
+            # Raised here it would end the loop as if there were no more results.
+            raise RuntimeError("a task of the map raised StopIteration") from value
         raise value
 
     def _next_future(self) -> Future[Any]:

@@ -6,6 +6,7 @@ Owns the check of every option and the nearest name for one that does not exist.
 
 from __future__ import annotations
 
+import operator
 import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypedDict, Union
@@ -104,15 +105,22 @@ def size(name: str, value: Size) -> int:
             return parse_size(value)
         except ValueError as error:
             raise OptionError(f"{name}: {error}") from None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value or value < 0:
+    number = _plain(value)
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 <= number < 1 << 63:
         raise OptionError(f"{name} must be a number of bytes or a text like '16GiB', not {value!r}")
-    return int(value)
+    return int(number)
+
+
+def _plain(value: Any) -> Any:
+    """numpy's whole numbers as Python's."""
+    return value if isinstance(value, bool) or not hasattr(value, "__index__") else operator.index(value)
 
 
 def _number(name: str, value: Any, low: float, high: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+    number = _plain(value)
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or not low <= number <= high:
         raise OptionError(f"{name} must be a number between {low:g} and {high:g}, not {value!r}")
-    return float(value)
+    return float(number)
 
 
 def _whole(name: str, value: Any, low: int, high: int) -> int:
@@ -147,22 +155,34 @@ def _retry_exceptions(value: Any, max_retries: int) -> int:
 def native(options: Mapping[str, Any], function: str) -> dict[str, Any]:
     """The form that the Rust half takes: everything filled in, in plain units."""
     regions = options["regions"]
-    regions = [regions] if isinstance(regions, str) else [str(region) for region in regions]
+    regions = [regions] if isinstance(regions, str) else regions
+    if isinstance(regions, (bytes, Mapping)) or not isinstance(regions, Iterable):
+        raise OptionError(f"regions must be texts like 'eu-*', not {regions!r}")
+    regions = list(regions)
+    if not all(isinstance(region, str) for region in regions):
+        raise OptionError(f"regions must be texts like 'eu-*', not {regions!r}")
     labels = options["labels"]
-    if not isinstance(labels, Mapping):
+    if not isinstance(labels, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, (str, int, float)) for key, value in labels.items()
+    ):
         raise OptionError(f"labels must be a mapping of texts, not {labels!r}")
     if options["encryption"] not in ("sealed", "forward-secret"):
         raise OptionError(f"encryption must be 'sealed' or 'forward-secret', not {options['encryption']!r}")
-    if options["sandbox"] not in _TIERS:
+    if not isinstance(options["sandbox"], str) or options["sandbox"] not in _TIERS:
         raise OptionError(f"sandbox must be one of {', '.join(_TIERS)}, not {options['sandbox']!r}")
     if not isinstance(options["at_most_once"], bool):
         raise OptionError(f"at_most_once must be True or False, not {options['at_most_once']!r}")
     max_retries = _whole("max_retries", options["max_retries"], 0, 1000)
+    for text in ("name", "idempotency_key"):
+        if options[text] is not None and (not isinstance(options[text], str) or not options[text]):
+            raise OptionError(f"{text} must be a text, not {options[text]!r}")
     env = options["env"]
+    if env is not None and not hasattr(env, "is_bare"):
+        raise OptionError(f"env must be a farlane.Env, like fl.Env(requirements=[...]), not {env!r}")
     python = env.python if env is not None else sys.version_info[:2]
     name = options["name"] or function
     return {
-        "function": name.encode()[:256].decode(errors="ignore"),
+        "function": name.encode(errors="replace")[:256].decode(errors="ignore"),
         "milli_cpus": round(_number("num_cpus", options["num_cpus"], 0.001, 1024) * 1000),
         "memory": size("memory", options["memory"]),
         "scratch": size("scratch", options["scratch"]),

@@ -282,7 +282,7 @@ def _children(path: str, value: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, (set, frozenset)):
         for child in value:
             yield f"{path}{{{_short(child)}}}", child
-    else:
+    elif type(value).__module__.partition(".")[0] != "farlane":
         try:
             attributes = vars(value)
         except TypeError:

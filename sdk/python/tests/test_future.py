@@ -349,3 +349,64 @@ def test_submitting_is_cheap(client):
 def test_context_is_only_there_inside_a_task():
     with pytest.raises(RuntimeError, match="inside a task"):
         fl.context()
+
+
+def test_several_threads_wait_for_the_same_futures_as_they_land(client):
+    futures = [client.submit(pow, 2, i) for i in range(4)]
+    counts = []
+    threads = [threading.Thread(target=lambda: counts.append(len(list(client.as_completed(futures, 10))))) for _ in "abc"]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.05)
+    client._native.run()
+    for thread in threads:
+        thread.join(10)
+    assert counts == [4, 4, 4]
+
+
+def test_waiting_again_and_again_leaves_nothing_behind(client):
+    future = client.submit(pow, 2, 2)
+    for _ in range(5):
+        with pytest.raises(concurrent.futures.TimeoutError):
+            list(client.as_completed([future], timeout=0.001))
+    assert len(getattr(future._on_land, "_calls", [future._on_land])) == 1
+    client._native.run()
+    assert list(client.as_completed([future])) == [future]
+
+
+def test_a_callback_that_exits_keeps_no_other_future_from_landing(client, monkeypatch):
+    told = []
+    monkeypatch.setattr("sys.excepthook", lambda *error: told.append(error[0]))
+
+    def leave(future):
+        raise SystemExit(1)
+
+    futures = [client.submit(pow, 2, i) for i in range(2)]
+    futures[0].add_done_callback(leave)
+    client._native.run()
+    assert told == [SystemExit] and client._shared.deliverer is None
+    assert [future.result(timeout=1) for future in futures] == [1, 2]
+
+
+def test_stop_iteration_of_a_task_does_not_end_a_map_quietly(client):
+    def stop(x):
+        raise StopIteration(x)
+
+    mapped = client.map(stop, [1, 2])
+    for _, _, future, _, _ in client._native.calls.values():
+        future._exception, future._kind, future._state = StopIteration(1), _future._ERROR, _future.FINISHED
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        list(mapped)
+
+
+def test_a_fork_does_not_wait_for_its_parents_futures(client, monkeypatch):
+    future = client.submit(pow, 2, 2)
+    monkeypatch.setattr(client._shared, "pid", -1)
+    with pytest.raises(fl.ClientClosed, match="fork"):
+        future.result()
+
+
+def test_a_future_as_an_argument_says_what_to_send_instead(client):
+    future = client.submit(pow, 2, 2)
+    with pytest.raises(fl.SerializationError, match=r"args\[0\] is a farlane.*send its result"):
+        client.submit(len, future)

@@ -63,3 +63,36 @@ def test_where_and_how():
 def test_later_layers_win():
     merged = _options.merge({"memory": 1, "priority": 1}, {"memory": 2})
     assert (merged["memory"], merged["priority"], merged["num_cpus"]) == (2, 1, 1)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"regions": 5},
+        {"regions": None},
+        {"regions": [1]},
+        {"regions": b"eu"},
+        {"labels": {1: "a"}},
+        {"labels": {"a": None}},
+        {"memory": float("inf")},
+        {"memory": 1e30},
+        {"scratch": 1 << 63},
+        {"idempotency_key": 5},
+        {"idempotency_key": ""},
+        {"name": 5},
+        {"sandbox": []},
+        {"env": "numpy"},
+        {"env": ["numpy"]},
+    ],
+)
+def test_values_of_the_wrong_type_are_refused_by_name(bad):
+    with pytest.raises(OptionError, match=next(iter(bad))):
+        native(**bad)
+
+
+def test_whole_numbers_of_numpy_are_numbers():
+    class Int64:
+        def __index__(self):
+            return 2
+
+    assert native(num_cpus=Int64())["milli_cpus"] == 2000 and native(memory=Int64())["memory"] == 2
