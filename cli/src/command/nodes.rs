@@ -1,11 +1,14 @@
 //! `farlane nodes`.
 
 use farlane::{Network, v1};
-use farlane_model::NodeSpec;
+use farlane_model::{NodeId, NodeSpec};
+use farlane_seal::record::RevocationList;
+use farlane_units::Millis;
 use serde_json::{Value, json};
 
 use crate::connect::{Target, block_on};
-use crate::owner::hex;
+use crate::folders;
+use crate::owner::{Owner, hex};
 use crate::problem::{Exit, Problem};
 use crate::show::{self, Form, Table};
 
@@ -155,7 +158,8 @@ pub fn short(id: &[u8]) -> String {
 
 async fn remove(target: Target, wanted: String) -> Result<(), Problem> {
     let network = target.connect().await?;
-    let nodes = nodes(&network).await?;
+    let reply = network.list_nodes(v1::ListNodesRequest {}).await?;
+    let (nodes, lists) = (reply.nodes, reply.revocations_bytes);
     let wanted_lower = wanted.to_ascii_lowercase();
     let found: Vec<_> = nodes
         .iter()
@@ -178,10 +182,50 @@ async fn remove(target: Target, wanted: String) -> Result<(), Problem> {
             .next("give more digits"));
         }
     };
+    let revocations = revocations(node, &lists)?;
+    let signed = revocations.is_some();
     network
         .remove_node(v1::RemoveNodeRequest {
             node: node.node.clone(),
+            revocations_bytes: revocations.map(|l| l.to_bytes()).unwrap_or_default(),
         })
         .await?;
-    show::line(&format!("removed {} ({})", node.name, short(&node.node)))
+    show::line(&format!("removed {} ({})", node.name, short(&node.node)))?;
+    match signed {
+        true => Ok(()),
+        false => show::line(
+            "its provider's keys are not on this machine: granters hear of it from the servers alone",
+        ),
+    }
+}
+
+/// Our list of revoked machines with this one on it; `None` where another provider's keys would have to
+/// sign it.
+fn revocations(
+    node: &v1::NodeView,
+    lists: &[impl AsRef<[u8]>],
+) -> Result<Option<RevocationList>, Problem> {
+    let Some(owner) = Owner::existing(&folders::data())? else {
+        return Ok(None);
+    };
+    let root = owner.provider.public();
+    if node.provider[..] != root.fingerprint().0 {
+        return Ok(None);
+    }
+    let id = NodeId::from_slice(&node.node)
+        .map_err(|e| Problem::new(Exit::Failed, format!("the server names no machine: {e}")))?;
+    // Only what this root has signed is taken up.
+    let newest = lists
+        .iter()
+        .filter_map(|bytes| RevocationList::from_bytes(bytes.as_ref()).ok())
+        .find(|list| list.provider() == root);
+    let mut revoked = newest
+        .as_ref()
+        .map_or_else(Vec::new, |l| l.nodes().to_vec());
+    revoked.push(id);
+    let after = newest.map_or(0, |l| l.issued().get() + 1);
+    let issued = Millis(show::now_ms().max(after));
+    let list = RevocationList::sign(&owner.provider, issued, revoked)
+        .map_err(|e| Problem::new(Exit::Failed, format!("the list cannot be signed: {e}")))?;
+    Ok(Some(list))
 }
