@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from . import _map, _options
 from ._errors import ClientClosed, OptionError
-from ._farlane import Native
+from ._farlane import Native, silence
 from ._function import Handles, RemoteFunction
 from ._future import Future
 from ._pickling import buffer_bytes, dump_arguments
@@ -471,3 +471,4 @@ def _at_exit() -> None:
             pass
         shared.closed = True
         native.close()
+    silence()

@@ -26,6 +26,7 @@ fn _farlane(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<spec::Spec>()?;
     module.add_class::<deliver::Receipt>()?;
     module.add_class::<logs::LogReader>()?;
+    module.add_function(wrap_pyfunction!(deliver::silence, module)?)?;
     module.add_function(wrap_pyfunction!(value::decode, module)?)?;
     module.add_function(wrap_pyfunction!(spec::parse_size, module)?)?;
     Ok(())
