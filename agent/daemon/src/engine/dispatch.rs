@@ -169,6 +169,11 @@ impl Engine {
         };
         pool.failures = 0;
         let ready: Vec<_> = pool.ready.drain(..).collect();
+        let complaint = if complaint.is_empty() {
+            "nothing in it begins to work"
+        } else {
+            complaint
+        };
         let message = format!("the sandbox could not be made: {complaint}");
         for token in ready {
             let exit = Exit::new(ExitKind::Lost(LostCause::Sandbox), message.clone());
@@ -193,7 +198,7 @@ impl Engine {
             .spec
             .timing
             .deadline
-            .map_or(0, |limit| attempt.arrived_ms + limit.0);
+            .map_or(0, |limit| attempt.arrived_ms.saturating_add(limit.0));
         let head = TaskHead {
             flags: if grant.own { FLAG_PICKLE } else { 0 },
             code: prepared.code.number,
@@ -293,7 +298,7 @@ impl Engine {
     }
 
     /// Ends a sandbox at once, with all in it; its `TemplateGone` event does the rest.
-    fn end_template(&mut self, number: TemplateNumber) {
+    pub(super) fn end_template(&mut self, number: TemplateNumber) {
         if let Some(pool) = self.pools.pools.get_mut(&number) {
             pool.up = false;
             if let Some(template) = &mut pool.template {

@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 use super::Engine;
 use super::attempt::Token;
 use super::finish::Usage;
+use super::pool::FAILURES;
 use crate::clock::ClusterClock;
 use crate::worker::message::{Answer, Said};
 use crate::worker::template::{TemplateNumber, WaitStatus};
@@ -13,12 +14,11 @@ use crate::worker::{Event, WorkerNumber};
 
 /// How someone ended.
 enum Death {
-    Worker(WorkerNumber, Option<WaitStatus>),
+    /// As this template says.
+    Worker(TemplateNumber, WorkerNumber, Option<WaitStatus>),
     Template(TemplateNumber, String),
 }
 
-/// Exit code with which a worker says that its own code failed. Source: python/farlane_worker.py.
-const WORKER_BROKE: i32 = 70;
 /// Looks into a worker's pipe at the end of a task. Source: pipe(7): 64 KiB, in looks of a page.
 const LAST_LOOKS: usize = 16;
 /// Output below Python's own streams counts as stdout.
@@ -39,7 +39,11 @@ impl Engine {
         }
         for death in deaths {
             match death {
-                Death::Worker(number, status) => self.worker_ended(number, status, None),
+                Death::Worker(template, number, status) => {
+                    if self.pools.is_of(number, template) {
+                        self.worker_ended(number, status, None);
+                    }
+                }
                 Death::Template(number, complaint) => self.template_gone(number, complaint),
             }
         }
@@ -60,7 +64,11 @@ impl Engine {
             Event::Printing { worker } => {
                 self.take_output(worker);
             }
-            Event::WorkerEnded { worker, status } => deaths.push(Death::Worker(worker, status)),
+            Event::WorkerEnded {
+                template,
+                worker,
+                status,
+            } => deaths.push(Death::Worker(template, worker, status)),
             Event::TemplateGone {
                 template,
                 complaint,
@@ -249,9 +257,14 @@ impl Engine {
             return;
         };
         self.put_back(worker.pool, back);
-        let broke = !was_up && status.is_none_or(|status| status.code() == Some(WORKER_BROKE));
+        // However it ended: one that never said hello was not ended by a task.
+        let broke = !was_up && worker.doom.is_none();
         if let (true, Some(pool)) = (broke, self.pools.pools.get_mut(&worker.pool)) {
             pool.failures += 1;
+            if pool.failures >= FAILURES {
+                // It forks nothing that lives: a new one, or nobody, serves what waits.
+                self.end_template(worker.pool);
+            }
         }
         let killed = status.and_then(WaitStatus::signal) == Some(libc::SIGKILL);
         let pool = self.pools.pools.get_mut(&worker.pool);

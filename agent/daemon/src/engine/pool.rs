@@ -322,6 +322,12 @@ impl Pools {
             || (c.saturating_add(cpus) <= self.cpus && m.saturating_add(memory) <= self.memory)
     }
 
+    /// Whether this template forked this worker.
+    pub(super) fn is_of(&self, number: WorkerNumber, template: TemplateNumber) -> bool {
+        let worker = self.workers.get(&number);
+        worker.is_some_and(|worker| worker.pool == template)
+    }
+
     /// Forgets a worker that has ended; the caller has dealt with its queue.
     pub(super) fn remove(&mut self, number: WorkerNumber) -> Option<Worker> {
         let worker = self.workers.remove(&number)?;

@@ -24,6 +24,13 @@ use template::{TemplateNumber, WaitStatus};
 pub(crate) const MAX_ANSWER: usize = 1 << 30;
 /// Messages that one turn reads from a worker before others get theirs.
 const TURN: usize = 64;
+/// And bytes. Source: four whole messages; a worker that floods is copied no faster than it is heard.
+const TURN_BYTES: usize = 4 * PIECE;
+/// Messages, and bytes, read of a worker that has ended: somebody it left behind may go on without end.
+/// Source: what waits in a socket is bounded by its sender's buffer, 208 KiB and some hundred messages
+/// unless the system was told otherwise.
+const LAST_MESSAGES: usize = 4096;
+const LAST_BYTES: usize = 16 << 20;
 
 /// Names a worker within the agent's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -51,8 +58,10 @@ pub(crate) enum Event {
         worker: WorkerNumber,
         said: Vec<Said>,
     },
-    /// It has ended; absent status: it never began.
+    /// Its template says that it has ended; absent status: it never began. A task that took its template
+    /// over may name anybody's worker.
     WorkerEnded {
+        template: TemplateNumber,
         worker: WorkerNumber,
         status: Option<WaitStatus>,
     },
@@ -152,8 +161,15 @@ impl Link {
         self.reader.abort();
         let mut assembler = self.assembler.lock();
         let mut buffer = vec![0; PIECE];
-        let mut said = Vec::new();
-        while let Some(n) = self.socket.receive_now(&mut buffer) {
+        let (mut said, mut bytes) = (Vec::new(), 0);
+        for _ in 0..LAST_MESSAGES {
+            let Some(n) = self.socket.receive_now(&mut buffer) else {
+                break;
+            };
+            bytes += n;
+            if bytes > LAST_BYTES {
+                break;
+            }
             match assembler.take(&buffer[..n], MAX_ANSWER) {
                 Ok(Some(one)) => said.push(one),
                 Ok(None) => {}
@@ -183,22 +199,28 @@ async fn read(
         let Some(first) = socket.receive(&mut buffer).await else {
             return;
         };
-        let mut said = Vec::new();
+        let (mut said, mut messages, mut bytes) = (Vec::new(), 0, 0);
         let mut next = Some(first);
-        let mut assembler = assembler.lock();
-        while let Some(n) = next {
-            match assembler.take(&buffer[..n], MAX_ANSWER) {
-                Ok(one) => said.extend(one),
-                Err(_) => return room.send(Event::Violated { worker, said }),
+        {
+            let mut assembler = assembler.lock();
+            while let Some(n) = next {
+                match assembler.take(&buffer[..n], MAX_ANSWER) {
+                    Ok(one) => said.extend(one),
+                    Err(_) => return room.send(Event::Violated { worker, said }),
+                }
+                (messages, bytes) = (messages + 1, bytes + n);
+                next = if messages < TURN && bytes < TURN_BYTES {
+                    socket.receive_now(&mut buffer)
+                } else {
+                    None
+                };
             }
-            next = if said.len() < TURN {
-                socket.receive_now(&mut buffer)
-            } else {
-                None
-            };
         }
         if !said.is_empty() {
             room.send(Event::Said { worker, said });
+        }
+        if bytes >= TURN_BYTES {
+            tokio::task::yield_now().await;
         }
     }
 }
@@ -225,4 +247,35 @@ async fn print(worker: WorkerNumber, output: Arc<Output>, events: mpsc::Sender<E
 /// The raw descriptor of a pipe's end.
 pub(crate) fn raw(fd: &OwnedFd) -> i32 {
     fd.as_raw_fd()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::sync::atomic::AtomicBool;
+
+    #[tokio::test]
+    async fn the_last_words_of_a_worker_end_though_somebody_goes_on_talking() {
+        let (events, _kept) = mpsc::channel(1);
+        let (link, _output) = Link::open(WorkerNumber(1), &events).unwrap();
+        let far = link.socket.far_clone().unwrap();
+        let enough = Arc::new(AtomicBool::new(false));
+        let talking = std::thread::spawn({
+            let enough = enough.clone();
+            move || {
+                let mut line = [0; 64];
+                line[0] = 3;
+                let flags = nix::sys::socket::MsgFlags::MSG_DONTWAIT;
+                while !enough.load(Ordering::Relaxed) {
+                    let _ = nix::sys::socket::send(far.as_raw_fd(), &line, flags);
+                }
+            }
+        });
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        let said = link.last_words();
+        enough.store(true, Ordering::Relaxed);
+        assert!(!said.is_empty() && said.len() <= LAST_MESSAGES);
+        talking.join().unwrap();
+    }
 }

@@ -45,6 +45,12 @@ impl Socket {
         self.far.as_raw_fd()
     }
 
+    /// The same, owned, as a process that was forked from the worker holds it.
+    #[cfg(test)]
+    pub(crate) fn far_clone(&self) -> io::Result<OwnedFd> {
+        self.far.try_clone()
+    }
+
     /// Sends one message of two parts.
     pub(crate) fn send(&self, head: &[u8], body: &[u8]) -> Sent {
         send_parts(self.near.as_raw_fd(), head, body)

@@ -257,13 +257,41 @@ fn read(template: TemplateNumber, message: &[u8]) -> Option<Event> {
     match message.first()? {
         b'R' => Some(Event::TemplateReady { template }),
         b'X' => Some(Event::WorkerEnded {
+            template,
             worker: WorkerNumber(number(1)?),
             status: Some(WaitStatus(i32::from_ne_bytes(number(5)?.to_ne_bytes()))),
         }),
         b'E' => Some(Event::WorkerEnded {
+            template,
             worker: WorkerNumber(number(1)?),
             status: None,
         }),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_a_template_says_it_says_for_itself() {
+        let me = TemplateNumber(3);
+        let mut message = vec![b'X'];
+        message.extend_from_slice(&9u32.to_le_bytes());
+        message.extend_from_slice(&11u32.to_le_bytes());
+        let Some(Event::WorkerEnded {
+            template,
+            worker,
+            status,
+        }) = read(me, &message)
+        else {
+            panic!("it was read")
+        };
+        assert_eq!((template, worker), (me, WorkerNumber(9)));
+        assert_eq!(status.and_then(WaitStatus::signal), Some(11));
+        for cut in [&b"X"[..], &message[..8], &b"E\x01"[..], b"?", b""] {
+            assert!(read(me, cut).is_none(), "{cut:?}");
+        }
     }
 }
