@@ -20,7 +20,27 @@ TOTAL_LIMIT = 4 << 20
 
 
 def describe(error, phase, own):
-    """The sealed exception's plaintext: codec 0, then the value codec of a dict."""
+    """The sealed exception's plaintext: codec 0, then the value codec of a dict.
+
+    Total: whatever the exception's own code does when it is looked at, something is reported.
+    """
+    try:
+        encoded = _describe(error, phase, own)
+    except BaseException:
+        encoded = None
+    return b"\x00" + (encoded or farlane_value.encode(_bare(error, phase)))
+
+
+def _bare(error, phase):
+    """No more than what kind of exception it was."""
+    kind = type.__dict__["__name__"].__get__(type(error))
+    kind = _clean(kind)[:REPR_LIMIT]
+    message = "the exception cannot be described"
+    one = {"relation": None, "type": kind, "module": "", "message": message, "args": [], "frames": [], "pickle": None}
+    return {"v": 1, "phase": phase, "text": "%s: %s\n" % (kind, message), "chain": [one]}
+
+
+def _describe(error, phase, own):
     chain, seen, relation = [], set(), None
     link = error
     while link is not None and len(chain) < CHAIN_LIMIT and id(link) not in seen:
@@ -43,7 +63,12 @@ def describe(error, phase, own):
         for one in chain:
             one["args"], one["pickle"] = [], None
         encoded = _encode(whole)
-    return b"\x00" + (encoded or b"")
+    return encoded
+
+
+def _clean(text):
+    """Text that can be sent: lone surrogates, as in undecodable file names, are written out."""
+    return str(text).encode("utf-8", "backslashreplace").decode()
 
 
 def _encode(value):
@@ -57,8 +82,8 @@ def _one(error, relation, own):
     kind = type(error)
     return {
         "relation": relation,
-        "type": str(getattr(kind, "__qualname__", kind.__name__)),
-        "module": str(getattr(kind, "__module__", "")),
+        "type": _clean(getattr(kind, "__qualname__", kind.__name__))[:REPR_LIMIT],
+        "module": _clean(getattr(kind, "__module__", ""))[:REPR_LIMIT],
         "message": _printable(str, error, MESSAGE_LIMIT),
         "args": [_argument(a) for a in _arguments(error)],
         "frames": _frames(error.__traceback__),
@@ -77,17 +102,17 @@ def _argument(value):
     try:
         if len(farlane_value.encode(value)) <= PICKLE_LIMIT:
             return value
-    except Exception:
+    except BaseException:
         pass
     return _printable(repr, value, REPR_LIMIT)
 
 
 def _printable(how, value, limit):
     try:
-        text = how(value)
-    except Exception:
-        text = "<unprintable %s>" % type(value).__name__
-    return str(text).encode("utf-8", "backslashreplace").decode()[:limit]
+        text = _clean(how(value))
+    except BaseException:
+        text = "<unprintable %s>" % _clean(type(value).__name__)
+    return text[:limit]
 
 
 def _pickle(error):
@@ -120,12 +145,22 @@ def _frames(tb):
     while tb is not None:
         code = tb.tb_frame.f_code
         if not _own_frame(code.co_filename):
-            line = linecache.getline(code.co_filename, tb.tb_lineno, tb.tb_frame.f_globals).strip()
-            found.append([code.co_filename, tb.tb_lineno or 0, code.co_name, line[:REPR_LIMIT]])
+            file, function = _clean(code.co_filename), _clean(code.co_name)
+            found.append([file[-REPR_LIMIT:], tb.tb_lineno or 0, function[:REPR_LIMIT], _source(tb)])
         tb = tb.tb_next
     if len(found) > 2 * FRAMES_KEPT:
         found = found[:FRAMES_KEPT] + found[-FRAMES_KEPT:]
     return found
+
+
+def _source(tb):
+    """The line that ran; a loader of the task's own may give anything for it."""
+    code = tb.tb_frame.f_code
+    try:
+        line = linecache.getline(code.co_filename, tb.tb_lineno, tb.tb_frame.f_globals)
+        return _clean(line).strip()[:REPR_LIMIT]
+    except BaseException:
+        return ""
 
 
 def _text(error):
@@ -136,5 +171,5 @@ def _text(error):
         text = "".join(traceback.format_exception(type(error), error, tb))
     except BaseException:
         text = "<unprintable %s>" % type(error).__name__
-    text = text.encode("utf-8", "backslashreplace").decode()
+    text = _clean(text)
     return text if len(text) <= TEXT_LIMIT else text[: TEXT_LIMIT // 2] + "\n…\n" + text[-TEXT_LIMIT // 2 + 8 :]

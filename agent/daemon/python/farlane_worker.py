@@ -291,7 +291,7 @@ def open_streams(worker):
     sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr
 
     def progress(fraction, words=""):
-        body = struct.pack("<d", float(fraction)) + str(words).encode()[:1024]
+        body = struct.pack("<d", float(fraction)) + str(words).encode("utf-8", "backslashreplace")[:1024]
         worker.transmit(LOG.pack(KIND_LOG, PROGRESS, 0, 0, State.token), body)
 
     State.progress = staticmethod(progress)

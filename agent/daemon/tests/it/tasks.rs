@@ -105,6 +105,22 @@ async fn exceptions_keep_type_arguments_cause_and_frames() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn exceptions_that_cannot_be_described_are_reported_all_the_same() {
+    let stage = stage(true).await;
+    let source = "import sys\nclass Odd(Exception):\n    __module__ = 'm\\udc80'\nclass Exits(Exception):\n    \
+                  def __str__(self): sys.exit(3)\nclass Hides(Exception):\n    \
+                  __cause__ = property(lambda self: sys.exit(4))\ndef f(which):\n    \
+                  code = compile('raise error', 'odd\\udcff.py', 'exec')\n    \
+                  exec(code, {'error': {'Odd': Odd, 'Exits': Exits, 'Hides': Hides}[which]('\\udc81')})";
+    let f = stage.function(source, &["('Odd',)", "('Exits',)", "('Hides',)"]);
+    for (n, name) in ["Odd", "Exits", "Hides"].into_iter().enumerate() {
+        let outcome = f.call(n).await;
+        assert!(outcome.raised("type").contains(name), "{outcome:?}");
+    }
+    stage.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn results_for_strangers_cannot_execute() {
     let stage = stage(false).await;
     let f = stage.function("def f(x): return x", &["([1, 'a', None],)", "(object(),)"]);
