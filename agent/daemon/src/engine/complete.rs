@@ -107,6 +107,11 @@ impl Outbox {
         }
         let none_left = self.under_way.is_empty();
         self.journal.acknowledged(number, none_left);
+        if self.journal.is_long() {
+            let outstanding = self.under_way.iter();
+            let outstanding = outstanding.map(|(number, batch)| (*number, batch.encode_to_vec()));
+            self.journal.write_anew(outstanding);
+        }
         all
     }
 

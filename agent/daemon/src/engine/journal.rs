@@ -1,7 +1,8 @@
 //! Sealed results that nobody has acknowledged, on disk.
 //!
 //! An append-only file of records, not synced: it survives the process, not the power (design.md,
-//! "Settled small things"). Emptied whenever nothing is outstanding.
+//! "Settled small things"). Emptied whenever nothing is outstanding, and written anew without what was
+//! acknowledged when it has grown: under steady load something always is outstanding.
 //!
 //! ```text
 //! record = length(4) checksum(4) batch number(8) body; an empty body acknowledges
@@ -11,7 +12,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
@@ -20,12 +21,18 @@ const HEAD: usize = 16;
 const MOST: usize = 16 << 20;
 /// A file above this is emptied as soon as nothing is outstanding.
 const WORTH_EMPTYING: u64 = 1 << 20;
+/// A file above this, and above twice what was outstanding the last time, is written anew. Source: a
+/// second of writing on a slow disk.
+const WORTH_WRITING_ANEW: u64 = 32 << 20;
 
 /// The file.
 #[derive(Debug)]
 pub(super) struct Journal {
+    path: PathBuf,
     file: Option<File>,
     size: u64,
+    /// Its size when it was last written anew.
+    anew: u64,
 }
 
 impl Journal {
@@ -46,8 +53,10 @@ impl Journal {
                      that are not acknowledged will not survive this process");
                 return (
                     Self {
+                        path: path.to_owned(),
                         file: None,
                         size: 0,
+                        anew: 0,
                     },
                     BTreeMap::new(),
                 );
@@ -55,8 +64,10 @@ impl Journal {
         };
         let (outstanding, end) = read(&mut file);
         let mut journal = Self {
+            path: path.to_owned(),
             file: Some(file),
             size: end,
+            anew: 0,
         };
         journal.cut(end);
         (journal, outstanding)
@@ -64,11 +75,7 @@ impl Journal {
 
     /// Keeps a batch.
     pub(super) fn keep(&mut self, number: u64, body: &[u8]) {
-        let mut record = Vec::with_capacity(HEAD + body.len());
-        record.extend_from_slice(&(body.len() as u32).to_le_bytes());
-        record.extend_from_slice(&checksum(number, body).to_le_bytes());
-        record.extend_from_slice(&number.to_le_bytes());
-        record.extend_from_slice(body);
+        let record = record(number, body);
         let Some(file) = &mut self.file else { return };
         if let Err(error) = file.write_all(&record) {
             tracing::warn!(%error, "the journal cannot be written");
@@ -87,6 +94,44 @@ impl Journal {
         }
     }
 
+    /// Whether so much of it was acknowledged that it should be written anew.
+    pub(super) fn is_long(&self) -> bool {
+        self.size > WORTH_WRITING_ANEW && self.size / 2 > self.anew
+    }
+
+    /// Writes it anew with what is outstanding; should that fail, the old one stays.
+    pub(super) fn write_anew(&mut self, outstanding: impl Iterator<Item = (u64, Vec<u8>)>) {
+        let temporary = self.path.with_extension("new");
+        let written = || -> std::io::Result<(File, u64)> {
+            let mut file = File::options()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&temporary)?;
+            let mut size = 0;
+            for (number, body) in outstanding {
+                let record = record(number, &body);
+                file.write_all(&record)?;
+                size += record.len() as u64;
+            }
+            std::fs::rename(&temporary, &self.path)?;
+            Ok((file, size))
+        };
+        match written() {
+            Ok((file, size)) => {
+                (self.size, self.anew) = (size, size);
+                self.file = Some(file);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the journal cannot be written anew");
+                // Tried again when it has doubled.
+                self.anew = self.size;
+                let _ = std::fs::remove_file(&temporary);
+            }
+        }
+    }
+
     fn cut(&mut self, end: u64) {
         if let Some(file) = &mut self.file {
             let _ = file.set_len(end);
@@ -94,6 +139,15 @@ impl Journal {
             self.size = end;
         }
     }
+}
+
+fn record(number: u64, body: &[u8]) -> Vec<u8> {
+    let mut record = Vec::with_capacity(HEAD + body.len());
+    record.extend_from_slice(&(body.len() as u32).to_le_bytes());
+    record.extend_from_slice(&checksum(number, body).to_le_bytes());
+    record.extend_from_slice(&number.to_le_bytes());
+    record.extend_from_slice(body);
+    record
 }
 
 fn checksum(number: u64, body: &[u8]) -> u32 {
@@ -173,5 +227,31 @@ mod tests {
         journal.keep(2, b"x");
         drop(journal);
         assert_eq!(Journal::open(&path).1.len(), 1);
+    }
+
+    #[test]
+    fn a_long_journal_is_written_anew_with_what_is_outstanding() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        let (mut journal, _) = Journal::open(&path);
+        let body = vec![7; 1 << 20];
+        let mut number = 0;
+        while !journal.is_long() {
+            number += 1;
+            journal.keep(number, &body);
+            journal.acknowledged(number, false);
+        }
+        let left = [(number + 1, vec![1; 10]), (number + 2, vec![2; 10])];
+        left.iter().for_each(|(n, body)| journal.keep(*n, body));
+        journal.write_anew(left.iter().cloned());
+        assert!(!journal.is_long() && path.metadata().unwrap().len() < 100);
+        journal.keep(number + 3, b"after");
+        journal.acknowledged(number + 1, false);
+        drop(journal);
+        let (_, found) = Journal::open(&path);
+        assert_eq!(
+            found.into_keys().collect::<Vec<_>>(),
+            [number + 2, number + 3]
+        );
     }
 }
