@@ -64,7 +64,8 @@ impl Engine {
         if let Some(limits) = hello.hello.and_then(|hello| hello.limits)
             && limits.lease_ms > 0
         {
-            self.lease_ms = limits.lease_ms;
+            // A server may ask for a shorter one, never for one that others would not wait for.
+            self.lease_ms = limits.lease_ms.min(farlane_wire::hello::LEASE_MS);
         }
         self.lease_until = self.lease_until.max(sent + self.lease_ms);
         self.round_trip_micros = ClusterClock::steady().saturating_sub(sent) * 1000;
