@@ -44,11 +44,13 @@ pub struct AgentProcess {
     pub flags: Vec<String>,
 }
 
-/// Where an agent keeps its state unless told: below `data`, or where the system user can reach it.
-pub fn default_state(data: &Path, name: &str) -> PathBuf {
+/// Where an agent keeps its state unless told: below `data`, or where the system user can reach it. A
+/// folder that is made anew has another `owner`, and with it an agent that has not joined yet.
+pub fn default_state(data: &Path, name: &str, owner: &[u8]) -> PathBuf {
     match User::is_root() {
         true => {
-            let print = Digest::of(data.as_os_str().as_encoded_bytes()).to_string();
+            let print =
+                Digest::of(&[data.as_os_str().as_encoded_bytes(), owner].concat()).to_string();
             Path::new(SYSTEM_STATE).join(format!("{name}-{}", &print[..8]))
         }
         false => data.join(name),

@@ -13,7 +13,7 @@ use farlane_units::{ByteCount, MilliCpu, UsdMicros};
 use crate::agent_process::{self, AgentProcess};
 use crate::connect::block_on;
 use crate::problem::{Exit, Problem, doing};
-use crate::{folders, parse};
+use crate::{folders, parse, show};
 
 /// Join this machine to a network and run tasks on it.
 ///
@@ -140,7 +140,7 @@ pub fn run(args: Args) -> Result<(), Problem> {
     let state = args
         .state
         .clone()
-        .unwrap_or_else(|| agent_process::default_state(&folders::data(), "agent"));
+        .unwrap_or_else(|| agent_process::default_state(&folders::data(), "agent", &[]));
     match User::is_root() && !args.supervised {
         true => block_on(as_system_user(AgentProcess {
             state,
@@ -177,7 +177,8 @@ async fn serve(args: &Args, state: PathBuf, join: Option<String>) -> Result<(), 
     let node = agent.node();
     tokio::select! {
         () = agent.connected() => match args.supervised {
-            true => println!("{}{node}", agent_process::READY),
+            // A parent that is gone reads no more; standard input says so too.
+            true => drop(show::line(&format!("{}{node}", agent_process::READY))),
             false => eprintln!("farlane: node {node} is on the network; Ctrl-C stops it"),
         },
         () = shutdown.requested() => {}

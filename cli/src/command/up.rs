@@ -133,8 +133,13 @@ async fn up(args: Args, data: PathBuf) -> Result<(), Problem> {
             announce(&args, &data, &state, running.urls(), &node)?;
         },
         () = shutdown.requested() => {}
+        () = server_shutdown.requested() => {}
     }
-    shutdown.requested().await;
+    tokio::select! {
+        () = shutdown.requested() => {}
+        // It ended by itself (a full disk, say); what it ended with is this program's answer.
+        () = server_shutdown.requested() => shutdown.trigger(),
+    }
     // First those who would complain about a missing server.
     let _ = keeper.await;
     standing.close();
@@ -181,7 +186,7 @@ async fn agent_process(
     owner: &Owner,
     identity: &Identity,
 ) -> Result<AgentProcess, Problem> {
-    let state = agent_process::default_state(data, "agent");
+    let state = agent_process::default_state(data, "agent", &owner.provider.public().0);
     let mut offer = args.offer.clone();
     let tenant = identity.tenant();
     if !offer.own_tenants.contains(&tenant) {
@@ -295,6 +300,12 @@ fn announce(
         node.get(..12).unwrap_or(node),
         args.region
     ))?;
+    if args.data.is_some() {
+        show::line(&format!(
+            "  reach it  export FARLANE_IDENTITY_FILE={}",
+            data.join("endpoint.json").display()
+        ))?;
+    }
     show::line(
         "  use it    python3 -c 'import farlane as fl; print(fl.Client().submit(pow, 2, 10).result())'",
     )?;

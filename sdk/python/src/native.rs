@@ -1,7 +1,7 @@
 //! One client as Python holds it.
 
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -9,6 +9,7 @@ use farlane::discover::{self, Hints, ProcessEnvironment};
 use farlane::{Call, Client, ConnectOptions, Error, Phase};
 use farlane_model::{PythonVersion, TaskId};
 use farlane_units::ByteCount;
+use parking_lot::Mutex;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -26,17 +27,26 @@ const LOOK_UP: Duration = Duration::from_millis(100);
 const PLAIN: u8 = 1;
 const BUFFERS: u8 = 2;
 
-/// The process's one runtime: a single thread drives the network of all clients.
+/// The process's one runtime: a single thread drives the network of all clients. A fork has a
+/// parent's runtime without its thread, so it makes its own; the parent's is never dropped there.
 pub fn runtime() -> &'static Runtime {
-    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
-    RUNTIME.get_or_init(|| {
-        tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("farlane-io")
-            .enable_all()
-            .build()
-            .expect("a thread for the network can be started")
-    })
+    static RUNTIME: Mutex<Option<(u32, &'static Runtime)>> = Mutex::new(None);
+    let here = std::process::id();
+    let mut held = RUNTIME.lock();
+    if let Some((process, runtime)) = *held
+        && process == here
+    {
+        return runtime;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("farlane-io")
+        .enable_all()
+        .build()
+        .expect("a thread for the network can be started");
+    let runtime: &'static Runtime = Box::leak(Box::new(runtime));
+    *held = Some((here, runtime));
+    runtime
 }
 
 /// Waits for a future without the interpreter's lock, looking up for signals.
@@ -50,7 +60,7 @@ where
         // Nobody waits any more after a Ctrl-C.
         let _ = tell.send(future.await);
     });
-    let told = parking_lot::Mutex::new(told);
+    let told = Mutex::new(told);
     loop {
         use std::sync::mpsc::RecvTimeoutError as End;
         match py.detach(|| told.lock().recv_timeout(LOOK_UP)) {
