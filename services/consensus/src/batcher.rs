@@ -121,6 +121,11 @@ async fn run(work: Work, mut requests: mpsc::Receiver<Request>) {
             body,
             callers: callers.clone(),
         };
+        if work.replica.is_stopping() {
+            // openraft would report an error of a core that is gone.
+            callers.ended(None);
+            return;
+        }
         match work.raft.client_write_ff(batch).await {
             // One task an entry, which works only where the entry fails.
             Ok(ended) => drop(tokio::spawn(async move { callers.ended(ended.await.ok()) })),

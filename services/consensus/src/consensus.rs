@@ -196,6 +196,9 @@ impl Consensus {
     ///
     /// *Errors*: it does not lead, or no quorum answers.
     pub async fn confirm(&self) -> Result<(), ProposeError> {
+        if self.inner.replica.is_stopping() {
+            return Err(ProposeError::Stopped);
+        }
         let (read, _) = self
             .inner
             .raft
@@ -302,6 +305,7 @@ impl Consensus {
     /// Stops taking part, commits the overlay to the state file and closes both files. Other handles
     /// may live on; proposals through them fail, and rows read as absent.
     pub async fn shutdown(self) {
+        self.inner.replica.stop();
         if self.inner.raft.shutdown().await.is_err() {
             tracing::warn!("the Raft core ended with a panic");
         }
@@ -381,6 +385,9 @@ async fn keep_short(inner: std::sync::Weak<Inner>) {
     loop {
         every.tick().await;
         let Some(inner) = inner.upgrade() else { return };
+        if inner.replica.is_stopping() {
+            return;
+        }
         let Some((upto, durable)) = inner
             .log
             .purgeable(KEPT_SEGMENTS)
@@ -414,7 +421,9 @@ async fn stop_on_failure(
     if failure.wait_for(Option::is_some).await.is_err() {
         return;
     }
-    if let Some(inner) = inner.upgrade() {
+    if let Some(inner) = inner.upgrade()
+        && !inner.replica.is_stopping()
+    {
         // It may have ended already, by the same failure.
         let _ = inner.raft.shutdown().await;
     }

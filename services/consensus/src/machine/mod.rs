@@ -12,6 +12,7 @@ pub(crate) mod snapshot;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use farlane_state::{Change, Order, Stamp, State};
 use farlane_units::{ByteCount, Millis};
@@ -59,6 +60,7 @@ pub(crate) struct Replica {
     pub notices: broadcast::Sender<Arc<Notice>>,
     pub failure: watch::Sender<Option<Failure>>,
     pub flusher: Flusher,
+    stopping: AtomicBool,
 }
 
 impl Replica {
@@ -85,12 +87,26 @@ impl Replica {
             notices: broadcast::Sender::new(NOTICES),
             failure,
             flusher,
+            stopping: AtomicBool::new(false),
         }))
+    }
+
+    /// The end that follows is wanted: nothing has failed.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+    }
+
+    /// Whether the end is wanted.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
     }
 
     /// Stops the replica's work for good, saying why.
     pub fn fail(&self, reason: String) {
-        tracing::error!(reason, "the replica stops");
+        match self.is_stopping() {
+            true => tracing::debug!(reason, "the replica stops, as was asked"),
+            false => tracing::error!(reason, "the replica stops"),
+        }
         self.failure.send_if_modified(|failure| {
             let first = failure.is_none();
             failure.get_or_insert(Failure { reason });

@@ -3,5 +3,6 @@
 
 mod cluster;
 mod load;
+mod quiet;
 mod single;
 mod three;

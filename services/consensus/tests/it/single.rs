@@ -18,7 +18,7 @@ use crate::load::{cancel, open, session, spec, submit};
 const CHILD: &str = "FARLANE_TEST_WRITE_UNTIL_KILLED";
 const WRITERS: u64 = 64;
 
-async fn start(dir: &Path) -> Consensus {
+pub async fn start(dir: &Path) -> Consensus {
     let members = vec![Member {
         id: 1,
         url: "http://127.0.0.1:1".to_owned(),
