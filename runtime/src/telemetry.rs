@@ -2,6 +2,8 @@
 //!
 //! Owns where log lines go and in what form. Leaves what is logged to the rooms.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 
 /// How log lines are written, always to standard error.
@@ -30,7 +32,7 @@ pub enum TelemetryError {
     AlreadySet,
 }
 
-/// Starts logging for this process.
+/// Starts logging for this process. Colours are for terminals only: files and journals get plain text.
 ///
 /// `filter` is in the syntax of tracing's `EnvFilter`. openraft's own lines are held to warnings
 /// unless the filter names it.
@@ -50,6 +52,7 @@ pub fn init(filter: &str, format: Format) -> Result<(), TelemetryError> {
     })?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     match format {
         Format::Text => builder.with_target(false).try_init(),
@@ -68,5 +71,30 @@ mod tests {
             init("==,=", Format::Text),
             Err(TelemetryError::BadFilter { .. })
         ));
+    }
+
+    /// Names the child process that only logs one line.
+    const CHILD: &str = "FARLANE_TEST_LOG_ONE_LINE";
+
+    /// The body of the child process; does nothing in an ordinary run of the tests.
+    #[test]
+    fn child_logs_one_line() -> Result<(), TelemetryError> {
+        if std::env::var_os(CHILD).is_some() {
+            init("info", Format::Text)?;
+            tracing::info!(field = "value", "one line");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_no_terminal_gets_no_colours() -> std::io::Result<()> {
+        let child = std::process::Command::new(std::env::current_exe()?)
+            .args(["--exact", "telemetry::tests::child_logs_one_line"])
+            .env(CHILD, "1")
+            .output()?;
+        let logged = String::from_utf8_lossy(&child.stderr);
+        assert!(logged.contains("one line field=\"value\""), "{logged:?}");
+        assert!(!logged.contains('\u{1b}'), "{logged:?}");
+        Ok(())
     }
 }
