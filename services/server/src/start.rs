@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use farlane_consensus::{Config, Consensus, Member, PlainConnector, StartError};
+use farlane_consensus::{Config, Consensus, Failure, Member, PlainConnector, StartError};
 use farlane_controller::{ControlError, Controller, LogError, LogStore, Parts};
 use farlane_model::Digest;
 use farlane_runtime::{Clock, Entropy, Shutdown, SystemClock, SystemEntropy};
@@ -81,6 +81,10 @@ pub enum ServerError {
     /// Serving ended by itself.
     #[error("serving ended: {0}")]
     Serving(String),
+    /// The replica stopped by itself, and says why: a full disk, most often. Mend that and start the
+    /// server again; nothing acknowledged is lost.
+    #[error("{0}")]
+    Replica(#[from] Failure),
 }
 
 /// Starts servers.
@@ -233,21 +237,30 @@ fn serve(
     tokio::spawn(router.serve_with_incoming_shutdown(incoming, shutdown.requested()))
 }
 
-/// Ends what is left once the shutdown was asked for, or serving ended.
+/// Ends what is left once the shutdown was asked for, serving ended or the replica failed.
 async fn close(
     shutdown: Shutdown,
     mut serving: JoinHandle<Result<(), tonic::transport::Error>>,
     consensus: Consensus,
     store: Store,
 ) -> Result<(), ServerError> {
+    let mut failed = None;
     let ended = tokio::select! {
         () = shutdown.requested() => tokio::time::timeout(DRAIN, &mut serving).await.ok(),
         ended = &mut serving => Some(ended),
+        // A server without a replica would refuse everything for ever.
+        failure = consensus.failed() => {
+            failed = Some(failure);
+            None
+        }
     };
     shutdown.trigger();
     serving.abort();
     consensus.shutdown().await;
     store.close().await;
+    if let Some(failure) = failed {
+        return Err(failure.into());
+    }
     match ended {
         Some(Ok(Err(error))) => Err(ServerError::Serving(error.to_string())),
         _ => Ok(()),
@@ -437,5 +450,33 @@ async fn found_when_led(consensus: Consensus, order: Order) {
         if leadership.changed().await.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use farlane_state::Command;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_server_whose_replica_fails_ends_and_says_why() {
+        let dir = tempfile::tempdir().unwrap();
+        let shutdown = Shutdown::new();
+        let running = Server::start(ServerConfig::new(dir.path()), shutdown.clone());
+        let running = running.await.unwrap();
+        let unknown = Command {
+            kind: u16::MAX,
+            version: 1,
+            body: bytes::Bytes::new(),
+        };
+        assert!(running.consensus.propose(vec![unknown]).await.is_err());
+        let ended = tokio::time::timeout(Duration::from_secs(20), shutdown.requested()).await;
+        ended.unwrap();
+        let error = running.stop().await.unwrap_err();
+        assert!(
+            matches!(&error, ServerError::Replica(failure) if failure.reason.contains("start a build")),
+            "{error}"
+        );
     }
 }
