@@ -98,7 +98,7 @@ impl Controller {
         }));
         self.leases
             .lock()
-            .attach(node, boot, agent.link.id, self.clock.steady(), now);
+            .attach(node, agent.link.id, self.clock.steady(), now);
         let session = AgentSession {
             controller: self.clone(),
             link: agent.clone(),
@@ -241,11 +241,10 @@ impl AgentSession {
             }
             let now = controller.now();
             let (stream, round_trip) = (agent.link.id, Micros(heartbeat.round_trip_micros));
-            let renewed =
-                controller
-                    .leases
-                    .lock()
-                    .renew(agent.node, stream, received, now, round_trip);
+            let renewed = controller
+                .leases
+                .lock()
+                .renew(agent.node, stream, received, now, round_trip);
             if !renewed {
                 // What it held is given to others already: it must hear that anew.
                 return agent.link.end();

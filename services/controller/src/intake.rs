@@ -3,7 +3,6 @@
 //! Owns the checks that need no state: shape, bounds, and that what should be sealed is. Leaves
 //! meaning to `farlane-state`, which judges every order again.
 
-use bytes::Bytes;
 use farlane_model::{
     AttemptRef, BlobRef, BootId, Digest, Exit, MAX_ROW_BYTES, NodeId, Sealed, SessionId,
 };

@@ -11,7 +11,7 @@
 
 use std::collections::HashMap;
 
-use farlane_model::{BootId, NodeId};
+use farlane_model::NodeId;
 use farlane_units::{Micros, Millis};
 
 /// How long a node is trusted to hold what it was given after its last heartbeat. Source: design.md,
@@ -25,8 +25,6 @@ const MAX_ROUND_TRIP: Micros = Micros(LEASE.0 * 1000);
 /// What was last heard of a node.
 #[derive(Debug, Clone, Copy)]
 pub struct Lease {
-    /// Its start, when it has attached since this leader began.
-    pub boot: Option<BootId>,
     /// On the steady clock.
     pub ends: Micros,
     /// Its control stream is here.
@@ -54,7 +52,6 @@ impl Leases {
     pub fn inherit(&mut self, node: NodeId, now: Micros) {
         let round_trip = Micros::ZERO;
         let lease = Lease {
-            boot: None,
             ends: end(now),
             attached: false,
             stream: 0,
@@ -65,10 +62,9 @@ impl Leases {
     }
 
     /// Its control stream has opened.
-    pub fn attach(&mut self, node: NodeId, boot: BootId, stream: u64, now: Micros, cluster: Millis) {
+    pub fn attach(&mut self, node: NodeId, stream: u64, now: Micros, cluster: Millis) {
         let round_trip = self.nodes.get(&node).map_or(Micros::ZERO, |l| l.round_trip);
         let lease = Lease {
-            boot: Some(boot),
             ends: end(now),
             attached: true,
             stream,
@@ -148,10 +144,10 @@ mod tests {
 
     #[test]
     fn a_lease_ends_ten_seconds_after_the_last_heartbeat_and_only_once() {
-        let (node, boot) = (NodeId([1; 32]), BootId([2; 16]));
+        let node = NodeId([1; 32]);
         let at = |seconds: u64| Micros(seconds * 1_000_000);
         let mut leases = Leases::default();
-        leases.attach(node, boot, 1, at(0), Millis(1));
+        leases.attach(node, 1, at(0), Millis(1));
         assert!(leases.renew(node, 1, at(6), Millis(6), Micros(250)));
         assert!(!leases.renew(node, 2, at(9), Millis(9), Micros(1)));
         assert!(leases.renew(node, 1, at(3), Millis(3), Micros::ZERO));
@@ -166,10 +162,10 @@ mod tests {
 
     #[test]
     fn the_end_of_an_earlier_stream_does_not_detach_a_later_one_of_the_same_boot() {
-        let (node, boot) = (NodeId([1; 32]), BootId([2; 16]));
+        let node = NodeId([1; 32]);
         let mut leases = Leases::default();
-        leases.attach(node, boot, 1, Micros(0), Millis(1));
-        leases.attach(node, boot, 2, Micros(10), Millis(1));
+        leases.attach(node, 1, Micros(0), Millis(1));
+        leases.attach(node, 2, Micros(10), Millis(1));
         leases.detach(node, 1);
         assert!(leases.is_online(node, Micros(20)));
         leases.detach(node, 2);
@@ -178,23 +174,20 @@ mod tests {
 
     #[test]
     fn a_round_trip_longer_than_a_lease_is_not_believed() {
-        let (node, boot) = (NodeId([1; 32]), BootId([2; 16]));
+        let node = NodeId([1; 32]);
         let mut leases = Leases::default();
-        leases.attach(node, boot, 1, Micros(0), Millis(1));
+        leases.attach(node, 1, Micros(0), Millis(1));
         leases.renew(node, 1, Micros(1), Millis(1), Micros::MAX);
-        assert_eq!(
-            leases.get(node).map(|l| l.round_trip),
-            Some(MAX_ROUND_TRIP)
-        );
+        assert_eq!(leases.get(node).map(|l| l.round_trip), Some(MAX_ROUND_TRIP));
     }
 
     #[test]
     fn a_new_leader_gives_a_full_term_and_does_not_shorten_one() {
-        let (node, boot) = (NodeId([1; 32]), BootId([2; 16]));
+        let node = NodeId([1; 32]);
         let mut leases = Leases::default();
         leases.inherit(node, Micros(0));
         assert!(!leases.is_online(node, Micros(1)));
-        leases.attach(node, boot, 1, Micros(5_000_000), Millis(1));
+        leases.attach(node, 1, Micros(5_000_000), Millis(1));
         leases.inherit(node, Micros(5_000_001));
         assert!(leases.is_online(node, Micros(5_000_001)));
         assert_eq!(leases.take_expired(Micros(15_000_000)), [node]);

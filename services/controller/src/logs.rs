@@ -116,7 +116,8 @@ impl LogStore {
         for chunk in chunks {
             let size = (4 + HEAD + chunk.sealed.len()) as u64;
             // The last number has no next.
-            if chunk.chunk < end.next || chunk.chunk == u32::MAX || end.bytes + size > ATTEMPT_BYTES {
+            if chunk.chunk < end.next || chunk.chunk == u32::MAX || end.bytes + size > ATTEMPT_BYTES
+            {
                 continue;
             }
             encode(chunk, &mut out);
@@ -400,7 +401,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = LogStore::open(dir.path()).unwrap();
         let at = attempt(1);
-        store.append(at, &[chunk(u32::MAX, "a"), chunk(0, "b")]).unwrap();
+        store
+            .append(at, &[chunk(u32::MAX, "a"), chunk(0, "b")])
+            .unwrap();
         assert_eq!(store.read(at.task, 1, 0).unwrap(), [chunk(0, "b")]);
     }
 
