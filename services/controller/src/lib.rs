@@ -17,6 +17,7 @@
 mod agent;
 mod enrol;
 mod error;
+mod granters;
 mod grants;
 mod infeasible;
 mod intake;
@@ -63,6 +64,7 @@ pub use link::Outbound;
 pub use logs::{LogError, LogStore, StoredChunk};
 pub use session::ClientSession;
 
+use granters::Absent;
 use lease::Leases;
 use link::Links;
 use planner::Intake;
@@ -131,6 +133,7 @@ pub struct Controller {
     ungranted: Mutex<Ungranted>,
     /// Never locked while the state is read, save by a round of planning.
     refusals: Mutex<Refusals>,
+    absent: Mutex<Absent>,
     restarts: Mutex<Restarts>,
     started: Mutex<HashSet<AttemptRef>>,
     view: Mutex<view::ViewCache>,
@@ -161,6 +164,7 @@ impl Controller {
             leases: Mutex::default(),
             ungranted: Mutex::default(),
             refusals: Mutex::default(),
+            absent: Mutex::default(),
             restarts: Mutex::default(),
             started: Mutex::default(),
             view: Mutex::default(),

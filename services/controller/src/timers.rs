@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farlane_model::{AttemptRef, KeyId, LostCause, NodeId, SessionId};
-use farlane_state::{DetachGranter, Order, Return, ReturnReason, expired};
+use farlane_state::{Order, Return, ReturnReason, expired};
 use farlane_units::Micros;
 
 use crate::lease::LEASE;
@@ -81,6 +81,10 @@ impl Controller {
                 () = &mut stop => return,
                 _ = tick.tick() => count += 1,
             }
+            if count.is_multiple_of(EACH_HOUR) {
+                // Output lies where it came in, also on a server that no longer leads.
+                self.sweep_logs();
+            }
             if self.check_leads().is_err() {
                 continue;
             }
@@ -90,13 +94,13 @@ impl Controller {
             let mut orders = self.due_now();
             if count.is_multiple_of(EACH_SECOND) {
                 orders.extend(self.infeasible());
+                orders.extend(self.mend_granters());
                 orders.extend(self.refused_everywhere());
             }
             if count.is_multiple_of(EACH_TEN_SECONDS) {
                 orders.extend(self.due_seldom(&mut retention_from));
             }
             if count.is_multiple_of(EACH_HOUR) {
-                self.sweep_logs();
                 self.shutdown.spawn(self.clone().sweep_blobs());
             }
             for order in orders {
@@ -163,17 +167,22 @@ impl Controller {
     /// Follows who leads, until the server stops.
     pub(crate) async fn lead_loop(self: Arc<Self>) {
         let mut leadership = self.consensus.leadership();
-        let mut led = false;
+        let mut led = None;
         let stop = self.shutdown.requested();
         tokio::pin!(stop);
         loop {
-            let mine = leadership.borrow_and_update().mine;
-            match (led, mine) {
-                (false, true) => self.begin_to_lead(),
-                (true, false) => self.cease_to_lead(),
-                _ => {}
+            let now = leadership.borrow_and_update().clone();
+            let leads = now.mine.then_some(now.term);
+            if led != leads {
+                // Also where only the term is another: somebody else may have led in between.
+                if led.is_some() {
+                    self.cease_to_lead();
+                }
+                if leads.is_some() {
+                    self.begin_to_lead();
+                }
             }
-            led = mine;
+            led = leads;
             tokio::select! {
                 () = &mut stop => break,
                 changed = leadership.changed() => if changed.is_err() { break },
@@ -184,50 +193,30 @@ impl Controller {
         });
     }
 
-    /// Every node gets a full term, and so does every granter that the state says is attached.
-    fn begin_to_lead(self: &Arc<Self>) {
+    /// Every node gets a full term. So does every granter that the state says is attached: it counts
+    /// from when this server first looks for it.
+    fn begin_to_lead(&self) {
         let now = self.clock.steady();
-        let (nodes, granters): (Vec<NodeId>, Vec<SessionId>) = self.consensus.read(|s| {
+        let nodes: Vec<NodeId> = self.consensus.read(|s| {
             let holding = s
                 .nodes()
                 .filter(|n| n.running() + n.waiting() > 0)
                 .map(|n| n.id);
-            (holding.collect(), s.granters().map(|(id, _)| *id).collect())
+            holding.collect()
         });
-        tracing::info!(
-            nodes = nodes.len(),
-            granters = granters.len(),
-            "this server leads"
-        );
+        tracing::info!(nodes = nodes.len(), "this server leads");
         {
             let mut leases = self.leases.lock();
             nodes.into_iter().for_each(|node| leases.inherit(node, now));
         }
         self.planner_wake.notify_one();
-        let controller = self.clone();
-        self.shutdown
-            .spawn(async move { controller.detach_absent(granters).await });
-    }
-
-    /// Detaches the granters of an earlier leader's time that have not come back in a term.
-    async fn detach_absent(self: Arc<Self>, granters: Vec<SessionId>) {
-        let term = Duration::from_millis(LEASE.0);
-        tokio::select! {
-            () = self.shutdown.requested() => return,
-            () = tokio::time::sleep(term) => {}
-        }
-        for granter in granters {
-            if self.check_leads().is_ok() && self.links.session(granter).is_none() {
-                // Gone already is as good.
-                let _ = self.order(vec![DetachGranter { granter }.into()]).await;
-            }
-        }
     }
 
     fn cease_to_lead(&self) {
         let leader = self.check_leads().err();
         self.leases.lock().clear();
         self.ungranted.lock().clear();
+        self.absent.lock().clear();
         self.refusals.lock().clear();
         *self.restarts.lock() = Restarts::default();
         self.links
