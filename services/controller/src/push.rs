@@ -12,7 +12,7 @@
 //! attach, or a queue ran over ─▶ Desired, results after the cursor
 //! ```
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
@@ -184,16 +184,13 @@ impl Controller {
                     self.links.remove_agent(&agent);
                     return;
                 }
-                let attempts = self.push_desired(&agent);
-                let open: Vec<_> = attempts
-                    .into_iter()
-                    .filter(|a| !ended.contains(&a.1))
-                    .collect();
-                for (granter, attempt) in open {
-                    // What the agent already had may run; asking again is idempotent, and only what
-                    // it did not have must be granted in time.
-                    self.ask_grants(granter, vec![attempt], !live.contains(&attempt));
-                }
+                let (live, ended): (HashSet<_>, HashSet<_>) =
+                    (live.into_iter().collect(), ended.into_iter().collect());
+                let mut open = self.push_desired(&agent);
+                open.retain(|(_, attempt)| !ended.contains(attempt));
+                // What the agent already had may run; asking again is idempotent, and only what it
+                // did not have must be granted in time.
+                self.ask_all(open, |attempt| !live.contains(attempt));
                 self.planner_wake.notify_one();
             }
             PushCommand::Session(session) => {
@@ -238,16 +235,39 @@ impl Controller {
         behind
     }
 
-    /// After notices were missed.
+    /// After notices were missed: whatever they may have said is derived anew.
     fn push_everything(&self) {
         for agent in self.links.agents() {
-            for (granter, attempt) in self.push_desired(&agent) {
-                self.ask_grants(granter, vec![attempt], false);
-            }
+            self.node_changed(agent.node);
+            let held = self.push_desired(&agent);
+            // Nobody was asked for what was placed meanwhile; what is known to run has its grant.
+            self.ask_all(held, |attempt| !self.is_started(attempt));
         }
         for session in self.links.sessions() {
-            session.push.lock().behind = true;
+            if self.key_revoked(session.key) {
+                session.refuse(&ControlError::KeyRevoked);
+                continue;
+            }
+            let watched: Vec<TaskId> = {
+                let mut push = session.push.lock();
+                push.behind = true;
+                push.watched.iter().copied().collect()
+            };
             self.push_results(&session);
+            for task in watched {
+                self.push_one_result(&session, task);
+            }
+        }
+    }
+
+    /// Asks each granter for its attempts at once; `timed` are those that must be granted in time.
+    fn ask_all(&self, held: Vec<(SessionId, AttemptRef)>, timed: impl Fn(&AttemptRef) -> bool) {
+        let mut wanted = Grouped::<(SessionId, bool), AttemptRef>::new();
+        for (granter, attempt) in held {
+            wanted.add((granter, timed(&attempt)), attempt);
+        }
+        for ((granter, timed), attempts) in wanted.0 {
+            self.ask_grants(granter, attempts, timed);
         }
     }
 
