@@ -55,7 +55,7 @@ impl Controller {
             ordinal: c.ordinal,
         });
         if let Some(cursor) = resume {
-            self.consensus.wait_applied(cursor.index).await;
+            self.catch_up(cursor.index).await?;
         }
         let mut orders = vec![Order::OpenSession(OpenSession {
             session,
