@@ -302,6 +302,8 @@ class Scratch:
 
     def __init__(self, parent):
         self.path = os.path.join(parent, "w%d" % os.getpid())
+        # Left by a process of the same number, where process numbers are the machine's.
+        remove(self.path)
         os.mkdir(self.path, 0o700)
         os.chdir(self.path)
         for name in ("TMPDIR", "HOME"):
@@ -316,6 +318,15 @@ class Scratch:
         remove_below(self.path)
         os.fchdir(self.folder)
         self.changed = os.fstat(self.folder).st_mtime_ns
+
+
+def remove(path):
+    """Removes a folder with all in it; a link that a task put in its place, and not where it leads."""
+    if os.path.islink(path):
+        try_quietly(os.unlink, path)
+    elif os.path.lexists(path):
+        remove_below(path)
+        try_quietly(os.rmdir, path)
 
 
 def remove_below(path):
@@ -336,9 +347,22 @@ def try_quietly(what, path):
         pass
 
 
-def worker_main(fds, scratch):
+def die_with_parent(parent):
+    """Outlives its template by nothing, where no process namespace sees to that."""
+    try:
+        import ctypes
+    except ImportError:
+        return
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(0)
+
+
+def worker_main(fds, scratch, parent):
     """Life of a forked worker; never returns."""
     data, logs = fds
+    if parent != 1:
+        die_with_parent(parent)
     os.setsid()
     null = os.open("/dev/null", os.O_RDONLY)
     os.dup2(null, 0)
@@ -394,6 +418,7 @@ class Template:
         return True
 
     def fork(self, number, fds, inherited):
+        me = os.getpid()
         try:
             pid = os.fork()
         except OSError as error:
@@ -408,7 +433,7 @@ class Template:
                 for fd in inherited:
                     os.close(fd)
                 self.control.close()
-                worker_main(fds, self.scratch)
+                worker_main(fds, self.scratch, me)
             finally:
                 os._exit(70)
         for fd in fds:
@@ -440,10 +465,7 @@ class Template:
                 self.control.send(b"X" + number.to_bytes(4, "little") + status.to_bytes(4, "little"))
         for pid in reaped:
             self.kill(pid, group_only=True)
-            left = os.path.join(self.scratch, "w%d" % pid)
-            if os.path.isdir(left):
-                remove_below(left)
-                try_quietly(os.rmdir, left)
+            remove(os.path.join(self.scratch, "w%d" % pid))
         if reaped:
             self.sweep()
 
@@ -498,6 +520,14 @@ def main():
     import farlane_value
 
     del cloudpickle, farlane_error, farlane_value
+    if os.getpid() != 1:
+        # Before the first fork, so that no worker has to load it.
+        try:
+            import ctypes
+
+            del ctypes
+        except ImportError:
+            pass
     runtime = types.ModuleType("_farlane_worker")
     runtime.State = State
     sys.modules["_farlane_worker"] = runtime

@@ -60,6 +60,7 @@ pub(crate) fn install(
     for dir in [&shared.root, &shared.environments, &shared.scratch] {
         make_dir(dir)?;
     }
+    empty(&shared.scratch)?;
     if let Some(user) = user {
         std::os::unix::fs::chown(&shared.scratch, Some(user.uid), Some(user.gid))
             .map_err(StartError::io("handing over the scratch folder"))?;
@@ -81,6 +82,23 @@ pub(crate) fn install(
         format!("farlane:x:{gid}:\n").as_bytes(),
     )?;
     Ok(shared)
+}
+
+/// Removes what sandboxes of an earlier process left behind: a killed one tidies up nothing. Links are
+/// removed, never followed.
+fn empty(dir: &Path) -> Result<(), StartError> {
+    let what = || StartError::io(format!("emptying {}", dir.display()));
+    for entry in dir.read_dir().map_err(what())? {
+        let entry = entry.map_err(what())?;
+        let removed = match entry.file_type().map_err(what())?.is_dir() {
+            true => std::fs::remove_dir_all(entry.path()),
+            false => std::fs::remove_file(entry.path()),
+        };
+        if let Err(error) = removed {
+            tracing::warn!(%error, path = %entry.path().display(), "left by an earlier task, cannot be removed");
+        }
+    }
+    Ok(())
 }
 
 /// Whether every folder up to the root lets others pass.
@@ -113,4 +131,28 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), StartError> {
     std::fs::write(&temporary, bytes).map_err(what())?;
     std::fs::set_permissions(&temporary, std::fs::Permissions::from_mode(0o644)).map_err(what())?;
     std::fs::rename(&temporary, path).map_err(what())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn scratch_is_empty_at_the_start_and_links_in_it_lead_nowhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = dir.path().join("kept");
+        std::fs::create_dir(&kept).unwrap();
+        std::fs::write(kept.join("file"), b"mine").unwrap();
+        let shared = install(dir.path(), "node", None).unwrap();
+        let left = shared.scratch.join("w17");
+        std::fs::create_dir(&left).unwrap();
+        std::fs::write(left.join("secret"), b"of a task").unwrap();
+        for link in [shared.scratch.join("link"), left.join("link")] {
+            std::os::unix::fs::symlink(&kept, link).unwrap();
+        }
+        install(dir.path(), "node", None).unwrap();
+        assert_eq!(shared.scratch.read_dir().unwrap().count(), 0);
+        assert_eq!(std::fs::read(kept.join("file")).unwrap(), b"mine");
+    }
 }

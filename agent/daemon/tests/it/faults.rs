@@ -166,6 +166,34 @@ async fn without_namespaces_only_the_own_tenant_is_served_and_without_sockets() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn without_namespaces_too_nothing_outlives_the_agent() {
+    let dir = tempfile::tempdir().unwrap();
+    let network = Network::start(true).await;
+    let mut config = config(&network, dir.path());
+    config.strongest_tier = Some(Tier::Process);
+    let node = Node::start(&network, config).await;
+    let source = "def f(s):\n    import os, time\n    time.sleep(s)\n    return os.getpid()";
+    let f = Function::new(&network, source, &["(0,)", "(600,)"], Ask::default());
+    let worker = f.call(0).await.value();
+    let process = std::path::Path::new("/proc").join(&worker);
+    assert!(process.exists());
+    f.submit(1, 1).await;
+    network
+        .until("the long one to begin", |seen| {
+            (!seen.started.is_empty()).then_some(())
+        })
+        .await;
+    node.stop().await;
+    for _ in 0..100 {
+        if !process.exists() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("worker {worker} goes on without its agent");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn work_goes_on_while_the_control_plane_is_away_and_is_told_afterwards() {
     let stage = stage(true).await;
     let network = &stage.network;
