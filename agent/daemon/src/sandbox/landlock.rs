@@ -1,11 +1,12 @@
 //! What files a process of tier 0 can reach: the interpreter, the system's libraries, its
-//! environment, and its scratch. Above all not the agent's keys.
+//! environment, and its scratch. Above all not the agent's keys. And whom it can signal: nobody outside,
+//! where the kernel has that (6.12).
 
 use std::path::{Path, PathBuf};
 
 use landlock::{
     ABI, Access, AccessFs, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
-    RulesetCreated, RulesetCreatedAttr, RulesetError,
+    RulesetCreated, RulesetCreatedAttr, RulesetError, Scope,
 };
 
 /// Newest rights that are asked for; a kernel that has fewer grants what it has. Source:
@@ -23,6 +24,7 @@ pub(super) fn rules(
     let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(NEWEST))?
+        .scope(Scope::Signal)?
         .create()?;
     let read = AccessFs::from_read(NEWEST);
     for (paths, access) in [(readable, read), (writable, AccessFs::from_all(NEWEST))] {
