@@ -316,7 +316,11 @@ mod tests {
             record.check(&pins, Some(&list(vec![])), must, day_later),
             Err(RecordError::RevocationsStale)
         );
-        assert!(record.check(&pins, Some(&list(vec![])), free, day_later).is_ok());
+        assert!(
+            record
+                .check(&pins, Some(&list(vec![])), free, day_later)
+                .is_ok()
+        );
         assert_eq!(
             record.check(&pins, Some(&revoked), free, day_later),
             Err(RecordError::Revoked)

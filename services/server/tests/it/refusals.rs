@@ -159,7 +159,7 @@ async fn a_providers_revocations_reach_granters_and_outlive_the_server() {
     let mut person = Person::connect(&world).await;
     let request = with_key(v1::ListNodesRequest {}, &person.key);
     let listed = person.api.list_nodes(request).await.unwrap().into_inner();
-    assert_eq!(listed.revocations_bytes, [good.clone()]);
+    assert_eq!(listed.revocations_bytes, vec![good.clone()]);
     let provider = world.provider.public().fingerprint();
     assert!(
         listed
