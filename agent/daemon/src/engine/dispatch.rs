@@ -148,9 +148,16 @@ impl Engine {
         number: TemplateNumber,
         environment: Option<std::path::PathBuf>,
     ) -> Step {
-        let failed = match self.pools.pools.get(&number) {
+        let given_up = match self.pools.pools.get(&number) {
             Some(pool) if pool.failures >= FAILURES => Some(pool.complaint.clone()),
-            _ => self
+            _ => None,
+        };
+        if given_up.is_none() && !self.pools.has_room() {
+            return Step::Enough;
+        }
+        let failed = match given_up {
+            Some(complaint) => Some(complaint),
+            None => self
                 .pools
                 .start(number, environment)
                 .err()

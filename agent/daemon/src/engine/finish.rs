@@ -190,7 +190,7 @@ impl Engine {
         let Some(mut attempt) = self.attempts.remove(&token) else {
             return;
         };
-        self.by_ref.remove(&attempt.at);
+        self.unname(&attempt.at, token);
         if let Some(grant) = &attempt.grant
             && attempt.log.is_due(true)
         {

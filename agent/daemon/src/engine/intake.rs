@@ -353,7 +353,14 @@ impl Engine {
     /// Removes an attempt without a word.
     pub(super) fn forget(&mut self, token: Token) {
         if let Some(attempt) = self.attempts.remove(&token) {
-            self.by_ref.remove(&attempt.at);
+            self.unname(&attempt.at, token);
+        }
+    }
+
+    /// The attempt has no token any more, unless it came again meanwhile and has another.
+    pub(super) fn unname(&mut self, at: &AttemptRef, token: Token) {
+        if self.by_ref.get(at) == Some(&token) {
+            self.by_ref.remove(at);
         }
     }
 }

@@ -26,6 +26,10 @@ const LIFE_MS: u64 = 600_000;
 /// An idle worker is kept this long, and its template ten times as long. Source: a person thinks a
 /// minute between two calls; 15 MiB are cheap for as long.
 const IDLE_MS: u64 = 60_000;
+/// Templates at once, beyond two for each core: above it the one longest unused goes, if it is idle.
+/// Source: 15 MiB each; a tenant makes a new one with every size of scratch that it names.
+const TEMPLATES: usize = 16;
+const TEMPLATES_A_CORE: usize = 2;
 /// Failures in a row after which a template's tasks are given up.
 pub(super) const FAILURES: u32 = 3;
 /// Scratch where a task does not ask for any. Source: a wheel's unpacked tests fit; 2 of them fit in
@@ -366,6 +370,31 @@ impl Pools {
                 self.by_key.remove(&pool.key);
             }
         }
+    }
+
+    /// Makes room for one more template; false where all of them are in use.
+    pub(super) fn has_room(&mut self) -> bool {
+        let most = TEMPLATES + TEMPLATES_A_CORE * self.cpus.div_ceil(1000) as usize;
+        let made = self.pools.values().filter(|pool| pool.template.is_some());
+        if made.count() < most {
+            return true;
+        }
+        let idle = |pool: &Pool| {
+            let mut workers = pool.workers.iter().filter_map(|w| self.workers.get(w));
+            pool.template.is_some() && pool.ready.is_empty() && workers.all(Worker::is_idle)
+        };
+        let oldest = self.pools.iter().filter(|(_, pool)| idle(pool));
+        let oldest = oldest.min_by_key(|(number, pool)| (pool.used, **number));
+        let Some(number) = oldest.map(|(number, _)| *number) else {
+            return false;
+        };
+        if let Some(pool) = self.pools.remove(&number) {
+            self.by_key.remove(&pool.key);
+            pool.workers.iter().for_each(|worker| {
+                self.workers.remove(worker);
+            });
+        }
+        true
     }
 
     /// Kills everything.

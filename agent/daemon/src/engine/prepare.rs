@@ -27,6 +27,8 @@ const INLINE: usize = 64 * 1024;
 const OPENED: usize = 2 << 30;
 /// Most bytes of opened functions held.
 const CODES: usize = 256 << 20;
+/// Most functions held, opened or asked for: one that cannot be opened weighs nothing.
+const MOST_CODES: usize = 4096;
 /// Most bytes of one opened function.
 const CODE: usize = 64 << 20;
 /// Most bytes of one lock.
@@ -61,6 +63,17 @@ struct Held {
     next: u32,
 }
 
+impl Held {
+    fn drop_oldest(&mut self) {
+        let Some(oldest) = self.order.pop_front() else {
+            return;
+        };
+        let gone = self.cells.remove(&oldest);
+        let size = gone.and_then(|(_, cell)| cell.get().map(|code| code.bytes.len()));
+        self.bytes = self.bytes.saturating_sub(size.unwrap_or(0));
+    }
+}
+
 impl Codes {
     /// The function, where it is open already.
     fn ready(&self, digest: Digest, tenant: TenantId, key: &BlobKey) -> Option<Arc<Code>> {
@@ -80,8 +93,16 @@ impl Codes {
             Some((known, cell)) if known == key => cell.clone(),
             _ => {
                 let cell = Cell::default();
-                held.cells.insert(name, (key.clone(), cell.clone()));
-                held.order.push_back(name);
+                if held
+                    .cells
+                    .insert(name, (key.clone(), cell.clone()))
+                    .is_none()
+                {
+                    held.order.push_back(name);
+                }
+                while held.order.len() > MOST_CODES {
+                    held.drop_oldest();
+                }
                 cell
             }
         }
@@ -91,12 +112,7 @@ impl Codes {
         let mut held = self.held.lock();
         held.bytes += size;
         while held.bytes > CODES && held.order.len() > 1 {
-            let Some(oldest) = held.order.pop_front() else {
-                break;
-            };
-            let gone = held.cells.remove(&oldest);
-            let size = gone.and_then(|(_, cell)| cell.get().map(|code| code.bytes.len()));
-            held.bytes = held.bytes.saturating_sub(size.unwrap_or(0));
+            held.drop_oldest();
         }
         held.next += 1;
         held.next
@@ -316,4 +332,26 @@ async fn blocking<T: Send + 'static>(
         .unwrap_or(Err(Unready::Refused(
             "opening it failed; please report this",
         )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_that_cannot_be_opened_are_forgotten_too() {
+        let codes = Codes::default();
+        for n in 0..2 * MOST_CODES {
+            let digest = Digest::of(&n.to_le_bytes());
+            let key = BlobKey::from_bytes([(n % 2) as u8; 32]);
+            codes.cell(digest, TenantId::default(), &key);
+            // The same blob with another key takes the place of the first.
+            codes.cell(digest, TenantId::default(), &BlobKey::from_bytes([9; 32]));
+        }
+        let held = codes.held.lock();
+        assert_eq!(
+            (held.cells.len(), held.order.len()),
+            (MOST_CODES, MOST_CODES)
+        );
+    }
 }
