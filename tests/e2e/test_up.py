@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -137,3 +138,49 @@ def test_first_result_comes_soon(fresh):
 
 def test_the_version_is_one(network):
     assert fl.__version__ in network.cli("--version")
+
+
+def test_a_folder_made_anew_gets_a_machine_that_joins_anew(fresh):
+    network = fresh().start()
+    first = network.ready["node"]
+    network.stop()
+    shutil.rmtree(network.data)
+    network.start()
+    assert network.ready["node"] != first
+    with network.client() as client:
+        assert client.submit(pow, 2, 3).result(timeout=RESULT_SECONDS) == 8
+
+
+FORKING = """
+import os, sys
+import farlane as fl
+assert fl.Client().submit(abs, -1).result(timeout=60) == 1
+child = os.fork()
+if child == 0:
+    with fl.Client() as client:
+        os._exit(client.submit(abs, -7).result(timeout=60))
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+"""
+
+LEAVING = """
+import time
+import farlane as fl
+client = fl.Client()
+futures = [client.submit(abs, -i) for i in range(20000)]
+futures[0].result(timeout=60)
+client.shutdown(wait=False)
+"""
+
+
+def test_a_forked_child_has_a_client_of_its_own(network):
+    done = subprocess.run(
+        [sys.executable, "-c", FORKING], env=network.env, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_client_leaves_cleanly_while_results_land(network):
+    done = subprocess.run(
+        [sys.executable, "-c", LEAVING], env=network.env, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr

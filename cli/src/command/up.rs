@@ -80,6 +80,8 @@ pub fn run(args: Args) -> Result<(), Problem> {
     telemetry::init(&args.log, telemetry::Format::Text).map_err(Problem::failed)?;
     let data = args.data.clone().unwrap_or_else(folders::data);
     folders::make_private(&data)?;
+    // However it was written: the folder's name also names its agent's state.
+    let data = data.canonicalize().map_err(doing(data.display()))?;
     let _lock = lock(&data)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
