@@ -54,14 +54,16 @@ pub(crate) struct Environments {
     uv: Option<PathBuf>,
     bound: ByteCount,
     turns: Semaphore,
-    building: Mutex<HashMap<Digest, Arc<OnceCell<PathBuf>>>>,
+    building: Arc<Mutex<Building>>,
 }
+
+type Building = HashMap<Digest, Arc<OnceCell<PathBuf>>>;
 
 impl Environments {
     /// `uv` is the one configured; else it is looked for.
     pub(crate) fn new(dir: PathBuf, uv: Option<PathBuf>, bound: ByteCount) -> Self {
         let _ = std::fs::create_dir_all(&dir);
-        let building = Mutex::default();
+        let building = Arc::default();
         Self {
             dir,
             uv,
@@ -85,7 +87,15 @@ impl Environments {
                 }
                 Ok(path.clone())
             })
-            .await?;
+            .await;
+        if built.is_err() {
+            // Kept only for those who wait with us: a lock that cannot be built is no reason to remember it.
+            let mut building = self.building.lock();
+            if Arc::strong_count(&cell) == 2 {
+                building.remove(&name);
+            }
+        }
+        let built = built?;
         // Used now: what was used longest ago goes first.
         let _ = std::fs::File::options()
             .append(true)
@@ -102,16 +112,18 @@ impl Environments {
             )));
         }
         let _turn = self.turns.acquire().await;
-        self.shrink(path);
+        let (dir, bound, building) = (self.dir.clone(), self.bound, self.building.clone());
+        let (but, python) = (path.to_owned(), wanted.python.clone());
         let configured = self.uv.clone().map(|path| vec![path]);
-        let uv = configured
-            .or_else(|| find_uv(wanted.python))
-            .ok_or_else(|| {
-                failed(
-                    "this node has no uv; install it (`pip install uv`) and restart the agent"
-                        .into(),
-                )
-            })?;
+        let uv = blocking(move || {
+            shrink(&dir, bound, &building, &but);
+            configured.or_else(|| find_uv(&python))
+        });
+        let uv = uv.await.flatten().ok_or_else(|| {
+            failed(
+                "this node has no uv; install it (`pip install uv`) and restart the agent".into(),
+            )
+        })?;
         let work = tempfile::Builder::new()
             .prefix("build-")
             .tempdir_in(&self.dir)
@@ -125,7 +137,10 @@ impl Environments {
         if !status {
             return Err(failed(log));
         }
-        finish(&target, path).map_err(|e| failed(format!("{log}\nkeeping it failed: {e}")))
+        let path = path.to_owned();
+        let kept = blocking(move || finish(&target, &path)).await;
+        let kept = kept.unwrap_or_else(|| Err(std::io::ErrorKind::Other.into()));
+        kept.map_err(|e| failed(format!("{log}\nkeeping it failed: {e}")))
     }
 
     async fn run(
@@ -188,37 +203,40 @@ impl Environments {
         let log = String::from_utf8_lossy(&log).into_owned();
         Ok((status.is_ok_and(|status| status.success()), log))
     }
+}
 
-    /// Removes what was used longest ago, `but` one, until the bound holds.
-    fn shrink(&self, but: &Path) {
-        let Ok(entries) = self.dir.read_dir() else {
-            return;
-        };
-        let mut all: Vec<_> = entries
-            .flatten()
-            .filter_map(|entry| {
-                let path = entry.path();
-                let used = path.join(COMPLETE).metadata().ok()?.modified().ok()?;
-                Some((used, size(&path), path))
-            })
-            .collect();
-        all.sort();
-        let downloads = self.dir.join(DOWNLOADS);
-        if size(&downloads) > self.bound.0 / 4 {
-            let _ = std::fs::remove_dir_all(downloads);
+/// Runs what reads and removes whole trees where it may block: the agent's one thread keeps the lease.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    tokio::task::spawn_blocking(work).await.ok()
+}
+
+/// Removes what was used longest ago, `but` one, until the bound holds.
+fn shrink(dir: &Path, bound: ByteCount, building: &Mutex<Building>, but: &Path) {
+    let Ok(entries) = dir.read_dir() else {
+        return;
+    };
+    let mut all: Vec<_> = entries
+        .flatten()
+        .filter_map(|entry| {
+            let path = entry.path();
+            let used = path.join(COMPLETE).metadata().ok()?.modified().ok()?;
+            Some((used, size(&path), path))
+        })
+        .collect();
+    all.sort();
+    let downloads = dir.join(DOWNLOADS);
+    if size(&downloads) > bound.0 / 4 {
+        let _ = std::fs::remove_dir_all(downloads);
+    }
+    let mut total: u64 = all.iter().map(|(_, size, _)| size).sum();
+    for (used, size, path) in all {
+        let recent = used.elapsed().is_ok_and(|age| age < PATIENCE);
+        if total <= bound.0 || recent || path == but {
+            continue;
         }
-        let mut total: u64 = all.iter().map(|(_, size, _)| size).sum();
-        for (used, size, path) in all {
-            let recent = used.elapsed().is_ok_and(|age| age < PATIENCE);
-            if total <= self.bound.0 || recent || path == but {
-                continue;
-            }
-            self.building
-                .lock()
-                .retain(|_, cell| cell.get() != Some(&path));
-            if std::fs::remove_dir_all(&path).is_ok() {
-                total -= size;
-            }
+        building.lock().retain(|_, cell| cell.get() != Some(&path));
+        if std::fs::remove_dir_all(&path).is_ok() {
+            total -= size;
         }
     }
 }
@@ -340,5 +358,32 @@ mod tests {
             );
         }
         assert!(strange_line(&[0xff]).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_lock_that_cannot_be_built_is_not_remembered() {
+        let dir = tempfile::tempdir().unwrap_or_else(|error| panic!("{error}"));
+        let environments = Environments::new(dir.path().join("e"), None, ByteCount::mib(1));
+        let version = farlane_model::PythonVersion {
+            major: 3,
+            minor: 11,
+        };
+        let python = Python {
+            path: "/usr/bin/python3".into(),
+            interpreter: farlane_model::Interpreter {
+                version,
+                full: "3.11.0".into(),
+            },
+            prefixes: Vec::new(),
+        };
+        let wanted = Wanted {
+            tenant: TenantId::default(),
+            project: ProjectId::new(0, [0; 10]),
+            id: Digest::default(),
+            lock: Bytes::from_static(b"-e /home"),
+            python: &python,
+        };
+        assert!(environments.get(wanted).await.is_err());
+        assert!(environments.building.lock().is_empty());
     }
 }
