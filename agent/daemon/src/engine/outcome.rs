@@ -194,6 +194,9 @@ impl Engine {
         let Some(worker) = self.pools.workers.get_mut(&number) else {
             return true;
         };
+        // What a worker says of its time it may have made up: it ran no longer than it lived. (Not since it
+        // became the first: answers come in turns, later than they were made.)
+        let lived = now.saturating_sub(worker.born * 1000);
         worker.queue.pop_front();
         worker.writer = None;
         worker.done += 1;
@@ -201,7 +204,7 @@ impl Engine {
         let steady = now / 1000;
         worker.idle_since = steady;
         let worn = worker.queue.is_empty() && worker.doom.is_none() && worker.is_worn(steady);
-        let micros = answer.end.saturating_sub(answer.begin) / 1000;
+        let micros = (answer.end.saturating_sub(answer.begin) / 1000).min(lived);
         if let Some(spec) = self.attempts.get(&token).and_then(|a| a.spec.as_ref()) {
             spec.ran(micros);
         }
