@@ -21,6 +21,11 @@ use tonic::transport::Channel;
 use crate::Error;
 use crate::options::ConnectOptions;
 
+/// How far behind this machine's clock a server's may be. Source: design.md, "Joining": transport
+/// certificates live 24 h, so a machine whose clock is further ahead cannot connect at all.
+const MAX_BEHIND_MS: i64 = 24 * 3_600_000;
+/// And ahead: nothing can be made good by it, sums must not overflow. Source: a century.
+const MAX_AHEAD_MS: i64 = 100 * 365 * 24 * 3_600_000;
 /// Blobs under way at once: enough to fill a WAN, few enough to bound memory.
 const MAX_BULK: usize = 8;
 /// Ciphertext held for uploads before callers wait: four of the largest arrays of the bench.
@@ -174,7 +179,7 @@ impl Network {
                 "this server belongs to another network than the identity".to_owned(),
             ));
         }
-        let offset = opened.cluster_time_ms as i64 - wall_ms() as i64;
+        let offset = offset_ms(opened.cluster_time_ms, wall_ms());
         self.0.offset_ms.store(offset, Ordering::Relaxed);
         Ok(())
     }
@@ -344,6 +349,15 @@ impl Network {
     }
 }
 
+/// Cluster time less this machine's, in milliseconds. Certificates, manifests, prekeys and lists of the
+/// revoked are held against cluster time, so a server must not be able to turn it back to when one that
+/// has expired was good.
+fn offset_ms(cluster_ms: u64, wall_ms: u64) -> i64 {
+    let signed = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+    let offset = signed(cluster_ms) - signed(wall_ms);
+    offset.clamp(-MAX_BEHIND_MS, MAX_AHEAD_MS)
+}
+
 fn wall_ms() -> u64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -364,4 +378,19 @@ pub(crate) fn error_chain(error: &dyn std::error::Error) -> String {
         cause = next.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_server_turns_the_clock_back_to_what_has_expired() {
+        let wall = 1_800_000_000_000;
+        assert_eq!(offset_ms(wall - 5_000, wall), -5_000);
+        assert_eq!(offset_ms(wall + 5_000, wall), 5_000);
+        assert_eq!(offset_ms(0, wall), -MAX_BEHIND_MS);
+        assert_eq!(offset_ms(u64::MAX, wall), MAX_AHEAD_MS);
+        assert_eq!(offset_ms(0, u64::MAX), -MAX_BEHIND_MS);
+    }
 }
