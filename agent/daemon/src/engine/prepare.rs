@@ -8,9 +8,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use farlane_codec::FrameError;
 use farlane_model::{BlobRef, Digest, Sealed, TenantId};
 use farlane_seal::payload::Payload;
-use farlane_seal::stream::open_padded;
+use farlane_seal::stream::{OpenError, open_padded};
 use farlane_seal::{BlobKey, StreamContext, StreamKind, TaskKey};
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
@@ -25,6 +26,8 @@ use crate::probe::python::Python;
 const INLINE: usize = 64 * 1024;
 /// Most bytes of one opened payload, function or argument. Source: the largest blob that is taken.
 const OPENED: usize = 2 << 30;
+/// And of what a task may always have, whatever memory it asked for.
+const OPENED_ANYWAY: usize = 64 << 20;
 /// Most bytes of opened functions held.
 const CODES: usize = 256 << 20;
 /// Most functions held, opened or asked for: one that cannot be opened weighs nothing.
@@ -150,6 +153,15 @@ impl Order {
     }
 }
 
+impl Order {
+    /// Most bytes that one of its parts opens to: what its worker could not hold is not unpacked in the
+    /// agent's memory, which no limit of the task's bounds.
+    fn limit(&self) -> usize {
+        let memory = usize::try_from(self.spec.spec.resources.memory.0).unwrap_or(OPENED);
+        memory.clamp(OPENED_ANYWAY, OPENED)
+    }
+}
+
 impl Preparer {
     /// Gets it ready on the spot; `None` where something must be fetched, built or is large.
     pub(crate) fn at_once(&self, order: &Order) -> Option<Result<Prepared, Unready>> {
@@ -215,7 +227,7 @@ impl Preparer {
         let mut blobs = Vec::with_capacity(payload.blobs.len());
         for (blob, key) in &payload.blobs {
             blobs.push(
-                self.open_blob(*blob, key, StreamKind::Argument, tenant, OPENED)
+                self.open_blob(*blob, key, StreamKind::Argument, tenant, order.limit())
                     .await?,
             );
         }
@@ -295,7 +307,7 @@ fn open_payload(order: &Order, sealed: &Bytes) -> Result<Payload, Unready> {
             "the payload is not the one that was granted",
         ));
     }
-    let plain = open(&order.grant.key, &order.context, sealed, OPENED)?;
+    let plain = open(&order.grant.key, &order.context, sealed, order.limit())?;
     let payload =
         Payload::decode(plain).map_err(|_| Unready::Refused("the payload cannot be read"))?;
     if payload.spec != order.grant.spec_digest {
@@ -312,10 +324,17 @@ fn open(
     sealed: &[u8],
     limit: usize,
 ) -> Result<Bytes, Unready> {
-    let padded = open_padded(key, context, sealed, limit)
-        .map_err(|_| Unready::Refused("sealed bytes do not open with the granted key"))?;
-    let plain = farlane_codec::decompress(&padded, limit)
-        .map_err(|_| Unready::Refused("sealed bytes cannot be decompressed"))?;
+    const LARGE: &str = "what the task brings is larger than the memory that it asks for";
+    // Padding and the frame's head come on top; source: farlane-seal, `pad`, an eighth at most.
+    let padded = open_padded(key, context, sealed, limit + limit / 8 + 4096);
+    let padded = padded.map_err(|error| match error {
+        OpenError::TooLarge { .. } => Unready::Refused(LARGE),
+        _ => Unready::Refused("sealed bytes do not open with the granted key"),
+    })?;
+    let plain = farlane_codec::decompress(&padded, limit).map_err(|error| match error {
+        FrameError::TooLarge { .. } => Unready::Refused(LARGE),
+        _ => Unready::Refused("sealed bytes cannot be decompressed"),
+    })?;
     Ok(plain.into())
 }
 
@@ -353,5 +372,22 @@ mod tests {
             (held.cells.len(), held.order.len()),
             (MOST_CODES, MOST_CODES)
         );
+    }
+
+    #[test]
+    fn what_would_unpack_to_more_than_its_limit_is_refused() {
+        let (key, tenant) = (TaskKey::from_bytes([1; 32]), TenantId::default());
+        let context = StreamContext::blob(StreamKind::Argument, tenant);
+        let sealed = |len| {
+            let plain = farlane_codec::compress(&vec![0; len]);
+            farlane_seal::stream::seal_padded(&key, &context, &plain)
+        };
+        let limit = 1 << 20;
+        assert!(open(&key, &context, &sealed(limit), limit).is_ok_and(|b| b.len() == limit));
+        assert!(sealed(limit + 1).len() < limit / 16);
+        for large in [limit + 1, 64 * limit] {
+            let refused = open(&key, &context, &sealed(large), limit);
+            assert!(matches!(refused, Err(Unready::Refused(why)) if why.contains("larger")));
+        }
     }
 }
