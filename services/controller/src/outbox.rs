@@ -107,7 +107,7 @@ impl Controller {
                 at,
             } => {
                 let name = NodeSpec::from_canonical(&spec)
-                    .map(|s| s.name)
+                    .map(|s| column(s.name))
                     .unwrap_or_default();
                 let new = NewNode {
                     node,
@@ -127,6 +127,15 @@ impl Controller {
     }
 }
 
+/// Text as every database takes it: PostgreSQL refuses a zero in text, and one event that is refused for
+/// ever would keep back all that come after it.
+fn column(text: String) -> String {
+    match text.contains('\0') {
+        true => text.replace('\0', "\u{fffd}"),
+        false => text,
+    }
+}
+
 fn ledger_usage(usage: Usage) -> farlane_ledger::Usage {
     farlane_ledger::Usage {
         project: usage.project,
@@ -134,7 +143,7 @@ fn ledger_usage(usage: Usage) -> farlane_ledger::Usage {
         attempt: usage.attempt,
         node: usage.node,
         region: usage.region,
-        function: usage.function,
+        function: column(usage.function),
         started: usage.started,
         ended: usage.ended,
         cpus: usage.cpus,
@@ -142,5 +151,16 @@ fn ledger_usage(usage: Usage) -> farlane_ledger::Usage {
         cpu_time: usage.cpu_time,
         price: usage.price_usd_micros_core_hour,
         outcome: usage.exit.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_postgres_would_refuse_keeps_nothing_back() {
+        assert_eq!(column("train".into()), "train");
+        assert_eq!(column("a\0b\0".into()), "a\u{fffd}b\u{fffd}");
     }
 }
