@@ -184,3 +184,11 @@ def test_a_client_leaves_cleanly_while_results_land(network):
         [sys.executable, "-c", LEAVING], env=network.env, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_newest_of_many_tasks_are_listed_page_by_page(network, client):
+    futures = [client.submit(abs, i) for i in range(2500)]
+    client.gather(futures)
+    ids = [future.id for future in futures]
+    listed = [task["task"] for task in network.json("tasks", "--limit", "1000")]
+    assert listed == ids[: -len(listed) - 1 : -1] and len(listed) == 1000

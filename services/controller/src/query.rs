@@ -5,7 +5,9 @@
 use bytes::Bytes;
 use farlane_model::{AttemptRef, NodeId, NodeSpec, TaskId, TaskSpec};
 use farlane_plan::{ClusterView, Explanation, Term, explain};
-use farlane_state::{FinishedTask, LiveTask, Node, Revoke, Revoked, Rows, State, Table, keys};
+use farlane_state::{
+    FinishedTask, LiveTask, Node, Revoke, Revoked, Rows, Session, State, Table,
+};
 use farlane_store::{Key, NewKey, Scopes};
 use farlane_units::Millis;
 use farlane_wire::{id, v1};
@@ -17,6 +19,10 @@ use crate::{Caller, ControlError, Controller};
 const MAX_PAGE: usize = 1000;
 /// Sessions of a project that a listing looks into, newest first.
 const MAX_SESSIONS: usize = 256;
+/// Numbers of a session looked at in one scan for its newest finished tasks.
+const WINDOW: u64 = 1024;
+/// Such scans for one page: four million tasks that still wait may lie above those that finished.
+const MAX_WINDOWS: u64 = 4096;
 /// Life of a key that asked for none. Source: network.proto, `CreateKeyRequest`.
 const KEY_LIFE: Millis = Millis(365 * 24 * 60 * 60 * 1000);
 
@@ -204,16 +210,8 @@ impl Controller {
                     );
                 }
                 if matches!(request.phase.as_str(), "" | "finished") {
-                    let (from, to) = keys::session_tasks(session.id);
-                    let found = rows.scan(Table::Finished, &from, &to, MAX_PAGE);
-                    let finished = found
-                        .into_iter()
-                        .filter_map(|(_, v)| FinishedTask::from_bytes(v));
-                    tasks.extend(
-                        finished
-                            .filter(|f| older(&f.task))
-                            .map(|f| finished_summary(state, &f)),
-                    );
+                    let found = newest_finished(&rows, session, before, limit);
+                    tasks.extend(found.iter().map(|f| finished_summary(state, f)));
                 }
                 tasks.sort_by(|a, b| b.task.cmp(&a.task));
                 views.extend(tasks);
@@ -479,4 +477,38 @@ fn key_view(key: &Key) -> v1::KeyView {
         expires_ms: key.expires.0,
         revoked: key.revoked.is_some(),
     }
+}
+
+/// A session's newest finished tasks older than `before`, newest first. Its numbers are dense, so
+/// they are walked down in windows, whatever lies further back.
+fn newest_finished(
+    rows: &impl Rows,
+    session: &Session,
+    before: Option<TaskId>,
+    limit: usize,
+) -> Vec<FinishedTask> {
+    let mut top = match before {
+        Some(before) if before.session() < session.id => return Vec::new(),
+        Some(before) if before.session() == session.id => before.seq().min(session.next_seq),
+        _ => session.next_seq,
+    };
+    let mut out = Vec::new();
+    for _ in 0..MAX_WINDOWS {
+        if top <= 1 || out.len() >= limit {
+            break;
+        }
+        let bottom = top.saturating_sub(WINDOW).max(1);
+        let (from, to) = (session.id.task(bottom), session.id.task(top));
+        let found = rows.scan(
+            Table::Finished,
+            &from.to_bytes(),
+            &to.to_bytes(),
+            WINDOW as usize,
+        );
+        let newest_first = found.into_iter().rev();
+        out.extend(newest_first.filter_map(|(_, row)| FinishedTask::from_bytes(row)));
+        top = bottom;
+    }
+    out.truncate(limit);
+    out
 }
