@@ -5,9 +5,7 @@
 use bytes::Bytes;
 use farlane_model::{AttemptRef, NodeId, NodeSpec, TaskId, TaskSpec};
 use farlane_plan::{ClusterView, Explanation, Term, explain};
-use farlane_state::{
-    FinishedTask, LiveTask, Node, Revoke, Revoked, Rows, Session, State, Table,
-};
+use farlane_state::{FinishedTask, LiveTask, Node, Revoke, Revoked, Rows, Session, State, Table};
 use farlane_store::{Key, NewKey, Scopes};
 use farlane_units::Millis;
 use farlane_wire::{id, v1};
