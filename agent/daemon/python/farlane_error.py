@@ -3,9 +3,11 @@
 Owns the walk over causes and frames, and its bounds. Leaves raising them again to the client.
 """
 
+import builtins
 import linecache
 import pickle
 import traceback
+import types
 
 import farlane_value
 
@@ -17,6 +19,10 @@ FRAMES_KEPT = 32
 PICKLE_LIMIT = 1 << 20
 # Encoded size beyond which the parts that may be left out are.
 TOTAL_LIMIT = 4 << 20
+# How Python's own classes keep attributes.
+SLOTS = (types.MemberDescriptorType, types.GetSetDescriptorType)
+# From Python 3.11 on.
+GROUP = getattr(builtins, "BaseExceptionGroup", ())
 
 
 def describe(error, phase, own):
@@ -116,24 +122,108 @@ def _printable(how, value, limit):
 
 
 def _pickle(error):
-    """This exception alone: its traceback and causes travel beside it."""
+    """This exception alone: its traceback and causes travel beside it. None where it cannot be made again."""
     try:
-        cause, context, suppress = error.__cause__, error.__context__, error.__suppress_context__
-        try:
-            error.__cause__ = error.__context__ = None
-            try:
-                data = pickle.dumps(error, 5)
-            except Exception:
-                import cloudpickle
-
-                data = cloudpickle.dumps(error, 5)
-            pickle.loads(data)
-        finally:
-            error.__cause__, error.__context__ = cause, context
-            error.__suppress_context__ = suppress
+        # Members of a group may be of any class, and their causes are nowhere else.
+        data = None if isinstance(error, GROUP) else _by_its_class(error)
+        if data is None:
+            data = _by_parts(error)
     except BaseException:
         return None
-    return data if len(data) <= PICKLE_LIMIT else None
+    return data if data is not None and len(data) <= PICKLE_LIMIT else None
+
+
+def _by_its_class(error):
+    """The pickle as its class makes it; None where that does not give the same exception again."""
+    cause, context, suppress = error.__cause__, error.__context__, error.__suppress_context__
+    try:
+        error.__cause__ = error.__context__ = None
+        try:
+            data = pickle.dumps(error, 5)
+        except Exception:
+            import cloudpickle
+
+            data = cloudpickle.dumps(error, 5)
+        again = pickle.loads(data)
+        same = type(again) is type(error) and str(again) == str(error)
+    except Exception:
+        return None
+    finally:
+        error.__cause__, error.__context__ = cause, context
+        error.__suppress_context__ = suppress
+    return data if same else None
+
+
+def _by_parts(error):
+    """A pickle that calls no constructor, which may want other arguments than the exception keeps: the
+    class, `args` and attributes. What of these cannot be pickled is left out, or stands there as its repr.
+    """
+    import io
+
+    import cloudpickle
+
+    def fits(value):
+        try:
+            pickle.loads(cloudpickle.dumps(value, 5))
+            return True
+        except Exception:
+            return False
+
+    def parts(one):
+        args = tuple(
+            arg if _holds_errors(arg) or fits(arg) else _printable(repr, arg, REPR_LIMIT) for arg in one.args
+        )
+        state = {name: value for name, value in _attributes(one) if _holds_errors(value) or fits(value)}
+        # `OSError.__new__` leaves them to the constructor of a subclass.
+        state["args"] = args
+        if one is not error:
+            state.update(_links(one))
+        return _maker(type(one)), (type(one), *args), state
+
+    class Pickler(cloudpickle.Pickler):
+        def reducer_override(self, value):
+            if isinstance(value, BaseException):
+                return parts(value)
+            return super().reducer_override(value)
+
+    out = io.BytesIO()
+    Pickler(out, 5).dump(error)
+    data = out.getvalue()
+    return data if type(pickle.loads(data)) is type(error) else None
+
+
+def _attributes(error):
+    """Its own, and those that Python's classes keep elsewhere, like `OSError.errno`."""
+    for base in type(error).__mro__:
+        if base.__module__ == "builtins" and base not in (BaseException, object) and not issubclass(base, GROUP):
+            for name, found in vars(base).items():
+                value = getattr(error, name, None) if type(found) in SLOTS and name[0] != "_" else None
+                if value is not None:
+                    yield name, value
+    yield from vars(error).items()
+
+
+def _holds_errors(value):
+    if isinstance(value, (list, tuple)):
+        return any(isinstance(one, BaseException) for one in value)
+    return isinstance(value, BaseException)
+
+
+def _links(error):
+    """Cause and context of a group's member."""
+    if error.__cause__ is not None:
+        return {"__cause__": error.__cause__}
+    if error.__context__ is not None and not error.__suppress_context__:
+        return {"__context__": error.__context__}
+    return {}
+
+
+def _maker(kind):
+    """What makes an instance and runs nothing of the task's: the nearest `__new__` of Python's own."""
+    for base in kind.__mro__:
+        if base.__module__ == "builtins" and "__new__" in base.__dict__:
+            return base.__new__
+    return BaseException.__new__
 
 
 def _own_frame(name):

@@ -1,6 +1,7 @@
 """From a raise on a node to a raise here."""
 
 import sys
+import threading
 import traceback
 
 import pytest
@@ -16,6 +17,49 @@ class Custom(Exception):
     def __init__(self, code, detail):
         super().__init__(code, detail)
         self.code = code
+
+
+class Strict(Exception):
+    """Its arguments are not those of its constructor."""
+
+    def __init__(self, what, *, code, lock=None):
+        super().__init__(f"{what} ({code})")
+        self.code = code
+        self.lock = lock
+        self.seen = {"codes": [code]}
+
+
+class Doubling(Exception):
+    """Made again from its arguments it would say another thing."""
+
+    def __init__(self, what):
+        super().__init__(f"no {what}")
+
+
+class Stubborn(Exception):
+    def __reduce__(self):
+        raise TypeError("not me")
+
+
+class StrictOs(OSError):
+    def __init__(self, *, path):
+        super().__init__(2, "gone", path)
+
+
+def over(error):
+    """The exception as it arrives here."""
+    return _exceptions.rebuild(describe(error, own=True), trusted=True)
+
+
+def caught(*errors):
+    """The last of these, raised from the one before, and so on."""
+    previous = None
+    for error in errors:
+        try:
+            raise error from previous
+        except BaseException as raised:
+            previous = raised
+    return previous
 
 
 def describe(error, own, phase="call"):
@@ -40,6 +84,60 @@ def test_an_own_providers_exception_keeps_type_arguments_and_cause():
     error = _exceptions.rebuild(record, trusted=True)
     assert type(error) is Custom and error.args == (7, "seven") and error.code == 7
     assert type(error.__cause__) is KeyError and error.__cause__.args == ("missing",)
+
+
+def test_a_class_with_a_constructor_of_its_own_arrives_as_it_was():
+    error = over(caught(Strict("disk", code=7)))
+    assert type(error) is Strict and error.args == ("disk (7)",) and str(error) == "disk (7)"
+    assert error.code == 7 and error.seen == {"codes": [7]} and error.lock is None
+    assert type(over(Doubling("room"))) is Doubling and over(Doubling("room")).args == ("no room",)
+    assert type(over(Stubborn("x", 1))) is Stubborn and over(Stubborn("x", 1)).args == ("x", 1)
+    gone = over(StrictOs(path="/nowhere"))
+    assert type(gone) is StrictOs and (gone.errno, gone.strerror, gone.filename) == (2, "gone", "/nowhere")
+
+
+def test_attributes_arrive_and_what_cannot_be_sent_does_not_cost_the_rest():
+    plain = Custom(1, "one")
+    plain.extra = [1, 2]
+    error = over(plain)
+    assert type(error) is Custom and error.extra == [1, 2]
+    locked = Strict("disk", code=7, lock=threading.Lock())
+    error = over(locked)
+    assert type(error) is Strict and error.code == 7 and not hasattr(error, "lock")
+    error = over(Custom(threading.Lock(), "held"))
+    assert type(error) is Custom and error.args[1] == "held" and "lock" in error.args[0]
+
+
+def test_chains_of_causes_and_contexts_arrive_link_by_link():
+    error = over(caught(KeyError("k"), Strict("disk", code=1), Custom(2, "two")))
+    assert type(error) is Custom and type(error.__cause__) is Strict and error.__cause__.code == 1
+    assert type(error.__cause__.__cause__) is KeyError and error.__cause__.__cause__.__cause__ is None
+    try:
+        try:
+            raise Strict("inner", code=3)
+        except Strict:
+            raise ValueError("outer")
+    except ValueError as raised:
+        error = over(raised)
+    assert type(error) is ValueError and error.__cause__ is None
+    assert type(error.__context__) is Strict and error.__context__.code == 3
+
+
+def test_groups_arrive_with_their_members_and_their_causes():
+    if sys.version_info < (3, 11):
+        return  # There are none.
+    member = caught(KeyError("deep"), Strict("disk", code=1))
+    inner = ExceptionGroup("inner", [Doubling("room")])  # noqa: F821
+    error = over(caught(ExceptionGroup("two went wrong", [member, ValueError(2), inner])))  # noqa: F821
+    assert type(error) is ExceptionGroup and error.message == "two went wrong"  # noqa: F821
+    first, second, third = error.exceptions
+    assert type(first) is Strict and first.code == 1 and type(first.__cause__) is KeyError
+    assert type(second) is ValueError and second.args == (2,)
+    assert third.exceptions[0].args == ("no room",)
+    matched, rest = error.split(Strict)
+    assert matched.exceptions == (first,) and len(rest.exceptions) == 2
+    error.__notes__ = ["seen"]
+    assert over(error).__notes__ == ["seen"]
 
 
 def test_remote_frames_show_with_their_source_lines():
