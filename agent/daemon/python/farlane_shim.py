@@ -1,6 +1,7 @@
-"""`import farlane` inside a task, where the real package is not installed: `context()` and no more.
+"""`import farlane` inside a task, where the real package is not installed: `context()`, and errors to catch.
 
-Leaves everything else to the package, which an environment may bring along.
+A task has no network: what would need one says so. Leaves everything else to the package, which an environment may
+bring along.
 """
 
 import sys
@@ -11,8 +12,44 @@ class FarlaneError(Exception):
     """Base of Farlane's errors."""
 
 
-class SerializationError(FarlaneError):
-    """Something cannot be sent."""
+# As in sdk/python/farlane/_errors.py, so that a task may name them; nothing raises them here.
+ERRORS = (
+    ("TaskError", ()),
+    ("TaskTimeout", (TimeoutError,)),
+    ("QueueTimeout", (TimeoutError,)),
+    ("Infeasible", ()),
+    ("WorkerLost", ()),
+    ("EnvMismatch", ()),
+    ("EnvBuildFailed", ()),
+    ("PayloadTooLarge", (ValueError,)),
+    ("ResultExpired", ()),
+    ("IntegrityError", ()),
+    ("SerializationError", (TypeError,)),
+    ("AuthError", (PermissionError,)),
+    ("ConnectionError", (ConnectionError,)),
+    ("IdentityError", ()),
+    ("OptionError", (ValueError, TypeError)),
+    ("UnknownTask", (LookupError,)),
+    ("ClientClosed", (RuntimeError,)),
+)
+for _name, _bases in ERRORS:
+    globals()[_name] = type(_name, (FarlaneError, *_bases), {"__module__": __name__})
+# What submits, and so is of no use here.
+OUTSIDE = ("Client", "Env", "Future", "RemoteFunction", "as_completed", "attach", "default_client", "gather")
+
+
+def __getattr__(name):
+    if name in OUTSIDE:
+        raise RuntimeError(
+            "farlane.%s is not there inside a task, which has no network; submit from outside, and give tasks what "
+            "they need as arguments" % name
+        )
+    raise AttributeError("module 'farlane' has no attribute %r" % name)
+
+
+def remote(function=None, /, **options):
+    """The plain function: inside a task, calls run where they stand."""
+    return function if function is not None else lambda decorated: decorated
 
 
 class Context:

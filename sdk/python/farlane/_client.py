@@ -17,7 +17,7 @@ from concurrent.futures import TimeoutError as WaitTimeout
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from . import _map, _options
+from . import _context, _map, _options
 from ._errors import ClientClosed, OptionError
 from ._farlane import Native, silence
 from ._function import Handles, RemoteFunction
@@ -42,6 +42,8 @@ WINDOW_BYTES = 64 << 20
 ACKNOWLEDGE_SECONDS = 10.0
 # A wait is cut into pieces, so that signals are seen on every platform.
 _FOREVER = 3.0e8
+# Items of one task of a `map`: more than fit into any argument.
+_MAX_CHUNK = 1 << 31
 
 _clients: weakref.WeakSet[_Shared] = weakref.WeakSet()
 _default: Client | None = None
@@ -105,9 +107,14 @@ class Client(Executor):
         connect_timeout: float = 10.0,
         **options: Unpack[Options],
     ) -> None:
+        if _context.is_inside_task():
+            raise RuntimeError("fl.Client is not there inside a task, which has no network; submit from outside")
         _options.check_names(options)
         path = None if identity_file is None else os.fspath(identity_file)
-        native = Native(_deliver, path, url, key, connect_timeout, WINDOW_BYTES)
+        patience = _options.patience("connect_timeout", connect_timeout)
+        if patience is None:
+            raise OptionError("connect_timeout must be a number of seconds, not None")
+        native = Native(_deliver, path, url, key, patience, WINDOW_BYTES)
         self._options: dict[str, Any] = dict(options)
         self._options_key: Any = None
         self._set(_Shared(native))
@@ -202,8 +209,8 @@ class Client(Executor):
         `order_outputs=False` yields results as they come; `return_exceptions=True` yields exceptions instead of
         raising the first. `chunksize` items make one task.
         """
-        if not isinstance(chunksize, int) or chunksize < 1:
-            raise OptionError(f"chunksize must be a whole number from 1, not {chunksize!r}")
+        chunksize = _options.whole("chunksize", chunksize, 1, _MAX_CHUNK)
+        timeout = _options.patience("timeout", timeout)
         if not iterables:
             raise OptionError("map needs at least one iterable")
         options = getattr(fn, "_farlane_options", None)
@@ -222,11 +229,12 @@ class Client(Executor):
     def attach(self, id: str) -> Future[Any]:
         """The future of any task of the project, submitted by whomever."""
         self._shared.check_open()
+        _options.text("id", id)
         for waiting in self._native.waiting():
             if isinstance(waiting, Future) and waiting.id == id:
                 return waiting
         future: Future[Any] = Future(self)
-        future._id = str(id)
+        future._id = id
         self._native.attach(future._id, future)
         return future
 
@@ -234,6 +242,9 @@ class Client(Executor):
 
     def as_completed(self, futures: Iterable[Future[T]], timeout: float | None = None) -> Iterator[Future[T]]:
         """The futures, as they end."""
+        return self._as_completed(futures, _options.patience("timeout", timeout))
+
+    def _as_completed(self, futures: Iterable[Future[T]], timeout: float | None) -> Iterator[Future[T]]:
         import queue
 
         landed: queue.SimpleQueue[Future[T]] = queue.SimpleQueue()
@@ -322,19 +333,24 @@ class Client(Executor):
         if not self._shared.closed:
             self._native.cancel([future.id for future in futures], reason)
 
-    def _logs(self, id: str, attempt: int, follow: bool) -> Iterator[str]:
+    def _logs(self, future: Future[Any], attempt: int, follow: bool) -> Iterator[str]:
         import codecs
 
-        self._let_the_network_know()
         decoders = {name: codecs.getincrementaldecoder("utf-8")("replace") for name in ("stdout", "stderr")}
-        for pieces in self._native.logs(id, attempt, follow):
-            for piece in pieces:
-                if piece[0] in decoders:
-                    text = decoders[piece[0]].decode(piece[1])
-                    if text:
-                        yield text
-                elif piece[0] == "dropped":
-                    yield f"\n[{piece[1]} bytes of output beyond log_limit were not kept]\n"
+        try:
+            self._let_the_network_know()
+            reader = self._native.logs(future.id, attempt, follow)
+            while (pieces := next(reader, None)) is not None:
+                for piece in pieces:
+                    if piece[0] in decoders:
+                        text = decoders[piece[0]].decode(piece[1])
+                        if text:
+                            yield text
+                    elif piece[0] == "dropped":
+                        yield f"\n[{piece[1]} bytes of output beyond log_limit were not kept]\n"
+        except KeyboardInterrupt:
+            self._detached_by_user(future)
+            raise
 
     def _let_the_network_know(self) -> None:
         """A question about a task that is still on its way there would find nothing."""

@@ -38,9 +38,14 @@ class Context:
         self._state.progress(fraction, text)
 
 
+def is_inside_task() -> bool:
+    """Whether this is a worker that runs a task."""
+    runtime = sys.modules.get("_farlane_worker")
+    return runtime is not None and bool(runtime.State.task)
+
+
 def context() -> Context:
     """The running task's context. Raises RuntimeError outside of a task."""
-    runtime = sys.modules.get("_farlane_worker")
-    if runtime is None or not runtime.State.task:
+    if not is_inside_task():
         raise RuntimeError("farlane.context() is only there inside a task")
-    return Context(runtime.State)
+    return Context(sys.modules["_farlane_worker"].State)

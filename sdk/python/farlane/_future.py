@@ -137,7 +137,7 @@ class Future(StandardFuture, Generic[T]):  # type: ignore[type-arg]
             if kind == RETURNED_PICKLE:
                 import pickle
 
-                value = pickle.loads(body)
+                value = pickle.loads(body) if type(body) is bytes else pickle.loads(body[0], buffers=body[1])
                 self._result, self._kind = value, _VALUE
                 return
             if kind == RETURNED_SAFE:
@@ -211,9 +211,13 @@ class Future(StandardFuture, Generic[T]):  # type: ignore[type-arg]
         return self._exception
 
     def _wait(self, timeout: float | None) -> None:
+        if timeout is not None:
+            from . import _options
+
+            timeout = _options.patience("timeout", timeout)
         try:
             if not self._client._wait_landed(self, timeout, _MAX_SHARED):
-                raise WaitTimeout()
+                raise WaitTimeout(f"task {self.id} is {self.status} after {timeout:g} s of waiting; it goes on")
         except KeyboardInterrupt:
             self._client._detached_by_user(self)
             raise
@@ -233,6 +237,9 @@ class Future(StandardFuture, Generic[T]):  # type: ignore[type-arg]
 
         The future ends as cancelled, or with its result where that came first.
         """
+        from . import _options
+
+        _options.text("reason", reason)
         if self.done():
             return False
         self._client._cancel([self], reason)
@@ -287,8 +294,10 @@ class Future(StandardFuture, Generic[T]):  # type: ignore[type-arg]
         return self._receipt
 
     def logs(self, follow: bool = False, attempt: int = 0) -> Iterator[str]:
-        """What the task printed, piece by piece; with `follow`, until it ends."""
-        return self._client._logs(self.id, attempt, follow)
+        """What the task printed, piece by piece; with `follow`, until it ends. `attempt` 0 is the newest."""
+        from . import _options
+
+        return self._client._logs(self, _options.whole("attempt", attempt, 0, 2**32 - 1), follow)
 
     def explain(self) -> Explanation:
         """Why the task is where it is, or what it waits for."""

@@ -66,6 +66,8 @@ DEFAULTS: dict[str, Any] = {
     "name": None,
 }
 
+# Ten years, as for the options: what the system's clocks can add.
+_LONGEST_WAIT = 3.2e8
 # Asked for often enough to deserve an answer of their own.
 _NOT_YET = {"gpu": "GPUs are not placed yet", "num_gpus": "GPUs are not placed yet"}
 
@@ -139,6 +141,29 @@ def _seconds(name: str, value: Any) -> int | None:
     if seconds == 0:
         raise OptionError(f"{name} must be longer than 0 s")
     return max(1, round(seconds * 1000))
+
+
+def whole(name: str, value: Any, low: int, high: int) -> int:
+    """A whole number within bounds, also one of numpy's."""
+    return _whole(name, value, low, high)
+
+
+def patience(name: str, value: Any) -> float | None:
+    """Seconds to wait; None waits without end. As in the standard library, below zero is as zero."""
+    total = getattr(value, "total_seconds", None)
+    seconds = total() if callable(total) else _plain(value)
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds < _LONGEST_WAIT:
+        raise OptionError(f"{name} must be a number of seconds, or None to wait without end, not {value!r}")
+    return max(0.0, float(seconds))
+
+
+def text(name: str, value: Any) -> str:
+    """A text."""
+    if not isinstance(value, str):
+        raise OptionError(f"{name} must be a text, not {value!r}")
+    return value
 
 
 def _retry_exceptions(value: Any, max_retries: int) -> int:

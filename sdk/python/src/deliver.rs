@@ -8,7 +8,7 @@ use farlane::{Codec, Delivered, Outcome};
 use farlane_model::{Exit, ExitKind, LostCause};
 use parking_lot::{Condvar, Mutex, RwLock};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList};
+use pyo3::types::{PyByteArray, PyBytes, PyList};
 
 use crate::errors::class_name;
 
@@ -187,10 +187,21 @@ fn body(py: Python<'_>, outcome: Outcome) -> PyResult<(u8, Py<PyAny>)> {
         Outcome::Returned {
             codec: Codec::Pickle,
             body,
-        } => (RETURNED_PICKLE, bytes(&body)),
+            buffers,
+        } if buffers.is_empty() => (RETURNED_PICKLE, bytes(&body)),
+        Outcome::Returned {
+            codec: Codec::Pickle,
+            body,
+            buffers,
+        } => {
+            let buffers = PyList::new(py, buffers.iter().map(|one| buffer(py, one)))?;
+            let pair = (PyBytes::new(py, &body), buffers).into_pyobject(py)?;
+            (RETURNED_PICKLE, pair.into_any().unbind())
+        }
         Outcome::Returned {
             codec: Codec::Safe,
             body,
+            ..
         } => (RETURNED_SAFE, bytes(&body)),
         Outcome::Raised {
             trusted: true,
@@ -210,6 +221,14 @@ fn body(py: Python<'_>, outcome: Outcome) -> PyResult<(u8, Py<PyAny>)> {
             (FAILED, pair.into_any().unbind())
         }
     })
+}
+
+/// An object that `pickle.loads` makes an array around: writable where the array was.
+fn buffer<'py>(py: Python<'py>, buffer: &farlane::Buffer) -> Bound<'py, PyAny> {
+    match buffer.read_only {
+        true => PyBytes::new(py, &buffer.bytes).into_any(),
+        false => PyByteArray::new(py, &buffer.bytes).into_any(),
+    }
 }
 
 /// `(kind, cause, detail, message)`.

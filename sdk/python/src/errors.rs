@@ -27,9 +27,18 @@ pub fn class_name(error: &Error) -> &'static str {
 
 /// As a Python exception.
 pub fn raise(py: Python<'_>, error: &Error) -> PyErr {
+    named(py, class_name(error), error.to_string())
+}
+
+/// An option that cannot be used, as what is told of every other one.
+pub fn bad_option(py: Python<'_>, text: String) -> PyErr {
+    named(py, "OptionError", text)
+}
+
+fn named(py: Python<'_>, class: &str, text: String) -> PyErr {
     let make = || -> PyResult<PyErr> {
-        let class = py.import("farlane._errors")?.getattr(class_name(error))?;
-        Ok(PyErr::from_value(class.call1((error.to_string(),))?))
+        let class = py.import("farlane._errors")?.getattr(class)?;
+        Ok(PyErr::from_value(class.call1((text,))?))
     };
     make().unwrap_or_else(|failure| failure)
 }

@@ -17,7 +17,7 @@ use tokio::runtime::Runtime;
 
 use crate::admin;
 use crate::deliver::{Futures, sink};
-use crate::errors::raise;
+use crate::errors::{bad_option, raise};
 use crate::logs::LogReader;
 use crate::spec::{Argument, Code, Environment, Spec, template};
 
@@ -202,10 +202,10 @@ impl Native {
     }
 
     /// Asks for calls to be cancelled.
-    fn cancel(&self, tasks: Vec<String>, reason: &str) -> PyResult<()> {
+    fn cancel(&self, py: Python<'_>, tasks: Vec<String>, reason: &str) -> PyResult<()> {
         let tasks = tasks
             .iter()
-            .map(|task| task_id(task))
+            .map(|task| task_id(py, task))
             .collect::<PyResult<_>>()?;
         self.client.cancel(tasks, reason);
         Ok(())
@@ -213,7 +213,7 @@ impl Native {
 
     /// Makes any task of the project land in `future`; its function's name, where it is known.
     fn attach(&self, py: Python<'_>, task: &str, future: Py<PyAny>) -> PyResult<Option<String>> {
-        let task = task_id(task)?;
+        let task = task_id(py, task)?;
         let token = self.futures.keep(future);
         let client = self.client.clone();
         let spec = wait(py, async move { client.attach(task, token).await })
@@ -222,8 +222,12 @@ impl Native {
     }
 
     /// `(phase, attempt, node)` of an awaited task.
-    fn state(&self, task: &str) -> PyResult<Option<(&'static str, u32, Option<String>)>> {
-        let state = self.client.standing(task_id(task)?);
+    fn state(
+        &self,
+        py: Python<'_>,
+        task: &str,
+    ) -> PyResult<Option<(&'static str, u32, Option<String>)>> {
+        let state = self.client.standing(task_id(py, task)?);
         Ok(state.map(|state| {
             let phase = match state.phase {
                 Phase::Queued => "queued",
@@ -241,19 +245,19 @@ impl Native {
 
     /// The task's output; with `follow`, until it ends.
     fn logs(&self, py: Python<'_>, task: &str, attempt: u32, follow: bool) -> PyResult<LogReader> {
-        let (task, client) = (task_id(task)?, self.client.clone());
+        let (task, client) = (task_id(py, task)?, self.client.clone());
         let logs = wait(py, async move { client.logs(task, attempt, follow).await })?;
         Ok(LogReader::new(logs))
     }
 
     /// Why a task is where it is.
     fn explain<'py>(&self, py: Python<'py>, task: &str) -> PyResult<Bound<'py, PyDict>> {
-        admin::explain(py, self.client.clone(), task_id(task)?)
+        admin::explain(py, self.client.clone(), task_id(py, task)?)
     }
 
     /// What the network says of a task.
     fn task_view<'py>(&self, py: Python<'py>, task: &str) -> PyResult<Bound<'py, PyDict>> {
-        admin::task_view(py, self.client.clone(), task_id(task)?)
+        admin::task_view(py, self.client.clone(), task_id(py, task)?)
     }
 
     /// The nodes: `(name, region, online, running, leased)`.
@@ -355,7 +359,9 @@ fn frame(pickled: &[u8], blobs: &[(bool, Py<Argument>)]) -> Bytes {
     out.freeze()
 }
 
-pub fn task_id(text: &str) -> PyResult<TaskId> {
-    text.parse()
-        .map_err(|e: farlane_model::BadId| PyValueError::new_err(e.to_string()))
+pub fn task_id(py: Python<'_>, text: &str) -> PyResult<TaskId> {
+    text.parse().map_err(|e: farlane_model::BadId| {
+        let listed = "`farlane tasks` lists ids, and `future.id` is one";
+        bad_option(py, format!("{e}; {listed}"))
+    })
 }

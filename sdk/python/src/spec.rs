@@ -9,6 +9,8 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use crate::errors::bad_option;
+
 /// A pickled function on its way to the network.
 #[pyclass(frozen, module = "farlane._farlane")]
 pub struct Code(pub farlane::Code);
@@ -46,7 +48,7 @@ where
 
 /// Reads the options that `farlane._options` has checked and normalised.
 pub fn template(options: &Bound<'_, PyDict>) -> PyResult<Template> {
-    let bad = |e: farlane_model::BadGlob| PyValueError::new_err(e.to_string());
+    let bad = |e: farlane_model::BadGlob| bad_option(options.py(), format!("regions: {e}"));
     let regions: Vec<String> = get(options, "regions")?;
     let regions = regions
         .into_iter()

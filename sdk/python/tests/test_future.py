@@ -337,13 +337,19 @@ def test_idempotency_and_large_arguments_reach_the_network(client):
     assert key == "once" and blobs == [(True, big)] and len(data) < 200
 
 
-def test_submitting_is_cheap(client):
-    n = 20_000
-    begun = time.perf_counter()
-    for i in range(n):
-        client.submit(abs, i)
-    each = (time.perf_counter() - begun) / n
-    assert each < 100e-6, f"{each * 1e6:.1f} us a submission; a quarter of that on a quiet machine"
+def test_submitting_costs_little_beside_a_bare_pickle(client):
+    def fastest(do):
+        """The best of many rounds: what else the machine does makes some slow, never all fast."""
+        best = float("inf")
+        for _ in range(40):
+            begun = time.perf_counter()
+            for i in range(250):
+                do(i)
+            best = min(best, time.perf_counter() - begun)
+        return best
+
+    ratio = fastest(lambda i: client.submit(abs, i)) / fastest(lambda i: pickle.dumps(((i,), {}), 5))
+    assert ratio < 40, f"a submission costs {ratio:.0f} bare pickles; 5 to 10 on a quiet machine"
 
 
 def test_context_is_only_there_inside_a_task():
@@ -410,3 +416,84 @@ def test_a_future_as_an_argument_says_what_to_send_instead(client):
     future = client.submit(pow, 2, 2)
     with pytest.raises(fl.SerializationError, match=r"args\[0\] is a farlane.*send its result"):
         client.submit(len, future)
+
+
+def test_waits_that_cannot_be_are_refused_with_what_can(client):
+    future = client.submit(pow, 2, 2)
+    for bad in (float("inf"), float("nan"), "5", True, [1]):
+        for wait in (future.result, future.exception):
+            with pytest.raises(fl.OptionError, match="timeout must be a number of seconds, or None"):
+                wait(bad)
+        with pytest.raises(fl.OptionError, match="timeout"):
+            client.as_completed([future], timeout=bad)
+        with pytest.raises(fl.OptionError, match="timeout"):
+            client.map(abs, [1], timeout=bad)
+    for none_left in (0, -1, -1e9):  # As in the standard library: an end that has passed.
+        with pytest.raises(concurrent.futures.TimeoutError, match="task-1 is running after 0 s of waiting"):
+            future.result(none_left)
+    client._native.run()
+    assert future.result(float("inf")) == 4, "no wait"
+
+
+def test_a_chunk_has_a_size(client):
+    for bad in (0, -1, 1 << 70, 1.5, True, "2", None):
+        with pytest.raises(fl.OptionError, match="chunksize must be a"):
+            client.map(abs, [1], chunksize=bad)
+    assert drive(client, client.map(abs, range(5), chunksize=1 << 20)) == list(range(5))
+
+
+def test_reasons_attempts_and_ids_are_checked_where_they_are_given(client):
+    future = client.submit(pow, 2, 2)
+    with pytest.raises(fl.OptionError, match="reason must be a text, not 5"):
+        future.cancel(5)
+    for bad in (-1, 1.5, "1", 1 << 40):
+        with pytest.raises(fl.OptionError, match="attempt must be a"):
+            future.logs(attempt=bad)
+    with pytest.raises(fl.OptionError, match="id must be a text, not 5"):
+        client.attach(5)
+    assert client._native.cancelled == []
+
+
+def test_an_interrupt_while_output_is_followed_detaches_too(client, capsys):
+    future = client.submit(pow, 2, 2)
+
+    def pieces(id, attempt, follow):
+        assert (id, attempt, follow) == ("task-1", 0, True)
+        yield [("stdout", b"half "), ("stderr", b"said")]
+        raise KeyboardInterrupt
+
+    client._native.logs = pieces
+    heard = []
+    with pytest.raises(KeyboardInterrupt):
+        for text in future.logs(follow=True):
+            heard.append(text)
+    assert heard == ["half ", "said"]
+    said = capsys.readouterr().err
+    assert "Detached: task task-1 goes on without you" in said and "attach('task-1')" in said
+
+
+def test_a_client_inside_a_task_says_that_there_is_no_network(monkeypatch):
+    import sys
+    import types
+
+    worker = types.ModuleType("_farlane_worker")
+    worker.State = types.SimpleNamespace(task=b"1")
+    monkeypatch.setitem(sys.modules, "_farlane_worker", worker)
+    with pytest.raises(RuntimeError, match="inside a task, which has no network"):
+        fl.Client()
+
+
+def test_the_package_that_tasks_see_names_the_same_errors():
+    from test_value import load
+
+    shim = load("farlane_shim")
+    for name in fl.__all__:
+        known = getattr(fl, name)
+        if isinstance(known, type) and issubclass(known, BaseException):
+            assert [b.__name__ for b in getattr(shim, name).__bases__] == [b.__name__ for b in known.__bases__], name
+        elif name in ("Context", "context", "remote", "__version__", "Explanation"):
+            continue
+        else:
+            with pytest.raises(RuntimeError, match=f"farlane.{name} is not there inside a task, which has no network"):
+                getattr(shim, name)
+    assert not hasattr(shim, "nonsense") and shim.remote(abs) is abs and shim.remote(memory=1)(abs) is abs
