@@ -14,6 +14,6 @@ pub use glob::{BadGlob, Glob};
 pub use id::{BadId, BootId, Digest, KeyId, NodeId, ProjectId, SessionId, TaskId, TenantId};
 pub use node::{Interpreter, NodeSpec, PythonVersion, Tier};
 pub use task::{
-    AttemptRef, BadSpec, BlobRef, EnvRef, ForwardSecrecy, MAX_ENTRY_BYTES, MAX_ROW_BYTES,
-    NodeRequest, Resources, Retry, Sealed, TaskPhase, TaskSpec, Timing,
+    AttemptRef, BadSpec, BlobRef, EnvRef, ForwardSecrecy, LOG_LIMIT, MAX_ENTRY_BYTES,
+    MAX_ROW_BYTES, NodeRequest, Resources, Retry, Sealed, TaskPhase, TaskSpec, Timing,
 };

@@ -13,6 +13,9 @@ pub const MAX_ROW_BYTES: usize = 16 * 1024;
 /// Most bytes of one entry of the log. Source: design.md, "Replicated state".
 pub const MAX_ENTRY_BYTES: usize = 1024 * 1024;
 
+/// Output kept of each attempt unless set: some ten thousand lines.
+pub const LOG_LIMIT: ByteCount = ByteCount::mib(1);
+
 /// Resources one attempt holds while it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Resources {
@@ -22,6 +25,18 @@ pub struct Resources {
     pub memory: ByteCount,
     /// Scratch space.
     pub scratch: ByteCount,
+}
+
+impl Default for Resources {
+    /// One core, and a memory and scratch that hold a scientific stack: what a call gets that asks for
+    /// nothing.
+    fn default() -> Self {
+        Self {
+            cpus: MilliCpu(1000),
+            memory: ByteCount::gib(1),
+            scratch: ByteCount::gib(1),
+        }
+    }
 }
 
 /// Where it may run.
@@ -35,6 +50,18 @@ pub struct NodeRequest {
     pub python: PythonVersion,
     /// At least this tier.
     pub tier: Tier,
+}
+
+impl NodeRequest {
+    /// Any node with this interpreter, shut in as strongly as it can.
+    pub fn any(python: PythonVersion) -> Self {
+        Self {
+            regions: Vec::new(),
+            labels: Vec::new(),
+            python,
+            tier: Tier::Process,
+        }
+    }
 }
 
 /// An environment, by keyed hash of its lock (so that the hash reveals nothing) and its sealed lock.
@@ -75,6 +102,17 @@ pub struct Retry {
     pub at_most_once: bool,
 }
 
+impl Default for Retry {
+    /// Three times after lost workers, never after exceptions: these are usually the function's own.
+    fn default() -> Self {
+        Self {
+            lost: 3,
+            raised: 0,
+            at_most_once: false,
+        }
+    }
+}
+
 /// Times after which it is given up; none unless set.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Timing {
@@ -89,9 +127,10 @@ pub struct Timing {
 }
 
 /// Whether a one-time prekey is demanded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ForwardSecrecy {
     /// The daily key serves when the stock is empty; the receipt says so.
+    #[default]
     Preferred,
     /// Wait for a one-time prekey.
     Required,
@@ -142,6 +181,23 @@ pub enum BadSpec {
 }
 
 impl TaskSpec {
+    /// A call that asks for nothing but its code and interpreter; every other field as it is unless set.
+    pub fn new(project: ProjectId, code: BlobRef, python: PythonVersion) -> Self {
+        Self {
+            project,
+            function: "call".to_owned(),
+            code,
+            environment: None,
+            resources: Resources::default(),
+            node: NodeRequest::any(python),
+            retry: Retry::default(),
+            timing: Timing::default(),
+            priority: 0,
+            forward_secrecy: ForwardSecrecy::default(),
+            log_limit: LOG_LIMIT,
+        }
+    }
+
     /// Canonical bytes: version 1, postcard.
     pub fn to_canonical(&self) -> Vec<u8> {
         canonical(1, self)

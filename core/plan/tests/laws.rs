@@ -9,14 +9,15 @@ use farlane_units::{ByteCount, Micros, MilliCpu, Millis, UsdMicros};
 use proptest::prelude::*;
 
 fn task(cpus: u32, python: u8, regions: &[&str]) -> Arc<TaskSpec> {
+    let code = BlobRef {
+        digest: Digest([0; 32]),
+        size: ByteCount(1),
+    };
+    let python = PythonVersion {
+        major: 3,
+        minor: python,
+    };
     Arc::new(TaskSpec {
-        project: ProjectId::new(0, [0; 10]),
-        function: "f".into(),
-        code: BlobRef {
-            digest: Digest([0; 32]),
-            size: ByteCount(1),
-        },
-        environment: None,
         resources: Resources {
             cpus: MilliCpu(cpus),
             memory: ByteCount::mib(64),
@@ -24,22 +25,10 @@ fn task(cpus: u32, python: u8, regions: &[&str]) -> Arc<TaskSpec> {
         },
         node: NodeRequest {
             regions: regions.iter().map(|r| Glob::new(*r).unwrap()).collect(),
-            labels: vec![],
-            python: PythonVersion {
-                major: 3,
-                minor: python,
-            },
             tier: Tier::Namespaces,
+            ..NodeRequest::any(python)
         },
-        retry: Retry {
-            lost: 3,
-            raised: 0,
-            at_most_once: false,
-        },
-        timing: Timing::default(),
-        priority: 0,
-        forward_secrecy: ForwardSecrecy::Preferred,
-        log_limit: ByteCount::mib(1),
+        ..TaskSpec::new(ProjectId::new(0, [0; 10]), code, python)
     })
 }
 

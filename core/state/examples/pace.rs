@@ -31,37 +31,26 @@ fn node_spec() -> NodeSpec {
 }
 
 fn task_spec(project: ProjectId) -> TaskSpec {
+    let code = BlobRef {
+        digest: Digest::of(b"code"),
+        size: ByteCount(1),
+    };
+    let python = PythonVersion {
+        major: 3,
+        minor: 11,
+    };
     TaskSpec {
-        project,
         function: "f".into(),
-        code: BlobRef {
-            digest: Digest::of(b"code"),
-            size: ByteCount(1),
-        },
-        environment: None,
         resources: Resources {
-            cpus: MilliCpu(1000),
             memory: ByteCount::mib(512),
             scratch: ByteCount::ZERO,
+            ..Resources::default()
         },
         node: NodeRequest {
-            regions: vec![],
-            labels: vec![],
-            python: PythonVersion {
-                major: 3,
-                minor: 11,
-            },
             tier: Tier::Namespaces,
+            ..NodeRequest::any(python)
         },
-        retry: Retry {
-            lost: 3,
-            raised: 0,
-            at_most_once: false,
-        },
-        timing: Timing::default(),
-        priority: 0,
-        forward_secrecy: ForwardSecrecy::Preferred,
-        log_limit: ByteCount::mib(1),
+        ..TaskSpec::new(project, code, python)
     }
 }
 

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use farlane_model::*;
 use farlane_state::{Cancel, Command, OpenSession, Order, SubmitBatch, Submitted};
-use farlane_units::{ByteCount, MilliCpu};
+use farlane_units::ByteCount;
 
 /// The session of this number.
 pub fn session(number: u64) -> SessionId {
@@ -30,37 +30,27 @@ pub fn open(number: u64) -> Command {
 
 /// The spec of every task.
 pub fn spec() -> Bytes {
+    let code = BlobRef {
+        digest: Digest::of(b"code"),
+        size: ByteCount(100),
+    };
+    let python = PythonVersion {
+        major: 3,
+        minor: 11,
+    };
     TaskSpec {
-        project: project(),
         function: "noop".to_owned(),
-        code: BlobRef {
-            digest: Digest::of(b"code"),
-            size: ByteCount(100),
-        },
-        environment: None,
         resources: Resources {
-            cpus: MilliCpu(1000),
             memory: ByteCount::mib(64),
             scratch: ByteCount::mib(64),
+            ..Resources::default()
         },
         node: NodeRequest {
-            regions: Vec::new(),
-            labels: Vec::new(),
-            python: PythonVersion {
-                major: 3,
-                minor: 11,
-            },
             tier: Tier::Namespaces,
+            ..NodeRequest::any(python)
         },
-        retry: Retry {
-            lost: 3,
-            raised: 0,
-            at_most_once: false,
-        },
-        timing: Timing::default(),
-        priority: 0,
-        forward_secrecy: ForwardSecrecy::Preferred,
         log_limit: ByteCount::kib(64),
+        ..TaskSpec::new(project(), code, python)
     }
     .to_canonical()
     .into()
