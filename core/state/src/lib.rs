@@ -48,11 +48,11 @@ pub use outcome::{Applied, Change, Outcome, Refusal, Verdict};
 pub use queue::WaitingQueue;
 pub use retention::{MAX_KEPT_PER_PROJECT, RETENTION, RETENTION_ACKED, expired};
 pub use row::{
-    AttemptRow, BatchRow, Cursor, FinishedTask, NodeRow, OutboxEvent, OutboxKey, ResultRow,
-    RevocationsRow, TaskEnvelopeRow, Usage, keys,
+    AttemptRow, BatchRow, Cursor, FinishedTask, MAX_OUTBOX, NodeRow, OutboxEvent, OutboxKey,
+    ResultRow, RevocationsRow, TaskEnvelopeRow, Usage, keys,
 };
 pub use rows::{Row, Rows, Table, WriteSet};
-pub use session::{Granter, SESSION_IDLE, Session};
+pub use session::{Granter, SESSION_IDLE, Session, VERDICT_WINDOW};
 pub use spec::Spec;
 pub use state::{Counts, State};
 pub use task::{Lease, LiveTask, PlacedOn};

@@ -166,6 +166,14 @@ pub enum Refusal {
     /// Another list came between; make it again from that one.
     #[error("the provider's revocations have changed since this list was made")]
     RevocationsStale,
+    /// SQL has been away for so long that the outbox is at its bound.
+    #[error(
+        "accounts have yet to take in {most} events; new work is taken again once the accounts' database answers"
+    )]
+    AccountsBehind {
+        /// The bound.
+        most: u64,
+    },
 }
 
 /// What became of a sequence number that is no task of its own; kept so that a resent batch gets

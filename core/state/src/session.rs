@@ -15,8 +15,9 @@ use crate::slab::NONE;
 pub const SESSION_IDLE: Millis = Millis(48 * 3600 * 1000);
 /// Acknowledgements remembered a session, one a minute: more than the hour for which they matter.
 pub(crate) const MAX_ACKS: usize = 64;
-/// Verdicts remembered a session. Source: eight full batches; a client keeps fewer than two unacknowledged.
-pub(crate) const MAX_VERDICTS: usize = 4096;
+/// Verdicts are remembered on this many of a session's newest numbers. Source: farlane-wire,
+/// `WINDOW_TASKS`: a client may send again whatever is not acknowledged, which is no more than that.
+pub const VERDICT_WINDOW: u64 = 16_384;
 
 /// One client's conversation.
 pub struct Session {

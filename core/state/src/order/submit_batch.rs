@@ -7,9 +7,9 @@ use farlane_units::{Millis, UsdMicros};
 use super::{MAX_BATCH, MAX_REFS};
 use crate::apply::Ctx;
 use crate::codec::{Reader, Write};
-use crate::row::keys;
+use crate::row::{MAX_OUTBOX, keys};
 use crate::rows::Table;
-use crate::session::MAX_VERDICTS;
+use crate::session::VERDICT_WINDOW;
 use crate::task::{Task, WRAPPED_KEY};
 use crate::{Outcome, Refusal, Verdict};
 
@@ -113,6 +113,9 @@ impl SubmitBatch {
         let live = ctx.state.project_live(&session.project);
         if live + fresh > MAX_LIVE {
             return Err(Refusal::QueueFull { most: MAX_LIVE });
+        }
+        if fresh > 0 && ctx.state.outbox_len >= MAX_OUTBOX {
+            return Err(Refusal::AccountsBehind { most: MAX_OUTBOX });
         }
         let mut answer = Answer {
             refused: Vec::new(),
@@ -307,10 +310,11 @@ fn remember(ctx: &mut Ctx, session: u32, seq: u64, verdict: &Verdict) {
     ctx.writes
         .put_serde(Table::Verdicts, &keys::task(owner.id.task(seq)), verdict);
     owner.verdicts.insert(seq, verdict.clone());
-    while owner.verdicts.len() > MAX_VERDICTS {
-        let Some((old, _)) = owner.verdicts.pop_first() else {
-            break;
-        };
+    let kept = owner.next_seq.saturating_sub(VERDICT_WINDOW);
+    while let Some(first) = owner.verdicts.first_entry()
+        && *first.key() < kept
+    {
+        let (old, _) = first.remove_entry();
         ctx.writes
             .delete(Table::Verdicts, &keys::task(owner.id.task(old)));
     }
@@ -398,5 +402,95 @@ impl Submitted {
             }),
             _ => Ok(key),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::{AckOutbox, Genesis, OpenSession, Order, OutboxKey, Stamp, State, apply};
+    use farlane_model::{KeyId, ProjectId, SessionId, TenantId};
+
+    fn order(state: &mut State, order: impl Into<Order>) -> Outcome {
+        let stamp = Stamp {
+            index: state.stamp().index + 1,
+            term: 1,
+            now: Millis(1),
+        };
+        apply(state, stamp, 0, order.into()).outcome
+    }
+
+    fn submit(session: SessionId, first_seq: u64) -> SubmitBatch {
+        let task = Submitted {
+            spec: Digest([1; 32]),
+            wrapped_key: Bytes::from_static(&[2; WRAPPED_KEY]),
+            payload: Sealed::Inline(Bytes::from_static(b"sealed")),
+            payload_digest: Digest([3; 32]),
+            idempotency: None,
+            refs: Vec::new(),
+        };
+        SubmitBatch {
+            session,
+            first_seq,
+            specs: Vec::new(),
+            tasks: vec![task],
+        }
+    }
+
+    fn through(outcome: Outcome) -> u64 {
+        match outcome {
+            Outcome::Submitted { through, .. } => through,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn while_the_outbox_is_full_nothing_new_is_taken_and_what_was_taken_is_answered() {
+        let session = SessionId::new(1, [0; 5]);
+        let mut state = State::empty();
+        order(
+            &mut state,
+            Genesis {
+                network: Digest([0; 32]),
+                epoch: 1,
+                cluster_version: 1,
+            },
+        );
+        let open = OpenSession {
+            session,
+            project: ProjectId::new(1, [1; 10]),
+            tenant: TenantId([2; 32]),
+            key: KeyId::new(1, [3; 10]),
+            wrapped_session_key: Bytes::from_static(b"key"),
+            device: Bytes::from_static(b"device"),
+        };
+        assert_eq!(order(&mut state, open), Outcome::Done);
+        assert_eq!(through(order(&mut state, submit(session, 1))), 1);
+
+        // As many events as it takes, which nobody has acknowledged.
+        state.outbox.push_back(crate::state::OutboxRun {
+            index: 1,
+            ordinal: 0,
+            from: 0,
+            to: MAX_OUTBOX as u32,
+        });
+        state.outbox_len = MAX_OUTBOX;
+        let refused = Outcome::Refused(Refusal::AccountsBehind { most: MAX_OUTBOX });
+        assert_eq!(order(&mut state, submit(session, 2)), refused);
+        assert_eq!(through(order(&mut state, submit(session, 1))), 1);
+        assert_eq!(state.session(&session).unwrap().next_seq, 2);
+
+        let through_all = OutboxKey {
+            index: 1,
+            ordinal: 0,
+            n: u32::MAX,
+        };
+        let ack = AckOutbox {
+            sink: 0,
+            through: through_all,
+        };
+        assert_eq!(order(&mut state, ack), Outcome::Done);
+        assert_eq!(through(order(&mut state, submit(session, 2))), 2);
     }
 }

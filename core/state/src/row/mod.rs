@@ -17,5 +17,5 @@ pub(crate) use envelope::write as write_envelope;
 pub use finished::{BatchRow, Cursor, FinishedTask, ResultRow};
 pub(crate) use node::ContextRow;
 pub use node::{NodeRow, RevocationsRow};
-pub use outbox::{OutboxEvent, OutboxKey, Usage};
+pub use outbox::{MAX_OUTBOX, OutboxEvent, OutboxKey, Usage};
 pub(crate) use session::{ClusterRow, MarksRow, SessionRow};

@@ -59,6 +59,37 @@ fn a_refused_task_consumes_its_number_and_is_refused_again() {
 }
 
 #[test]
+fn a_batch_sent_again_within_the_window_gets_its_verdicts_and_older_ones_are_forgotten() {
+    let mut w = World::new();
+    let nobodys = Digest::of(b"nobody sent this");
+    let batch = |first_seq, count: u64| SubmitBatch {
+        session: session('A'),
+        first_seq,
+        specs: vec![],
+        tasks: vec![submitted(nobodys); count as usize],
+    };
+    let first = batch(1, 512);
+    let answer = w.order(first.clone());
+    let Outcome::Submitted { refused, .. } = &answer else {
+        panic!("{answer:?}")
+    };
+    assert_eq!(refused.len(), 512);
+    let refused_of = |outcome: Outcome| match outcome {
+        Outcome::Submitted { refused, .. } => refused,
+        other => panic!("{other:?}"),
+    };
+    let mut next = 513;
+    while next <= VERDICT_WINDOW {
+        w.order(batch(next, 512));
+        next += 512;
+    }
+    assert_eq!(&refused_of(w.order(first.clone())), refused);
+    w.order(batch(next, 1));
+    assert_eq!(refused_of(w.order(first)).len(), 511);
+    assert_eq!(w.count(Table::Verdicts), VERDICT_WINDOW as usize);
+}
+
+#[test]
 fn an_idempotency_key_names_one_task_for_a_day() {
     let mut w = World::new();
     w.open('B');
