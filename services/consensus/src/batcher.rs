@@ -5,6 +5,7 @@
 //! ```
 //! Owns the bound of an entry and the stamp on it. A lone proposal finds a place free and leaves
 //! at once; while two entries are on their way the rest gather. Commands of one call stay together.
+//! Every proposal is answered and its place freed: by `apply`, by openraft, or when leadership ends.
 
 use std::sync::Arc;
 
@@ -126,9 +127,17 @@ async fn run(work: Work, mut requests: mpsc::Receiver<Request>) {
             callers.ended(None);
             return;
         }
+        let mut over = work.replica.over.subscribe();
         match work.raft.client_write_ff(batch).await {
             // One task an entry, which works only where the entry fails.
-            Ok(ended) => drop(tokio::spawn(async move { callers.ended(ended.await.ok()) })),
+            Ok(ended) => drop(tokio::spawn(async move {
+                tokio::select! {
+                    biased;
+                    ended = ended => callers.ended(ended.ok()),
+                    // openraft forgets who waits for an entry that a snapshot covers.
+                    Ok(()) = over.changed() => callers.unknown(),
+                }
+            })),
             Err(_) => {
                 callers.ended(None);
                 return;

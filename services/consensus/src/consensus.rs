@@ -14,6 +14,7 @@ use openraft::{BasicNode, ChangeMembers, SnapshotPolicy};
 use tokio::sync::{broadcast, watch};
 
 use crate::batcher::{Batcher, Work};
+use crate::contact::Contact;
 use crate::error::{ProposeError, StartError};
 use crate::leadership::{self, Leadership};
 use crate::log::LogStore;
@@ -69,6 +70,7 @@ struct Inner {
     batcher: Batcher,
     time: Arc<ClusterTime>,
     leadership: watch::Receiver<Leadership>,
+    contact: Arc<Contact<Result<u64, ProposeError>>>,
 }
 
 /// A handle on the replica. Cloning shares it; once all handles and services are dropped the
@@ -136,6 +138,7 @@ impl Consensus {
                 batcher: Batcher::start(work),
                 time,
                 leadership,
+                contact: Arc::new(Contact::new()),
             }),
         };
         tokio::spawn(keep_short(Arc::downgrade(&own.inner)));
@@ -165,7 +168,8 @@ impl Consensus {
     ///
     /// *Shape*: at most 1 MiB with 8 bytes for each command.
     ///
-    /// *Errors*: this server does not lead, the commands are too large, or the replica stopped.
+    /// *Errors*: this server does not lead or ceases to, the commands are too large, or the replica
+    /// stopped.
     pub async fn propose(&self, commands: Vec<Command>) -> Result<Proposed, ProposeError> {
         self.inner.batcher.propose(commands).await
     }
@@ -192,30 +196,20 @@ impl Consensus {
     }
 
     /// Makes sure that a quorum took this server for the leader after this call was made, and that
-    /// the state holds everything acknowledged before it.
+    /// the state holds everything acknowledged before it. Callers at the same time share the contact.
     ///
     /// *Errors*: it does not lead, or no quorum answers.
     pub async fn confirm(&self) -> Result<(), ProposeError> {
         if self.inner.replica.is_stopping() {
             return Err(ProposeError::Stopped);
         }
-        let (read, _) = self
-            .inner
-            .raft
-            .get_read_log_id()
-            .await
-            .map_err(|error| match error {
-                RaftError::APIError(CheckIsLeaderError::ForwardToLeader(to)) => {
-                    ProposeError::NotLeader {
-                        leader: to.leader_id.zip(to.leader_node.map(|node| node.addr)),
-                    }
-                }
-                RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_)) => {
-                    ProposeError::NoQuorum
-                }
-                RaftError::Fatal(_) => ProposeError::Stopped,
-            })?;
-        self.wait_applied(read.map_or(0, |id| id.index)).await;
+        let raft = self.inner.raft.clone();
+        let round = move || {
+            let raft = raft.clone();
+            async move { read_index(&raft).await }
+        };
+        let read = self.inner.contact.ask(round).await;
+        self.wait_applied(read.ok_or(ProposeError::Stopped)??).await;
         Ok(())
     }
 
@@ -320,6 +314,21 @@ impl Consensus {
         {
             tracing::warn!("the state file was not closed");
         }
+    }
+}
+
+/// The index that a reader must wait for, once a quorum has been heard.
+async fn read_index(raft: &Raft) -> Result<u64, ProposeError> {
+    match raft.get_read_log_id().await {
+        Ok((read, _)) => Ok(read.map_or(0, |id| id.index)),
+        Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(to))) => {
+            let leader = to.leader_id.zip(to.leader_node.map(|node| node.addr));
+            Err(ProposeError::NotLeader { leader })
+        }
+        Err(RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_))) => {
+            Err(ProposeError::NoQuorum)
+        }
+        Err(RaftError::Fatal(_)) => Err(ProposeError::Stopped),
     }
 }
 
@@ -428,3 +437,6 @@ async fn stop_on_failure(
         let _ = inner.raft.shutdown().await;
     }
 }
+
+#[cfg(test)]
+mod tests;

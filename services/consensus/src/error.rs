@@ -22,6 +22,12 @@ pub enum ProposeError {
     /// No quorum answered. Try again.
     #[error("no quorum of servers answers")]
     NoQuorum,
+    /// This server ceased to lead before the proposal was answered. Whether it was done is not known
+    /// here: ask the server that leads now.
+    #[error(
+        "leadership changed before the proposal was answered; whether it was done is not known"
+    )]
+    Unknown,
     /// This replica has stopped. Whether the proposal was done is not known here: ask another
     /// server, or this one once it is back.
     #[error("this replica has stopped")]

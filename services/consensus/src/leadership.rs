@@ -44,10 +44,17 @@ pub(crate) async fn follow(
             (current.vote.leader_id().term, leader, leads)
         };
         let (term, leader, leads) = now;
+        let before = led.map(|(known, _)| known);
         if !leads {
             led = None;
-        } else if led.is_none_or(|(known, _)| known != term) {
+        } else if before != Some(term) {
             led = Some((term, data.borrow().last_log.map_or(0, |id| id.index)));
+        }
+        if before.is_some()
+            && before != led.map(|(known, _)| known)
+            && let Some(replica) = weak.upgrade()
+        {
+            replica.give_up_proposals();
         }
         let reached = *applied.borrow_and_update();
         let mine = led.is_some_and(|(_, until)| reached >= until);

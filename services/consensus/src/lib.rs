@@ -21,6 +21,7 @@
 mod batcher;
 mod body;
 mod consensus;
+mod contact;
 mod error;
 mod leadership;
 mod log;

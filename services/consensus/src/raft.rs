@@ -3,6 +3,7 @@
 //! Owns [`Batch`] and the path of an answer back to its callers. Leaves the bytes to `body`.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use farlane_state::Outcome;
@@ -71,29 +72,56 @@ struct Waiting {
     _permit: OwnedSemaphorePermit,
 }
 
+#[derive(Debug)]
+struct Shared {
+    waiting: Mutex<Option<Waiting>>,
+    /// The entry has entered this server's log: from then on others may hold it too.
+    logged: AtomicBool,
+}
+
 /// Those who wait for an entry. Whoever takes them first answers: `apply` with outcomes, which is
-/// sooner than openraft's own way back, or openraft with a refusal.
+/// sooner than openraft's own way back, openraft with a refusal, or the end of this server's
+/// leadership, after which openraft may never answer.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Callers(Option<Arc<Mutex<Option<Waiting>>>>);
+pub(crate) struct Callers(Option<Arc<Shared>>);
 
 impl Callers {
     /// Waits for one entry, holding its place in flight.
     pub fn new(callers: Vec<Caller>, permit: OwnedSemaphorePermit) -> Self {
-        Self(Some(Arc::new(Mutex::new(Some(Waiting {
+        let waiting = Waiting {
             callers,
             _permit: permit,
-        })))))
+        };
+        Self(Some(Arc::new(Shared {
+            waiting: Mutex::new(Some(waiting)),
+            logged: AtomicBool::new(false),
+        })))
     }
 
     fn take(&self) -> Option<Waiting> {
-        self.0.as_ref().and_then(|shared| shared.lock().take())
+        self.0
+            .as_ref()
+            .and_then(|shared| shared.waiting.lock().take())
+    }
+
+    /// The entry is about to enter this server's log.
+    pub fn logged(&self) {
+        if let Some(shared) = &self.0 {
+            shared.logged.store(true, Ordering::Release);
+        }
+    }
+
+    fn is_logged(&self) -> bool {
+        self.0
+            .as_ref()
+            .is_some_and(|shared| shared.logged.load(Ordering::Acquire))
     }
 
     /// Whether somebody here waits still.
     pub fn any(&self) -> bool {
         self.0
             .as_ref()
-            .is_some_and(|shared| shared.lock().is_some())
+            .is_some_and(|shared| shared.waiting.lock().is_some())
     }
 
     /// Hands out the outcomes of the applied entry.
@@ -115,6 +143,8 @@ impl Callers {
     pub fn ended(&self, result: Option<ClientWriteResult<TypeConfig>>) {
         match result {
             Some(Ok(_)) => {}
+            // It was taken out of the log, perhaps to make place for a snapshot that holds it.
+            Some(Err(_)) if self.is_logged() => self.unknown(),
             Some(Err(ClientWriteError::ForwardToLeader(to))) => {
                 let leader = to.leader_id.zip(to.leader_node.map(|node| node.addr));
                 self.refuse(&ProposeError::NotLeader { leader });
@@ -125,6 +155,11 @@ impl Callers {
             }
             None => drop(self.take()),
         }
+    }
+
+    /// Lets go of the callers without an outcome. Nothing is left to do for an applied entry.
+    pub fn unknown(&self) {
+        self.refuse(&ProposeError::Unknown);
     }
 
     fn refuse(&self, error: &ProposeError) {

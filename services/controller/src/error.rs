@@ -152,6 +152,7 @@ pub(crate) fn refusal_code(refusal: &Refusal) -> ErrorCode {
         Refusal::QueueFull { .. } | Refusal::TooMany { .. } | Refusal::TooManySpecs { .. } => {
             ErrorCode::QuotaExceeded
         }
+        Refusal::AccountsBehind { .. } => ErrorCode::Unavailable,
         Refusal::TaskGone => ErrorCode::UnknownTask,
         Refusal::NodeUnknown => ErrorCode::UnknownNode,
         Refusal::NodeRevoked => ErrorCode::NodeRevoked,
@@ -175,6 +176,10 @@ impl From<farlane_consensus::ProposeError> for ControlError {
             },
             E::NoQuorum => Self::Unavailable {
                 why: "no quorum of servers answers".into(),
+            },
+            E::Unknown => Self::Unavailable {
+                why: "another server came to lead; whether this was done is not known, ask again"
+                    .into(),
             },
             E::Stopped => Self::Unavailable {
                 why: "this server is stopping".into(),

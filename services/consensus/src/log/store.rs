@@ -11,7 +11,7 @@ use std::sync::mpsc::{Sender, channel};
 
 use bytes::Bytes;
 use openraft::storage::{LogFlushed, RaftLogStorage};
-use openraft::{AnyError, LogState, OptionalSend, RaftLogReader, StorageIOError};
+use openraft::{AnyError, EntryPayload, LogState, OptionalSend, RaftLogReader, StorageIOError};
 use parking_lot::RwLock;
 use tokio::sync::oneshot;
 
@@ -199,6 +199,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         {
             let mut index = self.index.write();
             for entry in &entries {
+                if let EntryPayload::Normal(batch) = &entry.payload {
+                    batch.callers.logged();
+                }
                 if !index.push(entry.clone()) {
                     let error =
                         AnyError::error(format!("entry {} would leave a hole", entry.log_id));

@@ -59,6 +59,9 @@ pub(crate) struct Replica {
     pub applied: watch::Sender<u64>,
     pub notices: broadcast::Sender<Arc<Notice>>,
     pub failure: watch::Sender<Option<Failure>>,
+    /// Counts up whenever what was proposed here before may never be answered by openraft: this
+    /// server's leadership ended, or a snapshot took the place of the log.
+    pub over: watch::Sender<u64>,
     pub flusher: Flusher,
     stopping: AtomicBool,
 }
@@ -86,6 +89,7 @@ impl Replica {
             applied: watch::Sender::new(applied),
             notices: broadcast::Sender::new(NOTICES),
             failure,
+            over: watch::Sender::new(0),
             flusher,
             stopping: AtomicBool::new(false),
         }))
@@ -99,6 +103,11 @@ impl Replica {
     /// Whether the end is wanted.
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Ends the wait of everybody whose proposal has no outcome yet.
+    pub fn give_up_proposals(&self) {
+        self.over.send_modify(|times| *times += 1);
     }
 
     /// Stops the replica's work for good, saying why.

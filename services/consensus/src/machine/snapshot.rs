@@ -231,6 +231,7 @@ pub(crate) fn install(
     drop(held);
     let index = meta.last_log_id.map_or(0, |id| id.index);
     replica.applied.send_replace(index);
+    replica.give_up_proposals();
     // Nobody listening is no fault.
     let _ = replica.notices.send(Arc::new(Notice {
         index,

@@ -37,7 +37,10 @@ async fn write(known: Known, writer: u64, stop: Arc<AtomicBool>) -> u64 {
                 seq += 1;
             }
             Ok(Err(
-                ProposeError::NotLeader { .. } | ProposeError::Stopped | ProposeError::NoQuorum,
+                ProposeError::NotLeader { .. }
+                | ProposeError::Unknown
+                | ProposeError::Stopped
+                | ProposeError::NoQuorum,
             ))
             | Err(_) => {
                 at += 1;
