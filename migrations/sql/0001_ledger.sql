@@ -26,7 +26,8 @@ CREATE TABLE join_tokens (
     created_by TEXT NOT NULL,
     created_ms BIGINT NOT NULL,
     expires_ms BIGINT NOT NULL,
-    taken_ms BIGINT NOT NULL
+    taken_ms BIGINT NOT NULL,
+    taken_by TEXT NOT NULL              -- hex of the taker's identity key; '' until then
 );
 
 CREATE TABLE nodes (

@@ -30,6 +30,18 @@ pub enum StoreError {
         /// Why.
         source: std::io::Error,
     },
+    /// The database's file is no database any more: a disk's fault, or somebody wrote into it.
+    #[error(
+        "the accounts in {path} are damaged ({why}); stop every server on them and put the file back \
+         from a backup, together with its -wal. Without a backup move the server's whole folder away \
+         and start anew: keys, history and queue are lost then"
+    )]
+    Damaged {
+        /// Where.
+        path: String,
+        /// What SQLite says.
+        why: String,
+    },
     /// The schema could not be brought up to date.
     #[error("the database's schema cannot be brought up to date: {0}")]
     Migrate(#[from] sqlx::migrate::MigrateError),
@@ -59,7 +71,10 @@ impl StoreError {
     /// What to do about it.
     pub fn class(&self) -> Class {
         match self {
-            Self::BadUrl { .. } | Self::File { .. } | Self::BadName { .. } => Class::Caller,
+            Self::BadUrl { .. }
+            | Self::File { .. }
+            | Self::BadName { .. }
+            | Self::Damaged { .. } => Class::Caller,
             Self::Database(
                 sqlx::Error::Io(_)
                 | sqlx::Error::PoolTimedOut

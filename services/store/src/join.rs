@@ -38,7 +38,12 @@ pub struct JoinToken {
     pub expires: Millis,
     /// When a node took it.
     pub taken: Option<Millis>,
+    /// Which identity did.
+    pub taken_by: Option<Taker>,
 }
+
+/// The public identity key of a machine that takes a token.
+pub type Taker = [u8; 32];
 
 /// Why a token was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -81,8 +86,9 @@ impl JoinTokens<'_> {
             return Err(JoinError::TooLarge);
         }
         query(
-            "INSERT INTO join_tokens (hash, enrolment, created_by, created_ms, expires_ms, taken_ms) \
-             VALUES ($1, $2, $3, $4, $5, 0) ON CONFLICT (hash) DO NOTHING",
+            "INSERT INTO join_tokens \
+             (hash, enrolment, created_by, created_ms, expires_ms, taken_ms, taken_by) \
+             VALUES ($1, $2, $3, $4, $5, 0, '') ON CONFLICT (hash) DO NOTHING",
         )
         .bind(new.hash.as_bytes().to_vec())
         .bind(new.enrolment)
@@ -94,22 +100,32 @@ impl JoinTokens<'_> {
         Ok(())
     }
 
-    /// Takes the token of this secret, once ever: of two takers at the same time one succeeds.
+    /// Takes the token of this secret for one machine: of two takers at the same time one succeeds.
+    /// The same machine may take it again, so that a crash between this and its registration costs
+    /// nothing.
     ///
-    /// *Errors*: unknown, expired, taken, or the database.
-    pub async fn take(&self, secret: &[u8], now: Millis) -> Result<JoinToken, JoinError> {
+    /// *Errors*: unknown, expired, taken by another, or the database.
+    pub async fn take(
+        &self,
+        secret: &[u8],
+        by: Taker,
+        now: Millis,
+    ) -> Result<JoinToken, JoinError> {
         let hash = Digest::of(secret);
         let mut transaction = self.store.pool.begin().await?;
         // Written first, so that a second taker waits here and then finds it taken.
         let done = query(
-            "UPDATE join_tokens SET taken_ms = $1 WHERE hash = $2 AND taken_ms = 0 AND expires_ms > $1",
+            "UPDATE join_tokens SET taken_ms = $1, taken_by = $3 \
+             WHERE hash = $2 AND taken_ms = 0 AND expires_ms > $1",
         )
         .bind(row::int(now.0.max(1)))
         .bind(hash.as_bytes().to_vec())
+        .bind(hex::encode(by))
         .execute(&mut *transaction)
         .await?;
         let found = query(
-            "SELECT enrolment, created_by, created_ms, expires_ms, taken_ms FROM join_tokens WHERE hash = $1",
+            "SELECT enrolment, created_by, created_ms, expires_ms, taken_ms, taken_by \
+             FROM join_tokens WHERE hash = $1",
         )
         .bind(hash.as_bytes().to_vec())
         .fetch_optional(&mut *transaction)
@@ -120,11 +136,22 @@ impl JoinTokens<'_> {
             transaction.commit().await?;
             return Ok(token);
         }
-        Err(if token.taken.is_some() {
-            JoinError::Taken
-        } else {
-            JoinError::Expired
-        })
+        match token.taken_by {
+            Some(taker) if taker == by => Ok(token),
+            Some(_) => Err(JoinError::Taken),
+            None => Err(JoinError::Expired),
+        }
+    }
+
+    /// Forgets a token that nobody has taken; `false` where there is none.
+    ///
+    /// *Errors*: the database.
+    pub async fn revoke(&self, hash: Digest) -> Result<bool, StoreError> {
+        let done = query("DELETE FROM join_tokens WHERE hash = $1 AND taken_ms = 0")
+            .bind(hash.as_bytes().to_vec())
+            .execute(&self.store.pool)
+            .await?;
+        Ok(done.rows_affected() == 1)
     }
 
     /// Every token, newest first; at most [`MAX_PAGE`].
@@ -132,8 +159,8 @@ impl JoinTokens<'_> {
     /// *Errors*: the database.
     pub async fn list(&self) -> Result<Vec<JoinToken>, StoreError> {
         let found = query(
-            "SELECT hash, enrolment, created_by, created_ms, expires_ms, taken_ms FROM join_tokens \
-             ORDER BY created_ms DESC LIMIT $1",
+            "SELECT hash, enrolment, created_by, created_ms, expires_ms, taken_ms, taken_by \
+             FROM join_tokens ORDER BY created_ms DESC, hash LIMIT $1",
         )
         .bind(i64::from(MAX_PAGE))
         .fetch_all(&self.store.pool)
@@ -163,6 +190,14 @@ impl JoinTokens<'_> {
 
 fn read(hash: Digest, from: &sqlx::any::AnyRow) -> Result<JoinToken, StoreError> {
     let taken = millis(from, "taken_ms")?;
+    let by: String = from.try_get("taken_by")?;
+    let taken_by = match by.as_str() {
+        "" => None,
+        text => {
+            let bytes = hex::decode(text).ok().and_then(|b| b.try_into().ok());
+            Some(bytes.ok_or(StoreError::Corrupt { column: "taken_by" })?)
+        }
+    };
     Ok(JoinToken {
         hash,
         enrolment: from.try_get("enrolment")?,
@@ -170,5 +205,6 @@ fn read(hash: Digest, from: &sqlx::any::AnyRow) -> Result<JoinToken, StoreError>
         created: millis(from, "created_ms")?,
         expires: millis(from, "expires_ms")?,
         taken: (taken.0 != 0).then_some(taken),
+        taken_by,
     })
 }

@@ -21,13 +21,15 @@ pub enum Scope {
     Submit,
     /// Look at tasks, nodes and status.
     Read,
-    /// Keys, join tokens, removal of nodes.
+    /// Keys of the project.
     Admin,
+    /// What concerns every project of the network: join tokens, removal of nodes.
+    Network,
 }
 
 impl Scope {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Submit, Self::Read, Self::Admin];
+    pub const ALL: [Self; 4] = [Self::Submit, Self::Read, Self::Admin, Self::Network];
 
     /// The word on the wire and in rows.
     pub const fn as_str(self) -> &'static str {
@@ -35,6 +37,7 @@ impl Scope {
             Self::Submit => "submit",
             Self::Read => "read",
             Self::Admin => "admin",
+            Self::Network => "network",
         }
     }
 }
@@ -157,7 +160,9 @@ pub enum AuthError {
     #[error("this network does not know the API key")]
     Unknown,
     /// Its time is over.
-    #[error("the API key has expired")]
+    #[error(
+        "the API key has expired; have another made (`farlane keys create`), then `farlane login FILE`"
+    )]
     Expired,
     /// Somebody revoked it.
     #[error("the API key was revoked")]
@@ -355,6 +360,8 @@ mod tests {
         );
         assert_eq!(Scopes::from_words(["read", "fly"]), Err("fly"));
         assert!(Scopes::all().covers(Scopes::from_iter([Scope::Admin])));
+        let project = Scopes::from_iter([Scope::Submit, Scope::Read, Scope::Admin]);
+        assert!(!project.covers(Scopes::from_iter([Scope::Network])));
         assert!(!Scopes::from_iter([Scope::Read]).covers(Scopes::all()));
     }
 

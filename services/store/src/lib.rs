@@ -35,7 +35,7 @@ mod usage;
 pub use audit::{Audit, AuditEntry};
 pub use charge::Charges;
 pub use error::{Class, StoreError};
-pub use join::{JoinError, JoinToken, JoinTokens, NewJoinToken};
+pub use join::{JoinError, JoinToken, JoinTokens, NewJoinToken, Taker};
 pub use key::{AuthError, Key, KeyIdentity, Keys, NewKey, Scope, Scopes, Secret};
 pub use node::{NewNode, NodeRow, Nodes, Prices};
 pub use open::Store;

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
-use sqlx::{AnyPool, ConnectOptions, Executor};
+use sqlx::{AnyPool, ConnectOptions, Connection, Executor};
 
 use crate::{
     Audit, Charges, JoinTokens, Keys, Nodes, Outbox, Pepper, Prices, Projects, StoreError,
@@ -75,8 +75,18 @@ impl Store {
             });
         // Statements are our own, and thousands a second: their log tells nobody anything.
         let connection = AnyConnectOptions::from_str(&url)?.disable_statement_logging();
-        let pool = options.connect_with(connection).await?;
-        sqlx::migrate!("../../migrations/sql").run(&pool).await?;
+        let open = async {
+            if kind == Kind::Sqlite {
+                // The pool would try a file that is no database again until its patience ends.
+                let mut first = connection.connect().await?;
+                first.execute("SELECT count(*) FROM sqlite_master").await?;
+                first.close().await?;
+            }
+            let pool = options.connect_with(connection).await?;
+            sqlx::migrate!("../../migrations/sql").run(&pool).await?;
+            Ok::<_, StoreError>(pool)
+        };
+        let pool = open.await.map_err(|error| damaged(&url, error))?;
         Ok(Self { pool, pepper })
     }
 
@@ -120,6 +130,27 @@ impl Store {
     /// Waits for running statements and closes every connection.
     pub async fn close(&self) {
         self.pool.close().await;
+    }
+}
+
+/// Tells a file that is no database any more from other failures. Source: sqlite.org/rescode.html,
+/// SQLITE_CORRUPT (11) and SQLITE_NOTADB (26); an extended code has the plain one in its low byte.
+fn damaged(url: &str, error: StoreError) -> StoreError {
+    let (StoreError::Database(inner)
+    | StoreError::Migrate(sqlx::migrate::MigrateError::Execute(inner))) = &error
+    else {
+        return error;
+    };
+    let sqlx::Error::Database(said) = inner else {
+        return error;
+    };
+    let code = said.code().and_then(|code| code.parse::<u32>().ok());
+    match (code.map(|c| c & 0xff), url.strip_prefix("sqlite://")) {
+        (Some(11 | 26), Some(path)) => StoreError::Damaged {
+            path: path.to_owned(),
+            why: said.message().to_owned(),
+        },
+        _ => error,
     }
 }
 

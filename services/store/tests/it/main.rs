@@ -72,6 +72,23 @@ async fn the_sqlite_file_is_closed_to_others_and_survives() {
 }
 
 #[tokio::test]
+async fn a_damaged_file_is_named_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("accounts.db");
+    std::fs::write(&path, [b'x'; 8192]).unwrap();
+    let url = format!("sqlite://{}", path.display());
+    let pepper = farlane_store::Pepper::new([7; 32]);
+    let error = farlane_store::Store::open(&url, pepper).await.unwrap_err();
+    assert_eq!(error.class(), farlane_store::Class::Caller);
+    let text = error.to_string();
+    for part in [path.to_str().unwrap(), "damaged", "backup"] {
+        assert!(text.contains(part), "{text}");
+    }
+    // Nothing was written over what may be mended.
+    assert_eq!(std::fs::read(&path).unwrap(), [b'x'; 8192]);
+}
+
+#[tokio::test]
 async fn other_addresses_are_refused_without_their_password() {
     let error = farlane_store::Store::open(
         "mysql://me:hunter2@host/x",

@@ -204,20 +204,23 @@ pub async fn a_join_token_works_once(store: Store) {
         .await
         .unwrap();
     assert!(matches!(
-        tokens.take(b"three", NOW).await,
+        tokens.take(b"three", [1; 32], NOW).await,
         Err(JoinError::Unknown)
     ));
-    let taken = tokens.take(b"one", later(5)).await.unwrap();
+    let taken = tokens.take(b"one", [1; 32], later(5)).await.unwrap();
     assert_eq!(
-        (taken.enrolment, taken.taken),
-        (vec![0, 255, 1, 254], Some(later(5)))
+        (&taken.enrolment, taken.taken, taken.taken_by),
+        (&vec![0, 255, 1, 254], Some(later(5)), Some([1; 32]))
     );
+    // A machine whose server went away before it was registered takes it again, even late.
+    let again = tokens.take(b"one", [1; 32], later(20)).await.unwrap();
+    assert_eq!(again, taken);
     assert!(matches!(
-        tokens.take(b"one", later(6)).await,
+        tokens.take(b"one", [2; 32], later(6)).await,
         Err(JoinError::Taken)
     ));
     assert!(matches!(
-        tokens.take(b"two", later(10)).await,
+        tokens.take(b"two", [1; 32], later(10)).await,
         Err(JoinError::Expired)
     ));
     // Registering a taken token again does not open it.
@@ -226,11 +229,21 @@ pub async fn a_join_token_works_once(store: Store) {
         .await
         .unwrap();
     assert!(matches!(
-        tokens.take(b"one", later(8)).await,
+        tokens.take(b"one", [2; 32], later(8)).await,
         Err(JoinError::Taken)
     ));
     assert_eq!(tokens.list().await.unwrap().len(), 2);
     assert_eq!(tokens.forget_expired(later(10)).await.unwrap(), 1);
+    // One that was taken stays in the list; one that was not can be revoked.
+    tokens.create(token(b"four", later(30)), NOW).await.unwrap();
+    let (one, four) = (Digest::of(b"one"), Digest::of(b"four"));
+    assert!(!tokens.revoke(one).await.unwrap());
+    assert!(tokens.revoke(four).await.unwrap());
+    assert!(!tokens.revoke(four).await.unwrap());
+    assert!(matches!(
+        tokens.take(b"four", [1; 32], NOW).await,
+        Err(JoinError::Unknown)
+    ));
     let huge = NewJoinToken {
         enrolment: vec![0; 20_000],
         ..token(b"huge", later(1))
@@ -247,10 +260,16 @@ pub async fn of_many_takers_one_gets_the_token(store: Store) {
         .create(token(b"x", later(10)), NOW)
         .await
         .unwrap();
-    let takers: Vec<_> = (0..16)
-        .map(|_| {
+    let takers: Vec<_> = (0..16u8)
+        .map(|machine| {
             let store = store.clone();
-            tokio::spawn(async move { store.join_tokens().take(b"x", NOW).await.is_ok() })
+            tokio::spawn(async move {
+                store
+                    .join_tokens()
+                    .take(b"x", [machine; 32], NOW)
+                    .await
+                    .is_ok()
+            })
         })
         .collect();
     let mut winners = 0;
