@@ -1,25 +1,39 @@
-//! Blobs as files: `ROOT/ab/cdef…`, temp files under `ROOT/tmp`.
+//! Blobs as files: `ROOT/PROJECT/ab/cdef…`, `ROOT/nodes/NODE/abcdef…`, temp files under
+//! `ROOT/tmp/SERVER`.
 //!
-//! Owns the layout and the order of syncs. A crash leaves at most temp files, which the next open
-//! removes; a name never points at bytes that were not synced before it.
+//! Owns the layout, and the turns in which names come, are wanted again and go: `ROOT/lock` is held
+//! for each, so that servers that share the folder take them too. A crash leaves at most temp files,
+//! which the same server's next open removes; a name never points at bytes that were not synced
+//! before it.
 
-use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::fs::{self, File, Metadata};
+use std::io::{ErrorKind, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use farlane_model::{BlobRef, Digest};
+use farlane_model::{BlobRef, Digest, NodeId, ProjectId};
 use farlane_units::ByteCount;
 
-use crate::{BlobError, BlobStore, CHUNK_BYTES, Download, Stored, Upload, Usage};
+use crate::count::{Counts, Tally};
+use crate::upload::{FileDownload, FileUpload, Written};
+use crate::{BlobError, BlobStore, Download, Owner, Reach, Upload, Usage};
 
-/// Written to the disk in pieces of at least this size. Source: a quarter of what a page cache
-/// flushes at once by default; measured flat from 512 KiB up.
-const WRITE_BYTES: usize = 1024 * 1024;
+/// Folder of what nodes have put and no project has adopted.
+const NODES: &str = "nodes";
+
+/// How much a store takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// One blob.
+    pub blob: ByteCount,
+    /// All blobs of one project. Results count, and are never refused for it.
+    pub project: ByteCount,
+    /// All blobs.
+    pub total: ByteCount,
+}
 
 /// A folder of blobs.
 #[derive(Debug, Clone)]
@@ -28,394 +42,349 @@ pub struct FileBlobStore {
 }
 
 #[derive(Debug)]
-struct Shared {
+pub(crate) struct Shared {
     root: PathBuf,
-    blob_limit: ByteCount,
-    total_limit: ByteCount,
-    bytes: AtomicU64,
-    blobs: AtomicU64,
+    temp: PathBuf,
+    limits: Limits,
+    counts: Counts,
     next_temp: AtomicU64,
+    lock: Mutex<File>,
 }
 
 impl FileBlobStore {
-    /// Opens (or makes) the folder, removes what uploads cut short have left, and counts what is
-    /// there.
+    /// Opens (or makes) the folder for the server of this number, removes what its uploads cut short
+    /// have left, and counts what is there.
     ///
     /// *Errors*: the folder cannot be made or read.
-    pub fn open(
-        root: impl Into<PathBuf>,
-        blob_limit: ByteCount,
-        total_limit: ByteCount,
-    ) -> Result<Self, BlobError> {
+    pub fn open(root: impl Into<PathBuf>, server: u64, limits: Limits) -> Result<Self, BlobError> {
         let root = root.into();
-        let temp = root.join("tmp");
+        let temp = root.join("tmp").join(server.to_string());
         if temp.exists() {
             fs::remove_dir_all(&temp)?;
         }
         fs::create_dir_all(&temp)?;
-        let (mut blobs, mut bytes) = (0, 0);
-        for folder in fs::read_dir(&root)? {
-            let folder = folder?;
-            if folder.file_name().len() != 2 || !folder.file_type()?.is_dir() {
-                continue;
-            }
-            for file in fs::read_dir(folder.path())? {
-                bytes += file?.metadata()?.len();
-                blobs += 1;
-            }
-        }
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(root.join("lock"))?;
+        let counts = Counts::new(tally(&root)?);
         Ok(Self {
             shared: Arc::new(Shared {
                 root,
-                blob_limit,
-                total_limit,
-                bytes: AtomicU64::new(bytes),
-                blobs: AtomicU64::new(blobs),
+                temp,
+                limits,
+                counts,
                 next_temp: AtomicU64::new(0),
+                lock: Mutex::new(lock),
             }),
         })
     }
 }
 
-impl Shared {
-    fn path(&self, digest: Digest) -> PathBuf {
-        let name = hex::encode(digest.as_bytes());
-        self.root.join(&name[..2]).join(&name[2..])
+/// The lock file, held until dropped.
+pub(crate) struct Turn<'s>(MutexGuard<'s, File>);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        // Closing the file would do it as well; there is nobody to tell.
+        let _ = self.0.unlock();
     }
-    fn size_of(&self, digest: Digest) -> Result<Option<u64>, BlobError> {
-        match fs::metadata(self.path(digest)) {
-            Ok(meta) => Ok(Some(meta.len())),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e.into()),
+}
+
+impl Shared {
+    pub(crate) fn path(&self, owner: Owner, digest: Digest) -> PathBuf {
+        let name = digest.to_string();
+        match owner {
+            Owner::Project(project) => self
+                .root
+                .join(project.to_string())
+                .join(&name[..2])
+                .join(&name[2..]),
+            Owner::Node(node) => self.root.join(NODES).join(node.to_string()).join(name),
         }
+    }
+
+    /// Waits for the turn to change names.
+    pub(crate) fn turn(&self) -> std::io::Result<Turn<'_>> {
+        let file = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        file.lock()?;
+        Ok(Turn(file))
+    }
+
+    /// Makes the folder of a blob; its path.
+    pub(crate) fn make_folder(&self, blob: &Path) -> std::io::Result<PathBuf> {
+        let folder = blob.parent().unwrap_or(&self.root);
+        if !folder.exists() {
+            fs::create_dir_all(folder)?;
+            for above in folder.ancestors().skip(1) {
+                sync_dir(above)?;
+                if above == self.root {
+                    break;
+                }
+            }
+        }
+        Ok(folder.to_owned())
+    }
+
+    /// Room for one more, by a fresh count where the last one would refuse it.
+    fn promise(&self, owner: Owner, size: ByteCount) -> Result<crate::count::Promise, BlobError> {
+        let promised = self.counts.promise(owner, size, &self.limits);
+        if promised.is_ok() || !self.counts.is_old() {
+            return promised;
+        }
+        self.counts.recounted(tally(&self.root)?);
+        self.counts.promise(owner, size, &self.limits)
+    }
+
+    fn open_blob(&self, reach: Reach, digest: Digest) -> Result<File, BlobError> {
+        let try_open = |project| match File::open(self.path(Owner::Project(project), digest)) {
+            Ok(file) => Ok(Some(file)),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(BlobError::from(e)),
+        };
+        let found = match reach {
+            Reach::Project(project) => try_open(project)?,
+            Reach::Everybody => {
+                let mut found = None;
+                for project in projects(&self.root)? {
+                    found = try_open(project)?;
+                    if found.is_some() {
+                        break;
+                    }
+                }
+                found
+            }
+        };
+        found.ok_or(BlobError::NotFound(digest))
     }
 }
 
 /// Runs disk work off the reactor's threads.
-async fn on_disk<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, BlobError> + Send + 'static,
+pub(crate) async fn on_disk<T: Send + 'static>(
+    shared: &Arc<Shared>,
+    work: impl FnOnce(&Shared) -> Result<T, BlobError> + Send + 'static,
 ) -> Result<T, BlobError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|e| Err(BlobError::Disk(std::io::Error::other(e))))
+    let at = shared.clone();
+    let done = tokio::task::spawn_blocking(move || work(&at)).await;
+    match done.unwrap_or_else(|e| Err(BlobError::Disk(std::io::Error::other(e)))) {
+        Err(BlobError::Disk(error)) => Err(told_apart(error, shared.counts.usage())),
+        other => other,
+    }
 }
 
-fn sync_dir(path: &Path) -> std::io::Result<()> {
+/// A disk without room is no disk that failed: waiting does not mend it.
+fn told_apart(error: std::io::Error, usage: Usage) -> BlobError {
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            tracing::error!(%error, "the blob store's disk is full");
+            BlobError::NoRoom { used: usage.bytes }
+        }
+        _ => BlobError::Disk(error),
+    }
+}
+
+pub(crate) fn sync_dir(path: &Path) -> std::io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// Removes its file unless it was renamed away.
-#[derive(Debug)]
-struct TempFile {
-    file: File,
-    path: PathBuf,
-    kept: bool,
+/// Counts a blob's age anew; its size, where it is there.
+pub(crate) fn touch(path: &Path) -> std::io::Result<Option<u64>> {
+    let file = match File::options().append(true).open(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    file.set_modified(SystemTime::now())?;
+    Ok(Some(file.metadata()?.len()))
 }
 
-impl Drop for TempFile {
-    fn drop(&mut self) {
-        if !self.kept {
-            // A temp file left behind is removed at the next open.
-            let _ = fs::remove_file(&self.path);
+/// The folders in a folder, by their names; none where it is missing.
+fn folders(path: &Path) -> std::io::Result<Vec<(String, PathBuf)>> {
+    let entries = match fs::read_dir(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir()
+            && let Some(name) = entry.file_name().to_str()
+        {
+            found.push((name.to_owned(), entry.path()));
         }
     }
+    Ok(found)
 }
 
-struct Written {
-    temp: TempFile,
-    hasher: blake3::Hasher,
+fn projects(root: &Path) -> std::io::Result<impl Iterator<Item = ProjectId>> {
+    let folders = folders(root)?.into_iter();
+    Ok(folders.filter_map(|(name, _)| name.parse().ok()))
 }
 
-struct FileUpload {
-    shared: Arc<Shared>,
-    claim: BlobRef,
-    taken: u64,
-    pending: Vec<Bytes>,
-    pending_bytes: usize,
-    /// `None` when the blob was already there, or after a failure.
-    written: Option<Written>,
-    already_there: bool,
-}
-
-impl FileUpload {
-    async fn flush(&mut self) -> Result<(), BlobError> {
-        let pending = std::mem::take(&mut self.pending);
-        self.pending_bytes = 0;
-        let Some(mut written) = self.written.take() else {
-            return Ok(());
-        };
-        let written = on_disk(move || {
-            for data in &pending {
-                written.hasher.update(data);
-                written.temp.file.write_all(data)?;
+/// Calls `see` with every blob below `root`, until it says no.
+fn walk(root: &Path, mut see: impl FnMut(Owner, Digest, &Metadata) -> bool) -> std::io::Result<()> {
+    let mut places: Vec<(Owner, String, PathBuf)> = Vec::new();
+    for (name, path) in folders(root)? {
+        if let Ok(project) = name.parse() {
+            for (head, path) in folders(&path)? {
+                places.push((Owner::Project(project), head, path));
             }
-            Ok(written)
-        })
-        .await?;
-        self.written = Some(written);
-        Ok(())
+        }
     }
+    for (name, path) in folders(&root.join(NODES))? {
+        if let Ok(node) = name.parse() {
+            places.push((Owner::Node(node), String::new(), path));
+        }
+    }
+    for (owner, head, path) in places {
+        for file in fs::read_dir(path)? {
+            let file = file?;
+            let name = file.file_name();
+            let digest = name
+                .to_str()
+                .and_then(|n| format!("{head}{n}").parse().ok());
+            let meta = match file.metadata() {
+                // Forgotten or adopted meanwhile.
+                Err(e) if e.kind() == ErrorKind::NotFound => continue,
+                other => other?,
+            };
+            if digest.is_some_and(|digest| !see(owner, digest, &meta)) {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
 }
 
-#[async_trait]
-impl Upload for FileUpload {
-    async fn write(&mut self, data: Bytes) -> Result<(), BlobError> {
-        self.taken += data.len() as u64;
-        if self.taken > self.claim.size.0 {
-            return Err(BlobError::WrongSize {
-                claimed: self.claim.size.0,
-                found: self.taken,
-            });
-        }
-        if self.already_there {
-            return Ok(());
-        }
-        self.pending_bytes += data.len();
-        self.pending.push(data);
-        if self.pending_bytes >= WRITE_BYTES {
-            self.flush().await?;
-        }
-        Ok(())
-    }
-
-    async fn finish(mut self: Box<Self>) -> Result<Stored, BlobError> {
-        if self.taken != self.claim.size.0 {
-            return Err(BlobError::WrongSize {
-                claimed: self.claim.size.0,
-                found: self.taken,
-            });
-        }
-        if self.already_there {
-            return Ok(Stored {
-                blob: self.claim,
-                already_there: true,
-            });
-        }
-        self.flush().await?;
-        let (shared, claim) = (self.shared.clone(), self.claim);
-        let Some(written) = self.written.take() else {
-            return Err(BlobError::Disk(std::io::Error::other(
-                "an earlier write failed",
-            )));
-        };
-        on_disk(move || place(&shared, claim, written)).await
-    }
+fn tally(root: &Path) -> std::io::Result<Tally> {
+    let mut tally = Tally::default();
+    walk(root, |owner, _, meta| {
+        tally.add(owner, meta.len());
+        true
+    })?;
+    Ok(tally)
 }
 
-/// Checks the hash and moves the temp file to its name, in the order that survives a power cut.
-fn place(shared: &Shared, claim: BlobRef, written: Written) -> Result<Stored, BlobError> {
-    let Written { mut temp, hasher } = written;
-    let found = Digest(*hasher.finalize().as_bytes());
-    if found != claim.digest {
-        return Err(BlobError::WrongDigest {
-            claimed: claim.digest,
-            found,
-        });
-    }
-    temp.file.sync_all()?;
-    let target = shared.path(claim.digest);
-    if target.exists() {
-        return Ok(Stored {
-            blob: claim,
-            already_there: true,
-        });
-    }
-    let folder = target.parent().unwrap_or(&shared.root);
-    if !folder.exists() {
-        fs::create_dir_all(folder)?;
-        sync_dir(&shared.root)?;
-    }
-    fs::rename(&temp.path, &target)?;
-    temp.kept = true;
-    sync_dir(folder)?;
-    shared.bytes.fetch_add(claim.size.0, Ordering::Relaxed);
-    shared.blobs.fetch_add(1, Ordering::Relaxed);
-    Ok(Stored {
-        blob: claim,
-        already_there: false,
-    })
-}
-
-struct FileDownload {
-    blob: BlobRef,
-    file: Option<File>,
-}
-
-#[async_trait]
-impl Download for FileDownload {
-    fn blob(&self) -> BlobRef {
-        self.blob
-    }
-
-    async fn next(&mut self) -> Result<Option<Bytes>, BlobError> {
-        let Some(mut file) = self.file.take() else {
-            return Ok(None);
-        };
-        let (file, data) = on_disk(move || {
-            let mut data = Vec::with_capacity(CHUNK_BYTES);
-            (&mut file)
-                .take(CHUNK_BYTES as u64)
-                .read_to_end(&mut data)?;
-            Ok((file, data))
-        })
-        .await?;
-        if data.is_empty() {
-            return Ok(None);
-        }
-        self.file = Some(file);
-        Ok(Some(data.into()))
-    }
+/// Whether a blob's age is at least this.
+fn is_idle(meta: &Metadata, age: Duration) -> std::io::Result<bool> {
+    let until = SystemTime::now().checked_sub(age);
+    Ok(meta.modified()? <= until.unwrap_or(SystemTime::UNIX_EPOCH))
 }
 
 #[async_trait]
 impl BlobStore for FileBlobStore {
-    async fn begin(&self, claim: BlobRef) -> Result<Box<dyn Upload>, BlobError> {
-        let shared = self.shared.clone();
-        if claim.size > shared.blob_limit {
+    async fn begin(&self, owner: Owner, claim: BlobRef) -> Result<Box<dyn Upload>, BlobError> {
+        let limit = self.shared.limits.blob;
+        if claim.size > limit {
             return Err(BlobError::TooLarge {
                 size: claim.size,
-                limit: shared.blob_limit,
+                limit,
             });
         }
-        let written = on_disk({
-            let shared = shared.clone();
-            move || {
-                if shared.size_of(claim.digest)?.is_some() {
-                    // Its age counts from the last time that somebody wanted it here.
-                    let kept = File::options()
-                        .append(true)
-                        .open(shared.path(claim.digest))?;
-                    kept.set_modified(SystemTime::now())?;
+        let written = on_disk(&self.shared, move |shared| {
+            {
+                let _turn = shared.turn()?;
+                // Its age counts from the last time that somebody wanted it here.
+                if touch(&shared.path(owner, claim.digest))?.is_some() {
                     return Ok(None);
                 }
-                let used = ByteCount(shared.bytes.load(Ordering::Relaxed));
-                if used.saturating_add(claim.size) > shared.total_limit {
-                    return Err(BlobError::Full {
-                        used,
-                        limit: shared.total_limit,
-                    });
-                }
-                let number = shared.next_temp.fetch_add(1, Ordering::Relaxed);
-                let path = shared.root.join("tmp").join(number.to_string());
-                let file = File::create_new(&path)?;
-                let temp = TempFile {
-                    file,
-                    path,
-                    kept: false,
-                };
-                Ok(Some(Written {
-                    temp,
-                    hasher: blake3::Hasher::new(),
-                }))
             }
+            let promise = shared.promise(owner, claim.size)?;
+            let number = shared.next_temp.fetch_add(1, Ordering::Relaxed);
+            let path = shared.temp.join(number.to_string());
+            Ok(Some(Written::create(path, promise)?))
         })
         .await?;
-        let already_there = written.is_none();
-        Ok(Box::new(FileUpload {
-            shared,
-            claim,
-            taken: 0,
-            pending: Vec::new(),
-            pending_bytes: 0,
-            written,
-            already_there,
-        }))
+        let upload = FileUpload::new(self.shared.clone(), owner, claim, written);
+        Ok(Box::new(upload))
     }
 
-    async fn get(&self, digest: Digest, offset: u64) -> Result<Box<dyn Download>, BlobError> {
-        let shared = self.shared.clone();
-        on_disk(move || {
-            let mut file = match File::open(shared.path(digest)) {
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                    return Err(BlobError::NotFound(digest));
-                }
-                other => other?,
-            };
+    async fn get(
+        &self,
+        reach: Reach,
+        digest: Digest,
+        offset: u64,
+    ) -> Result<Box<dyn Download>, BlobError> {
+        let (blob, file) = on_disk(&self.shared, move |shared| {
+            let mut file = shared.open_blob(reach, digest)?;
             let size = file.metadata()?.len();
             if offset > size {
                 return Err(BlobError::BadOffset { offset, size });
             }
             file.seek(SeekFrom::Start(offset))?;
-            let blob = BlobRef {
-                digest,
-                size: ByteCount(size),
-            };
-            Ok(Box::new(FileDownload {
-                blob,
-                file: Some(file),
-            }) as Box<dyn Download>)
+            let size = ByteCount(size);
+            Ok((BlobRef { digest, size }, file))
         })
-        .await
+        .await?;
+        Ok(Box::new(FileDownload::new(self.shared.clone(), blob, file)))
     }
 
-    async fn has(&self, digest: Digest) -> Result<Option<ByteCount>, BlobError> {
-        let shared = self.shared.clone();
-        on_disk(move || Ok(shared.size_of(digest)?.map(ByteCount))).await
-    }
-
-    async fn delete(&self, digest: Digest) -> Result<(), BlobError> {
-        let shared = self.shared.clone();
-        on_disk(move || {
-            let Some(size) = shared.size_of(digest)? else {
-                return Ok(());
-            };
-            match fs::remove_file(shared.path(digest)) {
-                Ok(()) => {
-                    shared.bytes.fetch_sub(size, Ordering::Relaxed);
-                    shared.blobs.fetch_sub(1, Ordering::Relaxed);
-                    Ok(())
-                }
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-                Err(e) => Err(e.into()),
-            }
-        })
-        .await
-    }
-
-    async fn idle(&self, age: Duration, limit: usize) -> Result<Vec<Digest>, BlobError> {
-        let shared = self.shared.clone();
-        on_disk(move || {
-            let until = SystemTime::now()
-                .checked_sub(age)
-                .unwrap_or(SystemTime::UNIX_EPOCH);
-            let mut idle = Vec::new();
-            for folder in fs::read_dir(&shared.root)? {
-                let folder = folder?;
-                let Some(head) = folder
-                    .file_name()
-                    .to_str()
-                    .filter(|n| n.len() == 2)
-                    .map(str::to_owned)
-                else {
-                    continue;
+    async fn adopt(
+        &self,
+        node: NodeId,
+        project: ProjectId,
+        digest: Digest,
+    ) -> Result<(), BlobError> {
+        on_disk(&self.shared, move |shared| {
+            let (node, project) = (Owner::Node(node), Owner::Project(project));
+            let (from, to) = (shared.path(node, digest), shared.path(project, digest));
+            let folder = shared.make_folder(&to)?;
+            let _turn = shared.turn()?;
+            let there = touch(&to)?.is_some();
+            let Some(size) = touch(&from)? else {
+                return match there {
+                    true => Ok(()),
+                    false => Err(BlobError::NotFound(digest)),
                 };
-                for file in fs::read_dir(folder.path())? {
-                    let file = file?;
-                    let name = file
-                        .file_name()
-                        .to_str()
-                        .map(|rest| format!("{head}{rest}"));
-                    let digest = name.and_then(|name| name.parse::<Digest>().ok());
-                    if let Some(digest) = digest
-                        && file.metadata()?.modified()? <= until
-                    {
-                        idle.push(digest);
-                        if idle.len() >= limit {
-                            return Ok(idle);
-                        }
-                    }
-                }
+            };
+            if there {
+                fs::remove_file(&from)?;
+                shared.counts.gone(node, size);
+                return Ok(());
             }
+            fs::rename(&from, &to)?;
+            shared.counts.adopted(node, project, size);
+            sync_dir(&folder)?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn idle(&self, age: Duration, limit: usize) -> Result<Vec<(Owner, Digest)>, BlobError> {
+        on_disk(&self.shared, move |shared| {
+            let mut idle = Vec::new();
+            walk(&shared.root, |owner, digest, meta| {
+                if is_idle(meta, age).unwrap_or(false) {
+                    idle.push((owner, digest));
+                }
+                idle.len() < limit
+            })?;
             Ok(idle)
         })
         .await
     }
 
+    async fn forget(&self, owner: Owner, digest: Digest, age: Duration) -> Result<bool, BlobError> {
+        on_disk(&self.shared, move |shared| {
+            let path = shared.path(owner, digest);
+            let _turn = shared.turn()?;
+            let meta = match fs::metadata(&path) {
+                Err(e) if e.kind() == ErrorKind::NotFound => return Ok(true),
+                other => other?,
+            };
+            // Somebody has put it again since it was found idle.
+            if !is_idle(&meta, age)? {
+                return Ok(false);
+            }
+            fs::remove_file(&path)?;
+            shared.counts.gone(owner, meta.len());
+            Ok(true)
+        })
+        .await
+    }
+
     fn usage(&self) -> Usage {
-        Usage {
-            blobs: self.shared.blobs.load(Ordering::Relaxed),
-            bytes: ByteCount(self.shared.bytes.load(Ordering::Relaxed)),
-        }
+        self.shared.counts.usage()
     }
 }
 

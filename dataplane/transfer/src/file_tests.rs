@@ -1,10 +1,25 @@
 #![allow(clippy::unwrap_used)]
 
+use bytes::Bytes;
+
 use super::*;
+use crate::{CHUNK_BYTES, Stored};
+
+const OWN: ProjectId = ProjectId::from_bytes([1; 16]);
+const OTHER: ProjectId = ProjectId::from_bytes([2; 16]);
+const MINE: Owner = Owner::Project(OWN);
+
+fn limits(total: u64) -> Limits {
+    Limits {
+        blob: ByteCount::mib(4),
+        project: ByteCount(total),
+        total: ByteCount(total),
+    }
+}
 
 fn store(total: u64) -> (tempfile::TempDir, FileBlobStore) {
     let dir = tempfile::tempdir().unwrap();
-    let store = FileBlobStore::open(dir.path(), ByteCount::mib(4), ByteCount(total)).unwrap();
+    let store = FileBlobStore::open(dir.path(), 1, limits(total)).unwrap();
     (dir, store)
 }
 
@@ -16,7 +31,16 @@ fn name(data: &[u8]) -> BlobRef {
 }
 
 async fn put(store: &FileBlobStore, claim: BlobRef, data: &[u8]) -> Result<Stored, BlobError> {
-    let mut upload = store.begin(claim).await?;
+    put_as(store, MINE, claim, data).await
+}
+
+async fn put_as(
+    store: &FileBlobStore,
+    owner: Owner,
+    claim: BlobRef,
+    data: &[u8],
+) -> Result<Stored, BlobError> {
+    let mut upload = store.begin(owner, claim).await?;
     for chunk in data.chunks(100_000) {
         upload.write(Bytes::copy_from_slice(chunk)).await?;
     }
@@ -24,7 +48,16 @@ async fn put(store: &FileBlobStore, claim: BlobRef, data: &[u8]) -> Result<Store
 }
 
 async fn read(store: &FileBlobStore, digest: Digest, offset: u64) -> Result<Vec<u8>, BlobError> {
-    let mut download = store.get(digest, offset).await?;
+    read_as(store, Reach::Project(OWN), digest, offset).await
+}
+
+async fn read_as(
+    store: &FileBlobStore,
+    reach: Reach,
+    digest: Digest,
+    offset: u64,
+) -> Result<Vec<u8>, BlobError> {
+    let mut download = store.get(reach, digest, offset).await?;
     let mut data = Vec::new();
     while let Some(chunk) = download.next().await? {
         assert!(chunk.len() <= CHUNK_BYTES);
@@ -48,7 +81,7 @@ async fn bytes_come_back_whole_and_in_ranges_and_after_reopening() {
         }
     );
 
-    let again = FileBlobStore::open(dir.path(), ByteCount::mib(4), ByteCount::gib(1)).unwrap();
+    let again = FileBlobStore::open(dir.path(), 1, limits(1 << 30)).unwrap();
     assert_eq!(
         again.usage(),
         Usage {
@@ -93,9 +126,12 @@ async fn a_lie_about_hash_or_size_leaves_nothing() {
             Err(BlobError::WrongSize { .. })
         ));
     }
-    assert_eq!(store.has(name(&data).digest).await.unwrap(), None);
+    assert!(matches!(
+        read(&store, name(&data).digest, 0).await,
+        Err(BlobError::NotFound(_))
+    ));
     assert_eq!(store.usage(), Usage::default());
-    assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(dir.path().join("tmp/1")).unwrap().count(), 0);
 }
 
 #[tokio::test]
@@ -106,7 +142,7 @@ async fn bounds_hold_for_one_and_for_all() {
         size: ByteCount::mib(5),
     };
     assert!(matches!(
-        store.begin(huge).await,
+        store.begin(MINE, huge).await,
         Err(BlobError::TooLarge { .. })
     ));
     let (a, b) = (vec![1u8; 200_000], vec![2u8; 200_000]);
@@ -115,8 +151,10 @@ async fn bounds_hold_for_one_and_for_all() {
         put(&store, name(&b), &b).await,
         Err(BlobError::Full { .. })
     ));
-    store.delete(name(&a).digest).await.unwrap();
-    store.delete(name(&a).digest).await.unwrap();
+    let gone = store.forget(MINE, name(&a).digest, Duration::ZERO);
+    assert!(gone.await.unwrap());
+    let gone = store.forget(MINE, name(&a).digest, Duration::ZERO);
+    assert!(gone.await.unwrap());
     put(&store, name(&b), &b).await.unwrap();
     assert!(matches!(
         read(&store, name(&a).digest, 0).await,
@@ -128,17 +166,26 @@ async fn bounds_hold_for_one_and_for_all() {
 async fn an_upload_cut_short_is_gone_after_drop_and_after_a_crash() {
     let (dir, store) = store(1 << 30);
     let data = vec![9u8; 2_000_000];
-    let mut upload = store.begin(name(&data)).await.unwrap();
+    let mut upload = store.begin(MINE, name(&data)).await.unwrap();
     upload.write(Bytes::from(data.clone())).await.unwrap();
-    assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(dir.path().join("tmp/1")).unwrap().count(), 1);
     drop(upload);
-    assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(dir.path().join("tmp/1")).unwrap().count(), 0);
 
-    fs::write(dir.path().join("tmp/99"), b"left by a crash").unwrap();
-    let again = FileBlobStore::open(dir.path(), ByteCount::mib(4), ByteCount::gib(1)).unwrap();
-    assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
+    fs::write(dir.path().join("tmp/1/99"), b"left by a crash").unwrap();
+    let again = FileBlobStore::open(dir.path(), 1, limits(1 << 30)).unwrap();
+    assert_eq!(fs::read_dir(dir.path().join("tmp/1")).unwrap().count(), 0);
     assert_eq!(again.usage(), Usage::default());
 }
+
+fn make_old(store: &FileBlobStore, owner: Owner, data: &[u8]) {
+    let path = store.shared.path(owner, name(data).digest);
+    let file = File::options().append(true).open(path).unwrap();
+    let past = SystemTime::now() - Duration::from_secs(3600);
+    file.set_modified(past).unwrap();
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn a_blob_is_idle_until_somebody_puts_it_again() {
@@ -146,24 +193,132 @@ async fn a_blob_is_idle_until_somebody_puts_it_again() {
     let (a, b) = (vec![1u8; 1000], vec![2u8; 1000]);
     put(&store, name(&a), &a).await.unwrap();
     put(&store, name(&b), &b).await.unwrap();
-    assert_eq!(store.idle(Duration::from_secs(60), 10).await.unwrap(), []);
-    let past = SystemTime::now() - Duration::from_secs(3600);
-    for data in [&a, &b] {
-        let path = store.shared.path(name(data).digest);
-        File::options()
-            .append(true)
-            .open(path)
-            .unwrap()
-            .set_modified(past)
-            .unwrap();
-    }
-    assert_eq!(
-        store.idle(Duration::from_secs(60), 1).await.unwrap().len(),
-        1
-    );
+    assert_eq!(store.idle(MINUTE, 10).await.unwrap(), []);
+    make_old(&store, MINE, &a);
+    make_old(&store, MINE, &b);
+    assert_eq!(store.idle(MINUTE, 1).await.unwrap().len(), 1);
     put(&store, name(&a), &a).await.unwrap();
     assert_eq!(
-        store.idle(Duration::from_secs(60), 10).await.unwrap(),
-        [name(&b).digest]
+        store.idle(MINUTE, 10).await.unwrap(),
+        [(MINE, name(&b).digest)]
     );
+}
+
+/// A sweep has found both idle; before it deletes, one is put again and answered "already there".
+#[tokio::test]
+async fn what_was_put_again_since_it_was_found_idle_is_not_forgotten() {
+    let (_dir, store) = store(1 << 30);
+    let (a, b) = (vec![1u8; 1000], vec![2u8; 1000]);
+    for data in [&a, &b] {
+        put(&store, name(data), data).await.unwrap();
+        make_old(&store, MINE, data);
+    }
+    let found = store.idle(MINUTE, 10).await.unwrap();
+    assert_eq!(found.len(), 2);
+    assert!(put(&store, name(&a), &a).await.unwrap().already_there);
+    for (owner, digest) in found {
+        let gone = store.forget(owner, digest, MINUTE).await.unwrap();
+        assert_eq!(gone, digest == name(&b).digest);
+    }
+    assert_eq!(read(&store, name(&a).digest, 0).await.unwrap(), a);
+    assert_eq!(store.usage().blobs, 1);
+}
+
+#[tokio::test]
+async fn a_name_opens_only_ones_own() {
+    let (_dir, store) = store(1 << 30);
+    let data = vec![3u8; 1000];
+    let claim = name(&data);
+    put(&store, claim, &data).await.unwrap();
+    let others = read_as(&store, Reach::Project(OTHER), claim.digest, 0).await;
+    assert!(matches!(others, Err(BlobError::NotFound(_))));
+    let nodes = read_as(&store, Reach::Everybody, claim.digest, 0).await;
+    assert_eq!(nodes.unwrap(), data);
+    // Nor does a put tell whether another has it: the bytes are taken and checked.
+    let theirs = Owner::Project(OTHER);
+    let lie = put_as(&store, theirs, claim, &[4u8; 1000]).await;
+    assert!(matches!(lie, Err(BlobError::WrongDigest { .. })));
+    let stored = put_as(&store, theirs, claim, &data).await.unwrap();
+    assert!(!stored.already_there);
+    assert_eq!(store.usage().blobs, 2);
+}
+
+#[tokio::test]
+async fn a_nodes_blob_is_read_once_a_project_has_adopted_it() {
+    let (dir, store) = store(1 << 30);
+    let (node, data) = (NodeId([7; 32]), vec![5u8; 1000]);
+    let digest = name(&data).digest;
+    put_as(&store, Owner::Node(node), name(&data), &data)
+        .await
+        .unwrap();
+    for reach in [Reach::Project(OWN), Reach::Everybody] {
+        let early = read_as(&store, reach, digest, 0).await;
+        assert!(matches!(early, Err(BlobError::NotFound(_))));
+    }
+    let stranger = store.adopt(NodeId([8; 32]), OWN, digest).await;
+    assert!(matches!(stranger, Err(BlobError::NotFound(_))));
+    store.adopt(node, OWN, digest).await.unwrap();
+    // A batch that is sent again.
+    store.adopt(node, OWN, digest).await.unwrap();
+    assert_eq!(read(&store, digest, 0).await.unwrap(), data);
+    let counted = store.usage();
+    assert_eq!((counted.blobs, counted.bytes), (1, name(&data).size));
+    let again = FileBlobStore::open(dir.path(), 1, limits(1 << 30)).unwrap();
+    assert_eq!(again.usage(), counted);
+}
+
+#[tokio::test]
+async fn a_projects_bound_is_its_own_and_uploads_under_way_count() {
+    let dir = tempfile::tempdir().unwrap();
+    let bounds = Limits {
+        project: ByteCount(250_000),
+        ..limits(1 << 30)
+    };
+    let store = FileBlobStore::open(dir.path(), 1, bounds).unwrap();
+    let (a, b) = (vec![1u8; 200_000], vec![2u8; 200_000]);
+    let under_way = store.begin(MINE, name(&a)).await.unwrap();
+    let refused = put(&store, name(&b), &b).await.unwrap_err();
+    assert!(matches!(refused, BlobError::Quota { .. }));
+    let text = refused.to_string();
+    assert!(text.contains("blob_project"), "{text}");
+    let theirs = Owner::Project(OTHER);
+    put_as(&store, theirs, name(&b), &b).await.unwrap();
+    drop(under_way);
+    put(&store, name(&b), &b).await.unwrap();
+    // Results count, and are not refused.
+    let node = NodeId([7; 32]);
+    put_as(&store, Owner::Node(node), name(&a), &a)
+        .await
+        .unwrap();
+    store.adopt(node, OWN, name(&a).digest).await.unwrap();
+    let c = vec![3u8; 1];
+    assert!(matches!(
+        put(&store, name(&c), &c).await,
+        Err(BlobError::Quota { .. })
+    ));
+}
+
+#[tokio::test]
+async fn servers_that_share_a_folder_leave_each_others_uploads() {
+    let (dir, first) = store(1 << 30);
+    let data = vec![9u8; 2_000_000];
+    let mut upload = first.begin(MINE, name(&data)).await.unwrap();
+    upload.write(Bytes::from(data.clone())).await.unwrap();
+    let second = FileBlobStore::open(dir.path(), 2, limits(1 << 30)).unwrap();
+    upload.finish().await.unwrap();
+    assert_eq!(read(&second, name(&data).digest, 0).await.unwrap(), data);
+}
+
+#[test]
+fn a_disk_without_room_is_no_disk_that_failed() {
+    let full = std::io::Error::from_raw_os_error(28);
+    let used = Usage {
+        blobs: 1,
+        bytes: ByteCount::mib(3),
+    };
+    let error = told_apart(full, used);
+    assert!(matches!(error, BlobError::NoRoom { .. }));
+    assert!(error.to_string().contains("3 MiB"), "{error}");
+    let failed = std::io::Error::from_raw_os_error(5);
+    assert!(matches!(told_apart(failed, used), BlobError::Disk(_)));
 }

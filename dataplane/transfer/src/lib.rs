@@ -1,25 +1,30 @@
 //! Immutable bytes by hash: the port [`BlobStore`] and its file implementation.
 //!
-//! Owns where ciphertext above a row's size lies, its integrity and its durability: a blob is
-//! acknowledged only when its bytes and its name are synced, and what is read back was hashed when it
-//! was written. Leaves what the bytes mean (nobody here can read them) to their owners, and transport
-//! to the API.
+//! Owns where ciphertext above a row's size lies, whose it is, its integrity and its durability: a
+//! blob is acknowledged only when its bytes and its name are synced, and what is read back was hashed
+//! when it was written. Leaves what the bytes mean (nobody here can read them) to their owners, and
+//! transport to the API.
 //!
 //! ```text
-//! begin(claim) ─ write* ─ finish ──▶ temp file ─ fsync ─ rename ─ fsync(dir) ──▶ receipt
-//!                  └ drop: the temp file goes
+//! begin(owner, claim) ─ write* ─ finish ──▶ temp file ─ fsync ─ rename ─ fsync(dir) ──▶ receipt
+//!                        └ drop: the temp file goes
 //! ```
+//! Every blob is somebody's: the same bytes put by two projects are two blobs, so that a name alone
+//! neither opens nor shows another project's. A result is its node's until the attempt that it
+//! belongs to completes; then the project adopts it.
 
+mod count;
 mod file;
+mod upload;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use farlane_model::{BlobRef, Digest};
+use farlane_model::{BlobRef, Digest, NodeId, ProjectId};
 use farlane_units::ByteCount;
 
-pub use file::FileBlobStore;
+pub use file::{FileBlobStore, Limits};
 
 /// Most bytes of one chunk, both ways. Source: types.proto, `BlobChunk`.
 pub const CHUNK_BYTES: usize = 256 * 1024;
@@ -54,13 +59,37 @@ pub enum BlobError {
         /// The bound.
         limit: ByteCount,
     },
-    /// The store's own bound is reached. Try later, or raise the bound.
-    #[error("the store holds {used} of at most {limit}")]
+    /// The project's own bound is reached. The caller waits until results are forgotten, or has it
+    /// raised.
+    #[error(
+        "the project's blobs hold {used} of at most {limit}; results are forgotten 24 h after they \
+         ended, or whoever runs the network raises blob_project"
+    )]
+    Quota {
+        /// In use.
+        used: ByteCount,
+        /// The bound.
+        limit: ByteCount,
+    },
+    /// The store's own bound is reached. Whoever runs it raises the bound.
+    #[error(
+        "the network's blob store is full: it holds {used} of at most {limit}; whoever runs the \
+         network raises blob_total"
+    )]
     Full {
         /// In use.
         used: ByteCount,
         /// The bound.
         limit: ByteCount,
+    },
+    /// The disk has no room left, whatever the bounds. Whoever runs it makes some.
+    #[error(
+        "the disk of the network's blob store is full ({used} of it are blobs); whoever runs the \
+         network makes room there"
+    )]
+    NoRoom {
+        /// In use by blobs.
+        used: ByteCount,
     },
     /// A range that starts past the end. The caller's fault.
     #[error("offset {offset} is past the end of {size} bytes")]
@@ -93,9 +122,29 @@ impl BlobError {
             | Self::WrongSize { .. }
             | Self::TooLarge { .. }
             | Self::BadOffset { .. } => Class::Caller,
-            Self::Full { .. } | Self::Disk(_) => Class::Retry,
+            Self::Quota { .. } | Self::Full { .. } | Self::NoRoom { .. } | Self::Disk(_) => {
+                Class::Retry
+            }
         }
     }
+}
+
+/// Whose a blob is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Owner {
+    /// A project's: its keys may read it.
+    Project(ProjectId),
+    /// A node's, which has not completed the attempt yet: nobody reads it.
+    Node(NodeId),
+}
+
+/// Among whose blobs a name is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// This project's.
+    Project(ProjectId),
+    /// Every project's: for nodes, which run tasks of all.
+    Everybody,
 }
 
 /// What a finished upload became.
@@ -145,24 +194,34 @@ pub trait Download: Send {
 pub trait BlobStore: Send + Sync + 'static {
     /// Starts an upload of what the caller says it is.
     ///
-    /// *Errors*: too large, store full, or the disk.
-    async fn begin(&self, claim: BlobRef) -> Result<Box<dyn Upload>, BlobError>;
+    /// *Errors*: too large, quota reached, store full, or the disk.
+    async fn begin(&self, owner: Owner, claim: BlobRef) -> Result<Box<dyn Upload>, BlobError>;
     /// Opens a blob for reading from `offset`.
     ///
     /// *Errors*: not here, offset past the end, or the disk.
-    async fn get(&self, digest: Digest, offset: u64) -> Result<Box<dyn Download>, BlobError>;
-    /// Its size, when it is here.
+    async fn get(
+        &self,
+        reach: Reach,
+        digest: Digest,
+        offset: u64,
+    ) -> Result<Box<dyn Download>, BlobError>;
+    /// Gives a node's blob to a project; one that the project has already is fine.
     ///
-    /// *Errors*: the disk.
-    async fn has(&self, digest: Digest) -> Result<Option<ByteCount>, BlobError>;
-    /// Forgets it; forgetting what is not here is fine.
-    ///
-    /// *Errors*: the disk.
-    async fn delete(&self, digest: Digest) -> Result<(), BlobError>;
+    /// *Errors*: neither has it, or the disk.
+    async fn adopt(
+        &self,
+        node: NodeId,
+        project: ProjectId,
+        digest: Digest,
+    ) -> Result<(), BlobError>;
     /// Blobs that nobody has put again for this long, at most `limit`; in no order.
     ///
     /// *Errors*: the disk.
-    async fn idle(&self, age: Duration, limit: usize) -> Result<Vec<Digest>, BlobError>;
+    async fn idle(&self, age: Duration, limit: usize) -> Result<Vec<(Owner, Digest)>, BlobError>;
+    /// Forgets a blob if nobody has put it again for this long still; whether it is gone.
+    ///
+    /// *Errors*: the disk.
+    async fn forget(&self, owner: Owner, digest: Digest, age: Duration) -> Result<bool, BlobError>;
     /// What is held.
     fn usage(&self) -> Usage;
 }
