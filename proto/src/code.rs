@@ -85,6 +85,8 @@ codes! {
     WindowExceeded = "window_exceeded", ResourceExhausted, 429, Caller;
     /// A bound of the project or the network is reached for now.
     QuotaExceeded = "quota_exceeded", ResourceExhausted, 429, Retry;
+    /// Where the server keeps blobs, nothing more fits.
+    StorageFull = "storage_full", ResourceExhausted, 507, Caller;
     /// No registered node can ever run this.
     Infeasible = "infeasible", FailedPrecondition, 422, Caller;
     /// No such task, or another project's.
@@ -95,6 +97,8 @@ codes! {
     UnknownBlob = "unknown_blob", NotFound, 404, Caller;
     /// No such API key.
     UnknownKey = "unknown_key", NotFound, 404, Caller;
+    /// No join token of that hash that could still be used.
+    UnknownToken = "unknown_token", NotFound, 404, Caller;
     /// The result's time of keeping is over.
     ResultExpired = "result_expired", NotFound, 410, Caller;
     /// An attempt, boot or grant that counts no more.
