@@ -32,6 +32,8 @@ const MAX_BULK: usize = 8;
 const MAX_UPLOADING_BYTES: u64 = 256 << 20;
 /// Waits between tries of the first dial.
 const REDIAL_EVERY: Duration = Duration::from_millis(100);
+/// What a try gets at least, however little patience is left: more than a handshake on one's own machine.
+const SHORTEST_TRY: Duration = Duration::from_millis(50);
 
 /// A handle on one network as one identity; cheap to clone.
 #[derive(Clone)]
@@ -60,10 +62,12 @@ impl Network {
     pub async fn connect(identity: Identity, options: ConnectOptions) -> Result<Self, Error> {
         let network = Self::new(identity, options);
         let begun = Instant::now();
+        let patience = network.options().connect_timeout;
         loop {
-            match network.dial().await {
+            let left = patience.saturating_sub(begun.elapsed());
+            match network.within(left, network.dial()).await {
                 Ok(()) => return Ok(network),
-                Err(error) if begun.elapsed() >= network.options().connect_timeout => {
+                Err(error) if begun.elapsed() >= patience => {
                     return Err(network.unreachable(begun.elapsed(), &error));
                 }
                 Err(_) => tokio::time::sleep(REDIAL_EVERY).await,
@@ -107,6 +111,18 @@ impl Network {
             .map_err(|e| self.unexpected(&error_chain(&e)))?;
         *self.0.channel.write() = Some(channel);
         Ok(())
+    }
+
+    /// A step of connecting, given up after `left`: a server that has stopped still takes connections,
+    /// and never answers.
+    pub(crate) async fn within<T>(
+        &self,
+        left: Duration,
+        step: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let late = || self.unexpected("no answer");
+        let done = tokio::time::timeout(left.max(SHORTEST_TRY), step).await;
+        done.unwrap_or_else(|_| Err(late()))
     }
 
     /// Puts an address first.
@@ -325,8 +341,14 @@ question! {
     revoke_key(RevokeKeyRequest) -> RevokeKeyReply;
     /// Registers the hash of a join secret.
     create_join_token(CreateJoinTokenRequest) -> CreateJoinTokenReply;
+    /// Join tokens of the whole network.
+    list_join_tokens(ListJoinTokensRequest) -> ListJoinTokensReply;
+    /// Closes a join token that nobody has used.
+    revoke_join_token(RevokeJoinTokenRequest) -> RevokeJoinTokenReply;
     /// Removes a node for good.
     remove_node(RemoveNodeRequest) -> RemoveNodeReply;
+    /// Publishes a provider's list of revoked nodes.
+    publish_revocations(PublishRevocationsRequest) -> PublishRevocationsReply;
 }
 
 impl Network {

@@ -19,7 +19,10 @@ pub(crate) enum Endpoint {
     ListKeys,
     RevokeKey,
     CreateJoinToken,
+    ListJoinTokens,
+    RevokeJoinToken,
     RemoveNode,
+    PublishRevocations,
 }
 
 impl Endpoint {
@@ -34,11 +37,13 @@ impl Endpoint {
             | Self::ListTasks
             | Self::GetTask
             | Self::Explain => Scope::Read,
-            Self::CreateKey
-            | Self::ListKeys
-            | Self::RevokeKey
-            | Self::CreateJoinToken
-            | Self::RemoveNode => Scope::Admin,
+            Self::CreateKey | Self::ListKeys | Self::RevokeKey => Scope::Admin,
+            // Machines are every project's.
+            Self::CreateJoinToken
+            | Self::ListJoinTokens
+            | Self::RevokeJoinToken
+            | Self::RemoveNode
+            | Self::PublishRevocations => Scope::Network,
         }
     }
 }

@@ -5,9 +5,10 @@
 //! replicated state on every use, and its end of the clock.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use farlane_controller::{Caller, Controller};
+use farlane_controller::{Caller, ControlError, Controller};
 use farlane_model::{Digest, NodeId};
 use farlane_store::{AuthError, KeyIdentity};
 use farlane_units::Millis;
@@ -59,14 +60,18 @@ impl Authenticator {
         let key = channel::api_key(request.metadata())?;
         let identity = self.identity(key).await?;
         if identity.expires <= self.controller.wall() {
-            return Err(ErrorCode::KeyExpired.status("the API key has expired"));
+            return Err(crate::status(ControlError::KeyExpired));
         }
         if self.controller.key_revoked(identity.key) {
-            return Err(ErrorCode::KeyRevoked.status("the API key was revoked"));
+            return Err(crate::status(ControlError::KeyRevoked));
         }
         let scope = endpoint.scope();
         if !identity.scopes.contains(scope) {
-            let message = format!("the API key lacks the scope {:?}", scope.as_str());
+            let scope = scope.as_str();
+            let message = format!(
+                "the API key lacks the scope {scope:?}; `farlane keys create --scopes {scope}` with a \
+                 key that has it makes one"
+            );
             return Err(ErrorCode::PermissionDenied.status(message));
         }
         let KeyIdentity {
@@ -74,6 +79,7 @@ impl Authenticator {
             project,
             tenant,
             scopes,
+            expires,
             project_name,
             ..
         } = identity;
@@ -83,6 +89,7 @@ impl Authenticator {
                 project,
                 tenant,
                 scopes,
+                expires,
             },
             project_name,
         })
@@ -140,4 +147,10 @@ pub(crate) fn node<T>(request: &Request<T>) -> Result<NodeId, Status> {
     peer.and_then(|p| p.node).ok_or_else(|| {
         ErrorCode::Unauthenticated.status("this call needs a node's transport certificate")
     })
+}
+
+/// Where a request comes from; none in a test without a listener.
+pub(crate) fn from<T>(request: &Request<T>) -> Option<IpAddr> {
+    let peer = request.extensions().get::<Peer>();
+    peer.map(|p| p.address.ip())
 }

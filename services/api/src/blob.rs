@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use farlane_model::BlobRef;
-use farlane_transfer::{BlobError, BlobStore, Download};
+use farlane_transfer::{BlobError, BlobStore, Download, Owner, Reach};
 use farlane_wire::hello::BLOB_CHUNK;
 use farlane_wire::{ErrorCode, v1};
 use tokio_stream::StreamExt;
@@ -21,7 +21,8 @@ fn status(error: BlobError) -> Status {
         | BlobError::WrongSize { .. }
         | BlobError::BadOffset { .. } => ErrorCode::InvalidArgument,
         BlobError::TooLarge { .. } => ErrorCode::PayloadTooLarge,
-        BlobError::Full { .. } => ErrorCode::QuotaExceeded,
+        BlobError::Quota { .. } => ErrorCode::QuotaExceeded,
+        BlobError::Full { .. } | BlobError::NoRoom { .. } => ErrorCode::StorageFull,
         BlobError::Disk(error) => {
             tracing::error!(%error, "the blob store's disk failed");
             return ErrorCode::Unavailable.status("the blob store cannot be used now");
@@ -30,11 +31,12 @@ fn status(error: BlobError) -> Status {
     code.status(error.to_string())
 }
 
-/// Stores what comes, and answers once it is durable.
+/// Stores what comes as its owner's, and answers once it is durable.
 ///
-/// *Errors*: malformed, not what was claimed, not sealed, too large, or the disk.
+/// *Errors*: malformed, not what was claimed, not sealed, too large, a bound, or the disk.
 pub(crate) async fn put(
     store: &Arc<dyn BlobStore>,
+    owner: Owner,
     mut chunks: Streaming<v1::BlobChunk>,
 ) -> Result<v1::BlobReceipt, Status> {
     let mut next = chunks
@@ -50,7 +52,7 @@ pub(crate) async fn put(
     if !looks {
         return Err(ErrorCode::UnsealedPayload.status("a blob must be sealed"));
     }
-    let mut upload = store.begin(claim).await.map_err(status)?;
+    let mut upload = store.begin(owner, claim).await.map_err(status)?;
     let mut offset = 0;
     loop {
         if next.data.len() > BLOB_CHUNK || next.offset != offset {
@@ -72,13 +74,17 @@ pub(crate) async fn put(
 
 /// Streams a blob from an offset.
 ///
-/// *Errors*: not here, or an offset past its end.
+/// *Errors*: not within reach, or an offset past its end.
 pub(crate) async fn get(
     store: &Arc<dyn BlobStore>,
+    reach: Reach,
     request: v1::GetBlobRequest,
 ) -> Result<Replies<v1::BlobChunk>, Status> {
     let digest = farlane_wire::id::digest(&request.digest)?;
-    let download = store.get(digest, request.offset).await.map_err(status)?;
+    let download = store
+        .get(reach, digest, request.offset)
+        .await
+        .map_err(status)?;
     let first = Some(download.blob().into());
     let state = (download, first, request.offset);
     let chunks = futures_util::stream::unfold(Some(state), next_chunk);

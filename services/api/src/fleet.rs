@@ -1,27 +1,34 @@
 //! What agents call. Only `Enrol` is open to a peer without a node's certificate.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use farlane_controller::{AgentSession, ControlError, Controller};
 use farlane_model::NodeId;
+use farlane_transfer::{Owner, Reach};
 use farlane_wire::v1::control_frame::Body as ToAgent;
 use farlane_wire::v1::fleet_server::Fleet;
 use farlane_wire::v1::{self, agent_frame};
-use futures_util::{StreamExt, stream};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::auth::node;
+use crate::attach::{Attached, attach};
+use crate::auth::{from, node};
+use crate::joining::Joining;
 use crate::{Replies, blob, logs, status};
 
 /// The handlers of `Fleet`.
 pub struct FleetService {
     controller: Arc<Controller>,
+    joining: Joining,
 }
 
 impl FleetService {
     /// Over this controller.
     pub fn new(controller: Arc<Controller>) -> Self {
-        Self { controller }
+        Self {
+            controller,
+            joining: Joining::default(),
+        }
     }
 
     /// The node at the other end, registered and not revoked.
@@ -34,59 +41,34 @@ impl FleetService {
     }
 }
 
-/// Attaches the agent whose hello comes first; its frames, or the one that says why not.
-async fn attach(
-    controller: Arc<Controller>,
-    node: NodeId,
-    mut inbound: Streaming<v1::AgentFrame>,
-) -> Replies<v1::ControlFrame> {
-    let attached = match inbound.message().await {
-        Ok(Some(v1::AgentFrame {
-            body: Some(agent_frame::Body::Hello(hello)),
-        })) => controller.attach_agent(node, hello).await,
-        Ok(_) => Err(ControlError::invalid("a control stream begins with hello")),
-        Err(status) => return Box::pin(stream::once(async { Err(status) })),
-    };
-    match attached {
-        Ok((agent, outbound)) => {
-            tokio::spawn(receive(agent, inbound));
-            Box::pin(outbound.map(Ok))
-        }
-        Err(error) => {
-            let body = match &error {
-                ControlError::NotLeader { leader } if !leader.is_empty() => {
-                    ToAgent::Hello(v1::ControlHello {
-                        leader: leader.clone(),
-                        ..Default::default()
-                    })
-                }
-                other => ToAgent::Refused(other.refusal()),
-            };
-            drop(status(error));
-            Box::pin(stream::once(async {
-                Ok(v1::ControlFrame { body: Some(body) })
-            }))
+impl Attached for AgentSession {
+    type In = v1::AgentFrame;
+    type Out = v1::ControlFrame;
+
+    fn receive(
+        &self,
+        frame: v1::AgentFrame,
+    ) -> impl Future<Output = Result<(), ControlError>> + Send {
+        Self::receive(self, frame)
+    }
+    fn refuse(&self, error: &ControlError) {
+        Self::refuse(self, error);
+    }
+    fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
+        Self::ended(self)
+    }
+    fn elsewhere(leader: String) -> v1::ControlFrame {
+        let hello = v1::ControlHello {
+            leader,
+            ..Default::default()
+        };
+        v1::ControlFrame {
+            body: Some(ToAgent::Hello(hello)),
         }
     }
-}
-
-async fn receive(agent: AgentSession, mut inbound: Streaming<v1::AgentFrame>) {
-    let ended = agent.ended();
-    tokio::pin!(ended);
-    loop {
-        tokio::select! {
-            biased;
-            () = &mut ended => return,
-            frame = inbound.message() => match frame {
-                Ok(Some(frame)) => {
-                    if let Err(error) = agent.receive(frame).await {
-                        agent.refuse(&error);
-                        drop(status(error));
-                        return;
-                    }
-                }
-                Ok(None) | Err(_) => return,
-            },
+    fn refusal(refusal: v1::Refusal) -> v1::ControlFrame {
+        v1::ControlFrame {
+            body: Some(ToAgent::Refused(refusal)),
         }
     }
 }
@@ -100,6 +82,7 @@ impl Fleet for FleetService {
         &self,
         request: Request<v1::EnrolRequest>,
     ) -> Result<Response<v1::EnrolReply>, Status> {
+        self.joining.admit(from(&request), self.controller.wall())?;
         Ok(Response::new(
             self.controller
                 .enrol(request.into_inner())
@@ -125,8 +108,12 @@ impl Fleet for FleetService {
         request: Request<Streaming<v1::AgentFrame>>,
     ) -> Result<Response<Self::ControlStream>, Status> {
         let node = node(&request)?;
-        let attaching = attach(self.controller.clone(), node, request.into_inner());
-        Ok(Response::new(Box::pin(stream::once(attaching).flatten())))
+        let controller = self.controller.clone();
+        let open = async move |frame: v1::AgentFrame| match frame.body {
+            Some(agent_frame::Body::Hello(hello)) => controller.attach_agent(node, hello).await,
+            _ => Err(ControlError::invalid("a control stream begins with hello")),
+        };
+        Ok(Response::new(attach(request.into_inner(), open)))
     }
 
     async fn push_logs(
@@ -142,10 +129,9 @@ impl Fleet for FleetService {
         &self,
         request: Request<Streaming<v1::BlobChunk>>,
     ) -> Result<Response<v1::BlobReceipt>, Status> {
-        self.trusted(&request)?;
-        Ok(Response::new(
-            blob::put(self.controller.blobs(), request.into_inner()).await?,
-        ))
+        let owner = Owner::Node(self.trusted(&request)?);
+        let receipt = blob::put(self.controller.blobs(), owner, request.into_inner()).await?;
+        Ok(Response::new(receipt))
     }
 
     async fn get_blob(
@@ -153,8 +139,8 @@ impl Fleet for FleetService {
         request: Request<v1::GetBlobRequest>,
     ) -> Result<Response<Self::GetBlobStream>, Status> {
         self.trusted(&request)?;
-        Ok(Response::new(
-            blob::get(self.controller.blobs(), request.into_inner()).await?,
-        ))
+        let (blobs, reach) = (self.controller.blobs(), Reach::Everybody);
+        let chunks = blob::get(blobs, reach, request.into_inner()).await?;
+        Ok(Response::new(chunks))
     }
 }

@@ -5,9 +5,11 @@
 //! `farlane-controller`, and TLS to `farlane-server`.
 
 mod access;
+mod attach;
 mod auth;
 mod blob;
 mod fleet;
+mod joining;
 mod logs;
 mod network;
 mod peer;

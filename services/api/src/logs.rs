@@ -92,6 +92,7 @@ pub(crate) fn read(
     let (out, chunks) = mpsc::channel(AHEAD);
     let reader = Reader {
         controller,
+        caller,
         task,
         request,
         out,
@@ -102,6 +103,7 @@ pub(crate) fn read(
 
 struct Reader {
     controller: Arc<Controller>,
+    caller: Caller,
     task: TaskId,
     request: v1::LogsRequest,
     out: mpsc::Sender<Result<v1::LogChunk, Status>>,
@@ -121,6 +123,7 @@ impl Reader {
         let (mut attempt, mut from) = (self.request.attempt, self.request.from_chunk);
         let mut ended = false;
         loop {
+            self.controller.check_key(&self.caller).map_err(status)?;
             let was_live = self.controller.is_live(self.task);
             let task = self.task;
             if self.request.attempt == 0 {

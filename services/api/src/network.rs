@@ -1,15 +1,17 @@
 //! What clients, granters and people call.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use farlane_controller::{Caller, ClientSession, ControlError, Controller};
+use farlane_transfer::{Owner, Reach};
 use farlane_wire::v1::network_server::Network;
 use farlane_wire::v1::session_frame::Body as ToClient;
 use farlane_wire::v1::{self, client_frame};
-use futures_util::{StreamExt, stream};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::access::Endpoint;
+use crate::attach::{Attached, attach};
 use crate::auth::{Authenticated, Authenticator};
 use crate::{Replies, blob, logs, status};
 
@@ -33,61 +35,34 @@ impl NetworkService {
     }
 }
 
-/// Opens the session that the first frame asks for; its frames, or the one that says why not.
-async fn open(
-    controller: Arc<Controller>,
-    caller: Caller,
-    mut inbound: Streaming<v1::ClientFrame>,
-) -> Replies<v1::SessionFrame> {
-    let opened = match inbound.message().await {
-        Ok(Some(v1::ClientFrame {
-            body: Some(client_frame::Body::Open(open)),
-        })) => controller.open_session(caller, open).await,
-        Ok(_) => Err(ControlError::invalid("a session begins with open")),
-        Err(status) => return Box::pin(stream::once(async { Err(status) })),
-    };
-    match opened {
-        Ok((session, outbound)) => {
-            tokio::spawn(receive(session, inbound));
-            Box::pin(outbound.map(Ok))
-        }
-        Err(error) => {
-            let body = match &error {
-                ControlError::NotLeader { leader } if !leader.is_empty() => {
-                    ToClient::Opened(v1::SessionOpened {
-                        leader: leader.clone(),
-                        ..Default::default()
-                    })
-                }
-                other => ToClient::Refused(other.refusal()),
-            };
-            // Private detail stays here.
-            drop(status(error));
-            Box::pin(stream::once(async {
-                Ok(v1::SessionFrame { body: Some(body) })
-            }))
+impl Attached for ClientSession {
+    type In = v1::ClientFrame;
+    type Out = v1::SessionFrame;
+
+    fn receive(
+        &self,
+        frame: v1::ClientFrame,
+    ) -> impl Future<Output = Result<(), ControlError>> + Send {
+        Self::receive(self, frame)
+    }
+    fn refuse(&self, error: &ControlError) {
+        Self::refuse(self, error);
+    }
+    fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
+        Self::ended(self)
+    }
+    fn elsewhere(leader: String) -> v1::SessionFrame {
+        let opened = v1::SessionOpened {
+            leader,
+            ..Default::default()
+        };
+        v1::SessionFrame {
+            body: Some(ToClient::Opened(opened)),
         }
     }
-}
-
-/// Takes a session's frames until either side ends it.
-async fn receive(session: ClientSession, mut inbound: Streaming<v1::ClientFrame>) {
-    let ended = session.ended();
-    tokio::pin!(ended);
-    loop {
-        tokio::select! {
-            biased;
-            () = &mut ended => return,
-            frame = inbound.message() => match frame {
-                Ok(Some(frame)) => {
-                    if let Err(error) = session.receive(frame).await {
-                        session.refuse(&error);
-                        drop(status(error));
-                        return;
-                    }
-                }
-                Ok(None) | Err(_) => return,
-            },
+    fn refusal(refusal: v1::Refusal) -> v1::SessionFrame {
+        v1::SessionFrame {
+            body: Some(ToClient::Refused(refusal)),
         }
     }
 }
@@ -103,29 +78,32 @@ impl Network for NetworkService {
         request: Request<Streaming<v1::ClientFrame>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let caller = self.caller(&request, Endpoint::Session).await?;
-        // The reply starts before the first frame is there: a client may wait for it to send one.
-        let opening = open(self.controller.clone(), caller, request.into_inner());
-        Ok(Response::new(Box::pin(stream::once(opening).flatten())))
+        let controller = self.controller.clone();
+        let open = async move |frame: v1::ClientFrame| match frame.body {
+            Some(client_frame::Body::Open(open)) => controller.open_session(caller, open).await,
+            _ => Err(ControlError::invalid("a session begins with open")),
+        };
+        Ok(Response::new(attach(request.into_inner(), open)))
     }
 
     async fn put_blob(
         &self,
         request: Request<Streaming<v1::BlobChunk>>,
     ) -> Result<Response<v1::BlobReceipt>, Status> {
-        self.caller(&request, Endpoint::PutBlob).await?;
-        Ok(Response::new(
-            blob::put(self.controller.blobs(), request.into_inner()).await?,
-        ))
+        let caller = self.caller(&request, Endpoint::PutBlob).await?;
+        let (blobs, owner) = (self.controller.blobs(), Owner::Project(caller.project));
+        let receipt = blob::put(blobs, owner, request.into_inner()).await?;
+        Ok(Response::new(receipt))
     }
 
     async fn get_blob(
         &self,
         request: Request<v1::GetBlobRequest>,
     ) -> Result<Response<Self::GetBlobStream>, Status> {
-        self.caller(&request, Endpoint::GetBlob).await?;
-        Ok(Response::new(
-            blob::get(self.controller.blobs(), request.into_inner()).await?,
-        ))
+        let caller = self.caller(&request, Endpoint::GetBlob).await?;
+        let (blobs, reach) = (self.controller.blobs(), Reach::Project(caller.project));
+        let chunks = blob::get(blobs, reach, request.into_inner()).await?;
+        Ok(Response::new(chunks))
     }
 
     async fn logs(
@@ -258,6 +236,27 @@ impl Network for NetworkService {
         Ok(Response::new(reply))
     }
 
+    async fn list_join_tokens(
+        &self,
+        request: Request<v1::ListJoinTokensRequest>,
+    ) -> Result<Response<v1::ListJoinTokensReply>, Status> {
+        self.caller(&request, Endpoint::ListJoinTokens).await?;
+        let tokens = self.controller.list_join_tokens().await.map_err(status)?;
+        Ok(Response::new(v1::ListJoinTokensReply { tokens }))
+    }
+
+    async fn revoke_join_token(
+        &self,
+        request: Request<v1::RevokeJoinTokenRequest>,
+    ) -> Result<Response<v1::RevokeJoinTokenReply>, Status> {
+        let caller = self.caller(&request, Endpoint::RevokeJoinToken).await?;
+        self.controller
+            .revoke_join_token(&caller, &request.get_ref().secret_hash)
+            .await
+            .map_err(status)?;
+        Ok(Response::new(v1::RevokeJoinTokenReply {}))
+    }
+
     async fn remove_node(
         &self,
         request: Request<v1::RemoveNodeRequest>,
@@ -268,5 +267,17 @@ impl Network for NetworkService {
             .await
             .map_err(status)?;
         Ok(Response::new(v1::RemoveNodeReply {}))
+    }
+
+    async fn publish_revocations(
+        &self,
+        request: Request<v1::PublishRevocationsRequest>,
+    ) -> Result<Response<v1::PublishRevocationsReply>, Status> {
+        let caller = self.caller(&request, Endpoint::PublishRevocations).await?;
+        self.controller
+            .publish_revocations(&caller, &request.get_ref().revocations_bytes)
+            .await
+            .map_err(status)?;
+        Ok(Response::new(v1::PublishRevocationsReply {}))
     }
 }

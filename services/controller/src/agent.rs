@@ -7,11 +7,13 @@
 //!       ─▶ Desired ─▶ heartbeats, completions, prekeys … ─▶ end: detached, the lease runs on
 //! ```
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use farlane_model::{AttemptRef, BootId, LostCause, NodeId};
-use farlane_state::{Order, Return, ReturnReason, StockPrekeys, UpdateNode};
+use farlane_model::{AttemptRef, BootId, Digest, LostCause, NodeId, Sealed};
+use farlane_state::{CompleteBatch, Order, Return, ReturnReason, StockPrekeys, UpdateNode};
+use farlane_transfer::BlobError;
 use farlane_units::Micros;
 use farlane_wire::v1;
 use farlane_wire::v1::agent_frame::Body as FromAgent;
@@ -77,7 +79,9 @@ impl Controller {
             Some(false) => {}
         }
         let observed = hello.observed.unwrap_or_default();
-        let (live, ended) = (attempts(&observed.live)?, attempts(&observed.ended)?);
+        let (mut live, ended) = (attempts(&observed.live)?, attempts(&observed.ended)?);
+        let ungranted: HashSet<_> = attempts(&observed.ungranted)?.into_iter().collect();
+        live.retain(|attempt| !ungranted.contains(attempt));
         let spec = self.spec_of(node, &hello.spec_bytes)?;
         self.update_node(node, boot, spec, &ended).await?;
 
@@ -104,8 +108,13 @@ impl Controller {
             link: agent.clone(),
             heartbeats: Arc::new(Semaphore::new(MAX_HEARTBEATS)),
         };
-        self.tell_pusher(PushCommand::Agent { agent, live, ended })
-            .await?;
+        let granted = live;
+        self.tell_pusher(PushCommand::Agent {
+            agent,
+            granted,
+            ended,
+        })
+        .await?;
         Ok((session, outbound))
     }
 
@@ -209,6 +218,7 @@ impl AgentSession {
             });
         }
         let order = intake::complete(self.link.node, batch)?;
+        self.adopt_results(&order).await?;
         {
             let mut started = self.controller.started.lock();
             if !started.is_empty() {
@@ -225,6 +235,42 @@ impl AgentSession {
                 bytes,
             })
             .await
+    }
+
+    /// Gives large results to the project before it hears of them.
+    ///
+    /// *Errors*: the blob store; the agent sends the batch again on its next stream.
+    async fn adopt_results(&self, order: &CompleteBatch) -> Result<(), ControlError> {
+        let blobs = order.items.iter().filter_map(|item| match &item.sealed {
+            Some(Sealed::Blob(blob)) => Some(blob.digest),
+            _ => None,
+        });
+        let blobs: Vec<Digest> = blobs.collect();
+        if blobs.is_empty() {
+            return Ok(());
+        }
+        let controller = &self.controller;
+        let session = |s: &farlane_state::State| s.session(&order.session).map(|s| s.project);
+        // A session that is gone asks for nothing.
+        let Some(project) = controller.consensus.read(session) else {
+            return Ok(());
+        };
+        for digest in blobs {
+            match controller
+                .blobs
+                .adopt(self.link.node, project, digest)
+                .await
+            {
+                // It was never put, or is long swept: whoever asks for it hears so.
+                Ok(()) | Err(BlobError::NotFound(_)) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "a result could not be given to its project");
+                    let why = "the blob store cannot be used now".to_owned();
+                    return Err(ControlError::Unavailable { why });
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Renews the lease once a quorum has been heard of after the heartbeat came.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use farlane_model::{Digest, NodeId, NodeSpec};
 use farlane_seal::record::{EnrolmentCert, NodeRecord, RevocationList};
 use farlane_state::{PublishRevocations, RegisterNode, Revoke, Revoked};
-use farlane_store::{AuditEntry, JoinError, NewJoinToken};
+use farlane_store::{AuditEntry, JoinError, JoinToken, NewJoinToken};
 use farlane_units::Millis;
 use farlane_wire::v1;
 
@@ -43,6 +43,13 @@ impl Controller {
     ///
     /// *Errors*: unknown, its certificate has ended, or not a spec.
     pub(crate) fn spec_of(&self, node: NodeId, bytes: &[u8]) -> Result<Bytes, ControlError> {
+        bounded_spec(&self.standing_record(node)?, bytes)
+    }
+
+    /// The record of a registered node that its provider still stands for.
+    ///
+    /// *Errors*: unknown, or its certificate has ended.
+    fn standing_record(&self, node: NodeId) -> Result<NodeRecord, ControlError> {
         let record = self
             .consensus
             .read(|s| s.node(&node).map(|n| n.record.clone()));
@@ -50,17 +57,22 @@ impl Controller {
         let record = record.map_err(|e| ControlError::Internal {
             detail: e.to_string(),
         })?;
-        if record.certificate().not_after <= self.wall() {
-            let why = "the node's enrolment certificate has ended; enrol it anew".to_owned();
-            return Err(ControlError::Denied { why });
+        match record.certificate().not_after <= self.wall() {
+            true => Err(ControlError::Denied {
+                why: "the node's enrolment certificate has ended; its provider makes a new join \
+                      file (`farlane tokens create`), and the machine joins with it in a new \
+                      state folder"
+                    .to_owned(),
+            }),
+            false => Ok(record),
         }
-        bounded_spec(&record, bytes)
     }
 
     /// Takes a node in: checks its record, takes its join secret, registers and certifies it.
     ///
     /// *Errors*: the record does not hold, the secret is unknown, expired or used, or the request for
-    /// a certificate is malformed. The secret is taken only after everything else has held.
+    /// a certificate is malformed. The secret is taken only after everything else has held, and then
+    /// by this machine's identity: it may come again with it where the registration did not follow.
     pub async fn enrol(&self, request: v1::EnrolRequest) -> Result<v1::EnrolReply, ControlError> {
         farlane_wire::hello::negotiate(request.hello.as_ref())?;
         self.check_leads()?;
@@ -79,7 +91,7 @@ impl Controller {
             return Err(ControlError::NodeRevoked);
         }
         let spec = bounded_spec(&record, &request.spec_bytes)?;
-        let issued = self.certify(node, &request.csr_der, wall)?;
+        let issued = self.certify(node, &request.csr_der, wall, record.certificate().not_after)?;
         self.take_secret(&request.join_secret, &record, wall)
             .await?;
         let order = RegisterNode {
@@ -110,9 +122,10 @@ impl Controller {
         node: NodeId,
         csr: &[u8],
         wall: Millis,
+        latest: Millis,
     ) -> Result<IssuedCertificate, ControlError> {
         self.issuer
-            .issue(node, csr, wall)
+            .issue(node, csr, wall, latest)
             .map_err(|error| match error {
                 IssueError::BadRequest => ControlError::invalid(error.to_string()),
                 IssueError::Signing(detail) => ControlError::Internal { detail },
@@ -125,18 +138,14 @@ impl Controller {
         record: &NodeRecord,
         wall: Millis,
     ) -> Result<(), ControlError> {
-        let token =
-            self.store
-                .join_tokens()
-                .take(secret, wall)
-                .await
-                .map_err(|error| match error {
-                    JoinError::Store(error) => error.into(),
-                    JoinError::Unknown
-                    | JoinError::Expired
-                    | JoinError::Taken
-                    | JoinError::TooLarge => refused(error),
-                })?;
+        let tokens = self.store.join_tokens();
+        let token = tokens.take(secret, record.identity().0, wall).await;
+        let token = token.map_err(|error| match error {
+            JoinError::Store(error) => error.into(),
+            JoinError::Unknown | JoinError::Expired | JoinError::Taken | JoinError::TooLarge => {
+                refused(error)
+            }
+        })?;
         // The token was made for this certificate, so a stolen secret brings in no other node.
         match token.enrolment.is_empty() || token.enrolment == record.certificate().to_bytes() {
             true => Ok(()),
@@ -146,7 +155,7 @@ impl Controller {
 
     /// Certifies a new transport key of a node that is trusted still.
     ///
-    /// *Errors*: the node is unknown or revoked, or the request is malformed.
+    /// *Errors*: the node is unknown or revoked, its enrolment has ended, or the request is malformed.
     pub fn renew(
         &self,
         node: NodeId,
@@ -157,8 +166,9 @@ impl Controller {
             Some(true) => return Err(ControlError::NodeRevoked),
             Some(false) => {}
         }
+        let latest = self.standing_record(node)?.certificate().not_after;
         let wall = self.wall();
-        let issued = self.certify(node, &request.csr_der, wall)?;
+        let issued = self.certify(node, &request.csr_der, wall, latest)?;
         Ok(v1::RenewReply {
             certificate_pem: issued.chain_pem.into(),
             expires_ms: issued.expires.0,
@@ -206,6 +216,44 @@ impl Controller {
         })
     }
 
+    /// Join tokens, newest first; never a secret.
+    ///
+    /// *Errors*: accounts are away.
+    pub async fn list_join_tokens(&self) -> Result<Vec<v1::JoinTokenView>, ControlError> {
+        let tokens = self.store.join_tokens().list().await?;
+        let view = |token: JoinToken| v1::JoinTokenView {
+            secret_hash: farlane_wire::id::digest_bytes(&token.hash),
+            enrolment_bytes: token.enrolment.into(),
+            created_by: token.created_by,
+            created_ms: token.created.0,
+            expires_ms: token.expires.0,
+            taken_ms: token.taken.unwrap_or_default().0,
+            taken_by: token
+                .taken_by
+                .map(|by| Bytes::copy_from_slice(&by))
+                .unwrap_or_default(),
+        };
+        Ok(tokens.into_iter().map(view).collect())
+    }
+
+    /// Closes a join token that nobody has used.
+    ///
+    /// *Errors*: malformed, none that is open, or accounts are away.
+    pub async fn revoke_join_token(
+        &self,
+        caller: &Caller,
+        hash: &[u8],
+    ) -> Result<(), ControlError> {
+        let hash = farlane_wire::id::digest(hash)?;
+        if !self.store.join_tokens().revoke(hash).await? {
+            return Err(ControlError::UnknownToken);
+        }
+        let actor = caller.key.to_string();
+        self.audit(&actor, "token.revoke", &hash.to_string(), "")
+            .await;
+        Ok(())
+    }
+
     /// Takes a node out for good: it may not come back, and what it ran is lost. With its provider's
     /// list, granters refuse it by themselves.
     ///
@@ -221,7 +269,7 @@ impl Controller {
         let mut orders = Vec::new();
         if !request.revocations_bytes.is_empty() {
             orders.push(
-                self.publish(node, provider, &request.revocations_bytes)?
+                self.publish(Some(node), provider, &request.revocations_bytes)?
                     .into(),
             );
         }
@@ -238,10 +286,29 @@ impl Controller {
         Ok(())
     }
 
-    /// A list that names `node`, after every node that the newest one names.
+    /// Takes up a provider's list, signed anew.
+    ///
+    /// *Errors*: not signed, older than the newest one, leaves out a node of it, or no quorum.
+    pub async fn publish_revocations(
+        &self,
+        caller: &Caller,
+        bytes: &Bytes,
+    ) -> Result<(), ControlError> {
+        let list = RevocationList::from_bytes(bytes);
+        let provider = list.map_err(|e| ControlError::invalid(e.to_string()))?;
+        let provider = provider.provider().fingerprint();
+        let order = self.publish(None, provider, bytes)?;
+        self.order(vec![order.into()]).await?;
+        let (actor, provider) = (caller.key.to_string(), provider.to_string());
+        self.audit(&actor, "revocations.publish", &provider, "")
+            .await;
+        Ok(())
+    }
+
+    /// A list that names `node`, if any, after every node that the newest one names.
     fn publish(
         &self,
-        node: NodeId,
+        node: Option<NodeId>,
         provider: Digest,
         bytes: &Bytes,
     ) -> Result<PublishRevocations, ControlError> {
@@ -254,7 +321,7 @@ impl Controller {
         let before = before.as_ref().map_or(&[][..], RevocationList::nodes);
         let whole = before
             .iter()
-            .chain([&node])
+            .chain(&node)
             .all(|n| list.nodes().binary_search(n).is_ok());
         if list.provider().fingerprint() != provider || !whole {
             return Err(ControlError::invalid(

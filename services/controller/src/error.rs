@@ -10,7 +10,7 @@ use farlane_wire::{BadMessage, Class, ErrorCode, Refused};
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ControlError {
     /// Another server leads. Go there.
-    #[error("this server does not lead; go to {leader:?}")]
+    #[error("{}", not_leader(leader))]
     NotLeader {
         /// URL of the leader; empty while there is none.
         leader: String,
@@ -64,6 +64,11 @@ pub enum ControlError {
     /// Revoked for good.
     #[error("the node was removed or revoked")]
     NodeRevoked,
+    /// Never registered, revoked, or used.
+    #[error(
+        "there is no such join token that could still be used; `farlane tokens list` shows them"
+    )]
+    UnknownToken,
     /// Not known here, or of another project.
     #[error("there is no such key in this project")]
     UnknownKey,
@@ -79,6 +84,11 @@ pub enum ControlError {
         /// One line for people.
         why: String,
     },
+    /// The API key ended while in use.
+    #[error(
+        "the API key has expired; have another made (`farlane keys create`), then `farlane login FILE`"
+    )]
+    KeyExpired,
     /// The API key was revoked while in use.
     #[error("the API key was revoked")]
     KeyRevoked,
@@ -99,6 +109,15 @@ pub enum ControlError {
     },
 }
 
+fn not_leader(leader: &str) -> String {
+    match leader {
+        "" => "no server leads the network now: more than half of its servers must run and reach \
+               each other (`farlane status` lists them)"
+            .to_owned(),
+        url => format!("this server does not lead; go to {url:?}"),
+    }
+}
+
 impl ControlError {
     /// A malformed message.
     pub fn invalid(what: impl Into<String>) -> Self {
@@ -117,10 +136,12 @@ impl ControlError {
             Self::UnknownTask => ErrorCode::UnknownTask,
             Self::ResultExpired => ErrorCode::ResultExpired,
             Self::UnknownNode => ErrorCode::UnknownNode,
+            Self::UnknownToken => ErrorCode::UnknownToken,
             Self::UnknownKey => ErrorCode::UnknownKey,
             Self::NodeRevoked => ErrorCode::NodeRevoked,
             Self::Denied { .. } => ErrorCode::PermissionDenied,
             Self::JoinRefused { .. } => ErrorCode::JoinRefused,
+            Self::KeyExpired => ErrorCode::KeyExpired,
             Self::KeyRevoked => ErrorCode::KeyRevoked,
             Self::Refused(refusal) => refusal_code(refusal),
             Self::Internal { .. } => ErrorCode::Internal,

@@ -32,7 +32,7 @@ pub struct IssuedCertificate {
 
 /// Signs nodes' transport certificates.
 pub trait CertificateIssuer: Send + Sync + 'static {
-    /// Certifies the request's key as this node's.
+    /// Certifies the request's key as this node's, not beyond `latest`.
     ///
     /// *Errors*: the request is malformed, or signing failed.
     fn issue(
@@ -40,5 +40,6 @@ pub trait CertificateIssuer: Send + Sync + 'static {
         node: NodeId,
         csr_der: &[u8],
         now: Millis,
+        latest: Millis,
     ) -> Result<IssuedCertificate, IssueError>;
 }

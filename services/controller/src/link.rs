@@ -3,8 +3,9 @@
 //! Owns queues towards agents and clients: bounded, never waited on. Whoever cannot keep up is cut
 //! off, or brought up to date from the state later; nothing here needs to be replayed.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::Future;
+use std::hash::Hash;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,6 +13,8 @@ use std::task::{Context, Poll};
 
 use farlane_model::{BootId, Digest, KeyId, NodeId, ProjectId, SessionId, TaskId};
 use farlane_state::Cursor;
+use farlane_store::Scopes;
+use farlane_units::Millis;
 use farlane_wire::v1;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::mpsc;
@@ -116,9 +119,29 @@ pub(crate) struct AgentPush {
     /// Everything up to this index has been sent as desired.
     pub since: u64,
     /// Specs that this stream carried.
-    pub specs: HashSet<Digest>,
+    specs: HashSet<Digest>,
     /// A frame was left out: everything must be sent again.
     pub behind: bool,
+}
+
+/// Specs that an agent is taken to know; beyond it they are told again. Source: an agent remembers the last
+/// 2048 that it was told (farlane-daemon, `GENERATION`).
+const MAX_SPECS_TOLD: usize = 1024;
+
+impl AgentPush {
+    /// Whether the agent must be told this spec's bytes now.
+    pub fn tell_spec(&mut self, spec: Digest) -> bool {
+        tell(&mut self.specs, spec, MAX_SPECS_TOLD)
+    }
+}
+
+/// Takes note that a peer is told something; true when it must be. Nothing is taken to be known any more
+/// once there is `most` of it.
+fn tell<T: Eq + Hash>(told: &mut HashSet<T>, what: T, most: usize) -> bool {
+    if told.len() >= most && !told.contains(&what) {
+        told.clear();
+    }
+    told.insert(what)
 }
 
 impl AgentLink {
@@ -134,6 +157,8 @@ pub(crate) struct SessionLink {
     pub session: SessionId,
     pub project: ProjectId,
     pub key: KeyId,
+    pub scopes: Scopes,
+    pub expires: Millis,
     pub granter: v1::GranterKind,
     pub push: Mutex<SessionPush>,
     pub window: Window,
@@ -145,37 +170,59 @@ pub(crate) struct SessionPush {
     /// The last result sent.
     pub cursor: Cursor,
     /// Contexts whose record and prekey this stream carried.
-    pub contexts: HashSet<(NodeId, u64)>,
+    contexts: HashSet<(NodeId, u64)>,
     /// Sessions whose wrapped key this stream carried.
-    pub sessions: HashSet<SessionId>,
+    sessions: HashSet<SessionId>,
     /// Specs whose canonical bytes this stream carried, for a standing granter.
-    pub specs: HashSet<Digest>,
+    specs: HashSet<Digest>,
     /// Nodes whose record this stream carried with results.
-    pub signers: HashSet<NodeId>,
-    /// Tasks of other sessions that it watches.
+    signers: HashSet<NodeId>,
+    /// Tasks that it watches, until their result is sent.
     pub watched: HashSet<TaskId>,
+    /// Those of them to be looked at: their result may be there.
+    pub due: VecDeque<TaskId>,
     /// The queue was short: results wait in the state.
     pub behind: bool,
 }
 
-/// Sessions, and specs, that a stream is taken to know; beyond it they are told again. Source: a
-/// granter remembers at least 32,768 of each.
+impl From<Cursor> for SessionPush {
+    /// Of a stream that has been sent everything up to here, and nothing else.
+    fn from(cursor: Cursor) -> Self {
+        Self {
+            cursor,
+            ..Self::default()
+        }
+    }
+}
+
+/// Sessions, specs, contexts and records of nodes that a stream is taken to know; beyond it they are told
+/// again. Source: a granter remembers at least 32,768 of each.
 const MAX_TOLD: usize = 8192;
 
 impl SessionPush {
     /// Whether a granter must be told this session's wrapped key now.
     pub fn tell_session(&mut self, session: SessionId) -> bool {
-        if self.sessions.len() >= MAX_TOLD {
-            self.sessions.clear();
-        }
-        self.sessions.insert(session)
+        tell(&mut self.sessions, session, MAX_TOLD)
     }
     /// Whether a granter must be told this spec's bytes now.
     pub fn tell_spec(&mut self, spec: Digest) -> bool {
-        if self.specs.len() >= MAX_TOLD {
-            self.specs.clear();
-        }
-        self.specs.insert(spec)
+        tell(&mut self.specs, spec, MAX_TOLD)
+    }
+    /// Whether a granter knows this context's record and prekey.
+    pub fn knows_context(&self, node: NodeId, context: u64) -> bool {
+        self.contexts.contains(&(node, context))
+    }
+    /// A granter was told this context's record and prekey.
+    pub fn told_context(&mut self, node: NodeId, context: u64) {
+        tell(&mut self.contexts, (node, context), MAX_TOLD);
+    }
+    /// What it knows of a node's contexts is told again.
+    pub fn forget_contexts(&mut self, node: NodeId) {
+        self.contexts.retain(|(known, _)| *known != node);
+    }
+    /// Whether a client must be told this node's record now.
+    pub fn tell_signer(&mut self, node: NodeId) -> bool {
+        tell(&mut self.signers, node, MAX_TOLD)
     }
     /// What a lost request would have told goes with the next one.
     pub fn forget_told(&mut self) {
@@ -282,31 +329,39 @@ impl Links {
         current && sessions.remove(&session.session).is_some()
     }
 
+    /// Those that it does not watch yet are to be looked at.
+    ///
     /// *Errors*: the stream watches too many.
     pub fn watch(&self, session: &Arc<SessionLink>, tasks: &[TaskId]) -> Result<(), ControlError> {
         let mut push = session.push.lock();
         let mut watchers = self.watchers.write();
         for task in tasks {
+            if push.watched.contains(task) {
+                continue;
+            }
             if push.watched.len() >= MAX_WATCHED {
                 let what = format!("a stream watches at most {MAX_WATCHED} tasks");
                 return Err(ControlError::invalid(what));
             }
-            if push.watched.insert(*task) {
-                watchers.entry(*task).or_default().push(session.clone());
-            }
+            push.watched.insert(*task);
+            push.due.push_back(*task);
+            watchers.entry(*task).or_default().push(session.clone());
         }
         Ok(())
     }
+    /// The stream, whose `push` this is, has the result of a task that it watched.
+    pub fn watched(&self, session: &SessionLink, push: &mut SessionPush, task: TaskId) {
+        if push.watched.remove(&task) {
+            forget_watcher(&mut self.watchers.write(), task, session.link.id);
+        }
+    }
     fn unwatch(&self, session: &SessionLink) {
-        let watched = std::mem::take(&mut session.push.lock().watched);
+        let mut push = session.push.lock();
+        push.due = VecDeque::new();
+        let watched = std::mem::take(&mut push.watched);
         let mut watchers = self.watchers.write();
         for task in watched {
-            if let Some(links) = watchers.get_mut(&task) {
-                links.retain(|l| l.link.id != session.link.id);
-                if links.is_empty() {
-                    watchers.remove(&task);
-                }
-            }
+            forget_watcher(&mut watchers, task, session.link.id);
         }
     }
     pub fn anybody_watches(&self) -> bool {
@@ -324,6 +379,15 @@ impl Links {
         }
         for session in self.sessions() {
             session.refuse(error);
+        }
+    }
+}
+
+fn forget_watcher(watchers: &mut HashMap<TaskId, Vec<Arc<SessionLink>>>, task: TaskId, link: u64) {
+    if let Some(links) = watchers.get_mut(&task) {
+        links.retain(|l| l.link.id != link);
+        if links.is_empty() {
+            watchers.remove(&task);
         }
     }
 }
@@ -373,5 +437,56 @@ mod tests {
             assert!(link.send(0));
         }
         assert!(!link.send(0) && link.has_ended());
+    }
+
+    #[test]
+    fn what_peers_are_taken_to_know_is_bounded_and_told_again() {
+        let digest = |n: usize| Digest::of(&n.to_be_bytes());
+        let mut push = AgentPush::default();
+        assert!((0..MAX_SPECS_TOLD).all(|n| push.tell_spec(digest(n))));
+        assert!((0..MAX_SPECS_TOLD).all(|n| !push.tell_spec(digest(n))));
+        assert!(push.tell_spec(digest(MAX_SPECS_TOLD)));
+        assert!(push.tell_spec(digest(0)) && push.specs.len() == 2);
+
+        let node = |n: usize| NodeId(digest(n).0);
+        let mut push = SessionPush::default();
+        for n in 0..3 * MAX_TOLD + 1 {
+            assert!(push.tell_signer(node(n)) && !push.tell_signer(node(n)));
+            push.told_context(node(n), 7);
+            assert!(push.knows_context(node(n), 7) && !push.knows_context(node(n), 8));
+            assert!(push.signers.len().max(push.contexts.len()) <= MAX_TOLD);
+        }
+        push.forget_contexts(node(3 * MAX_TOLD));
+        assert!(push.contexts.is_empty());
+    }
+
+    #[test]
+    fn a_stream_watches_a_task_until_it_has_its_result() {
+        let (link, _outbound) = Link::new();
+        let id = SessionId::new(1, [0; 5]);
+        let session = Arc::new(SessionLink {
+            link,
+            session: id,
+            project: ProjectId::new(1, [0; 10]),
+            key: KeyId::new(1, [0; 10]),
+            scopes: Scopes::default(),
+            expires: Millis::MAX,
+            granter: v1::GranterKind::None,
+            push: Default::default(),
+            window: Default::default(),
+        });
+        let links = Links::default();
+        let tasks: Vec<TaskId> = (1..=MAX_WATCHED as u64).map(|n| id.task(n)).collect();
+        links.watch(&session, &tasks).unwrap();
+        // Again the same ones: nothing more to look at.
+        links.watch(&session, &tasks[..10]).unwrap();
+        assert_eq!(session.push.lock().due.len(), MAX_WATCHED);
+        let one_more = [id.task(MAX_WATCHED as u64 + 1)];
+        assert!(links.watch(&session, &one_more).is_err());
+        links.watched(&session, &mut session.push.lock(), tasks[0]);
+        assert!(links.watchers(tasks[0]).is_empty() && links.watchers(tasks[1]).len() == 1);
+        links.watch(&session, &one_more).unwrap();
+        links.remove_session(&session);
+        assert!(!links.anybody_watches() && session.push.lock().due.is_empty());
     }
 }

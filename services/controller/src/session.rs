@@ -16,6 +16,7 @@ use farlane_state::{
     AckResults, AttachGranter, Cancel, Cursor, DetachGranter, MAX_BATCH, OpenSession, Order,
     Outcome,
 };
+use farlane_store::Scope;
 use farlane_wire::hello::{WINDOW_BYTES, WINDOW_TASKS};
 use farlane_wire::v1::client_frame::Body as FromClient;
 use farlane_wire::v1::session_frame::Body as ToClient;
@@ -25,6 +26,18 @@ use crate::link::{Link, MAX_WATCHED, Outbound, SessionLink, SessionPush};
 use crate::planner::{Intake, unexpected};
 use crate::push::PushCommand;
 use crate::{Caller, ControlError, Controller, intake};
+
+fn reads_own_alone() -> ControlError {
+    ControlError::Denied {
+        why:
+            "the API key lacks the scope \"read\": it opens results of what was submitted with it, \
+              and no others"
+                .into(),
+    }
+}
+
+// Whatever a client may send again, the state answers as it did before.
+const _: () = assert!(WINDOW_TASKS <= farlane_state::VERDICT_WINDOW);
 
 /// A connected client; dropping it detaches the granter.
 pub struct ClientSession {
@@ -47,6 +60,7 @@ impl Controller {
         let session = id::session(&open.session)?;
         let granter = open.granter();
         let tenant = self.tenant_of(&caller, &open, granter)?;
+        self.check_reads_session(&caller, session)?;
         if caller.tenant.is_none() {
             self.bind(&caller, tenant).await?;
         }
@@ -91,12 +105,10 @@ impl Controller {
             session,
             project: caller.project,
             key: caller.key,
+            scopes: caller.scopes,
+            expires: caller.expires,
             granter,
-            push: SessionPush {
-                cursor,
-                ..Default::default()
-            }
-            .into(),
+            push: SessionPush::from(cursor).into(),
             window: Default::default(),
         });
         let (epoch, next) = self
@@ -158,6 +170,17 @@ impl Controller {
                 let why = "the device belongs to another tenant than the project".into();
                 Err(ControlError::Denied { why })
             }
+        }
+    }
+
+    /// A session that another key opened holds results that the scope to read opens, and no other.
+    fn check_reads_session(&self, caller: &Caller, session: SessionId) -> Result<(), ControlError> {
+        let other = self
+            .consensus
+            .read(|s| s.session(&session).is_some_and(|s| s.key != caller.key));
+        match other && !caller.scopes.contains(Scope::Read) {
+            true => Err(reads_own_alone()),
+            false => Ok(()),
         }
     }
 
@@ -256,10 +279,9 @@ impl ClientSession {
     }
 
     async fn cancel(&self, batch: v1::CancelBatch) -> Result<(), ControlError> {
-        let caller = self.caller();
         let cancelled = self
             .controller
-            .cancel(&caller, &batch.tasks, batch.reason)
+            .cancel(&self.caller(), &batch.tasks, batch.reason)
             .await?;
         let tasks = cancelled.iter().map(id::task_bytes).collect();
         self.link
@@ -280,28 +302,40 @@ impl ClientSession {
         self.controller.order_quietly(order.into()).await
     }
 
+    /// What is watched is bounded by the stream, and so is the work that one frame makes: nothing of it
+    /// waits in the pusher's queue.
     async fn watch(&self, watch: v1::Watch) -> Result<(), ControlError> {
-        let mut named = Vec::new();
-        for task in watch.tasks.iter().take(MAX_WATCHED + 1) {
+        if watch.tasks.len() > MAX_WATCHED {
+            let what = format!("a stream watches at most {MAX_WATCHED} tasks");
+            return Err(ControlError::invalid(what));
+        }
+        let mut named = Vec::with_capacity(watch.tasks.len());
+        for task in &watch.tasks {
             named.push(id::task(task)?);
         }
-        let tasks = self.controller.of_project(&self.caller(), &named);
+        let caller = self.caller();
+        let tasks = self.controller.of_project(&caller, &named);
         if tasks.len() < named.len() {
             return Err(ControlError::UnknownTask);
         }
-        let session = self.link.clone();
-        self.controller
-            .tell_pusher(PushCommand::Watch { session, tasks })
-            .await
+        for task in &tasks {
+            self.controller
+                .check_reads_session(&caller, task.session())?;
+        }
+        self.controller.links.watch(&self.link, &tasks)?;
+        match self.controller.push_due(&self.link) {
+            true => Ok(()),
+            false => self.controller.tell_pusher(PushCommand::Behind).await,
+        }
     }
 
     fn caller(&self) -> Caller {
-        let scopes = farlane_store::Scopes::default();
         Caller {
             key: self.link.key,
             project: self.link.project,
             tenant: None,
-            scopes,
+            scopes: self.link.scopes,
+            expires: self.link.expires,
         }
     }
 }

@@ -27,12 +27,18 @@ impl Controller {
         match self.blobs.idle(IDLE, LIMIT).await {
             Ok(idle) if idle.is_empty() => {}
             Ok(idle) => {
-                let mut idle: HashSet<Digest> = idle.into_iter().collect();
-                self.keep_named(&mut idle).await;
-                let deleted = idle.len();
-                for digest in idle {
-                    if let Err(error) = self.blobs.delete(digest).await {
-                        tracing::warn!(%digest, %error, "an idle blob could not be deleted");
+                let mut unnamed: HashSet<Digest> = idle.iter().map(|(_, digest)| *digest).collect();
+                self.keep_named(&mut unnamed).await;
+                let mut deleted = 0;
+                for (owner, digest) in idle {
+                    if !unnamed.contains(&digest) {
+                        continue;
+                    }
+                    match self.blobs.forget(owner, digest, IDLE).await {
+                        Ok(gone) => deleted += usize::from(gone),
+                        Err(error) => {
+                            tracing::warn!(%digest, %error, "an idle blob could not be deleted");
+                        }
                     }
                 }
                 tracing::debug!(deleted, "idle blobs were swept");

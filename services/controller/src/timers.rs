@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use farlane_consensus::Leadership;
 use farlane_model::{AttemptRef, KeyId, LostCause, NodeId, SessionId};
 use farlane_state::{Order, Return, ReturnReason, expired};
 use farlane_units::Micros;
@@ -19,7 +20,8 @@ use crate::{ControlError, Controller};
 const TICK: Duration = Duration::from_millis(250);
 /// Items of one order of this room. Source: farlane-state takes up to 8192.
 const PAGE: usize = 2048;
-/// Every so many ticks: infeasible tasks, retention of results, idle sessions and old output.
+/// Every so many ticks: keys that have ended and infeasible tasks, retention of results, idle sessions
+/// and old output.
 const EACH_SECOND: u64 = 4;
 const EACH_TEN_SECONDS: u64 = 40;
 const EACH_HOUR: u64 = 4 * 3600;
@@ -54,6 +56,30 @@ impl Restarts {
             );
         }
         overdue
+    }
+}
+
+/// The term that this server leads, if it does.
+#[derive(Debug, Default)]
+struct Reign(Option<u64>);
+
+/// What a change of leadership means here; first what ceased, then what began.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Turn {
+    ceased: bool,
+    began: bool,
+}
+
+impl Reign {
+    fn turn(&mut self, now: &Leadership) -> Turn {
+        let leads = now.mine.then_some(now.term);
+        let led = std::mem::replace(&mut self.0, leads);
+        // Also where only the term is another: somebody else may have led in between.
+        let changed = led != leads;
+        Turn {
+            ceased: changed && led.is_some(),
+            began: changed && leads.is_some(),
+        }
     }
 }
 
@@ -93,6 +119,7 @@ impl Controller {
             }
             let mut orders = self.due_now();
             if count.is_multiple_of(EACH_SECOND) {
+                self.end_expired_sessions();
                 orders.extend(self.infeasible());
                 orders.extend(self.mend_granters());
                 orders.extend(self.refused_everywhere());
@@ -167,22 +194,18 @@ impl Controller {
     /// Follows who leads, until the server stops.
     pub(crate) async fn lead_loop(self: Arc<Self>) {
         let mut leadership = self.consensus.leadership();
-        let mut led = None;
+        let mut reign = Reign::default();
         let stop = self.shutdown.requested();
         tokio::pin!(stop);
         loop {
             let now = leadership.borrow_and_update().clone();
-            let leads = now.mine.then_some(now.term);
-            if led != leads {
-                // Also where only the term is another: somebody else may have led in between.
-                if led.is_some() {
-                    self.cease_to_lead();
-                }
-                if leads.is_some() {
-                    self.begin_to_lead();
-                }
+            let turn = reign.turn(&now);
+            if turn.ceased {
+                self.cease_to_lead();
             }
-            led = leads;
+            if turn.began {
+                self.begin_to_lead();
+            }
             tokio::select! {
                 () = &mut stop => break,
                 changed = leadership.changed() => if changed.is_err() { break },
@@ -225,6 +248,16 @@ impl Controller {
             }));
     }
 
+    /// Ends the sessions whose keys have ended.
+    fn end_expired_sessions(&self) {
+        let wall = self.wall();
+        for session in self.links.sessions() {
+            if session.expires <= wall {
+                session.refuse(&ControlError::KeyExpired);
+            }
+        }
+    }
+
     /// Ends the sessions of a key that was revoked.
     pub(crate) fn end_sessions_of(&self, key: KeyId) {
         for session in self.links.sessions() {
@@ -232,5 +265,28 @@ impl Controller {
                 session.refuse(&ControlError::KeyRevoked);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_elected_again_begins_anew() {
+        let leadership = |term, mine| Leadership {
+            term,
+            leader: None,
+            mine,
+        };
+        let turn = |ceased, began| Turn { ceased, began };
+        let mut reign = Reign::default();
+        assert_eq!(reign.turn(&leadership(1, false)), turn(false, false));
+        assert_eq!(reign.turn(&leadership(2, true)), turn(false, true));
+        assert_eq!(reign.turn(&leadership(2, true)), turn(false, false));
+        // What was seen of the terms between is chance: leases of the second are not those of the fourth.
+        assert_eq!(reign.turn(&leadership(4, true)), turn(true, true));
+        assert_eq!(reign.turn(&leadership(5, false)), turn(true, false));
+        assert_eq!(reign.turn(&leadership(6, true)), turn(false, true));
     }
 }

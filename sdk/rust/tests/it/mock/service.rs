@@ -210,10 +210,28 @@ impl Network for Mock {
     ) -> Result<Response<v1::CreateJoinTokenReply>, Status> {
         Err(Status::unimplemented("mock"))
     }
+    async fn list_join_tokens(
+        &self,
+        _: Request<v1::ListJoinTokensRequest>,
+    ) -> Result<Response<v1::ListJoinTokensReply>, Status> {
+        Err(Status::unimplemented("mock"))
+    }
+    async fn revoke_join_token(
+        &self,
+        _: Request<v1::RevokeJoinTokenRequest>,
+    ) -> Result<Response<v1::RevokeJoinTokenReply>, Status> {
+        Err(Status::unimplemented("mock"))
+    }
     async fn remove_node(
         &self,
         _: Request<v1::RemoveNodeRequest>,
     ) -> Result<Response<v1::RemoveNodeReply>, Status> {
+        Err(Status::unimplemented("mock"))
+    }
+    async fn publish_revocations(
+        &self,
+        _: Request<v1::PublishRevocationsRequest>,
+    ) -> Result<Response<v1::PublishRevocationsReply>, Status> {
         Err(Status::unimplemented("mock"))
     }
 }
