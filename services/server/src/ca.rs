@@ -164,6 +164,7 @@ impl CertificateIssuer for Authority {
         node: NodeId,
         csr_der: &[u8],
         now: Millis,
+        latest: Millis,
     ) -> Result<IssuedCertificate, IssueError> {
         let request = CertificateSigningRequestDer::from(csr_der.to_vec());
         let request = CertificateSigningRequestParams::from_der(&request)
@@ -172,7 +173,8 @@ impl CertificateIssuer for Authority {
         // Only the key is taken from the request: every name is the network's to give.
         let mut params = CertificateParams::new(Vec::new()).map_err(signing)?;
         params.distinguished_name = name(&node.to_string(), NODE_UNIT);
-        span(&mut params, now, NODE_CERTIFICATE_LIFE);
+        let expires = now.saturating_add(NODE_CERTIFICATE_LIFE).min(latest);
+        span(&mut params, now, expires.saturating_sub(now));
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let leaf = params
@@ -180,7 +182,7 @@ impl CertificateIssuer for Authority {
             .map_err(signing)?;
         Ok(IssuedCertificate {
             chain_pem: format!("{}{}", leaf.pem(), self.intermediate_pem),
-            expires: now.saturating_add(NODE_CERTIFICATE_LIFE),
+            expires,
         })
     }
 }
@@ -331,7 +333,8 @@ mod tests {
         let wished = CertificateParams::new(vec!["evil.example".to_owned()]).unwrap();
         let csr = wished.serialize_request(&key).unwrap();
         let node = NodeId([7; 32]);
-        let issued = authority.issue(node, csr.der(), NOW).unwrap();
+        let year = NOW.saturating_add(INTERMEDIATE_LIFE);
+        let issued = authority.issue(node, csr.der(), NOW, year).unwrap();
         let der = CertificateDer::from_pem_slice(issued.chain_pem.as_bytes()).unwrap();
         let (_, leaf) = x509_parser::parse_x509_certificate(&der).unwrap();
         assert!(leaf.subject_alternative_name().unwrap().is_none());
@@ -349,11 +352,19 @@ mod tests {
             25 * 3600
         );
 
+        // The provider's word for the node ends first.
+        let hour = NOW.saturating_add(Millis(3_600_000));
+        let short = authority.issue(node, csr.der(), NOW, hour).unwrap();
+        let der = CertificateDer::from_pem_slice(short.chain_pem.as_bytes()).unwrap();
+        let (_, leaf) = x509_parser::parse_x509_certificate(&der).unwrap();
+        let ends = leaf.validity().not_after.timestamp();
+        assert_eq!((short.expires, ends), (hour, hour.0 as i64 / 1000));
+
         let mut broken = csr.der().to_vec();
         let last = broken.len() - 1;
         broken[last] ^= 1;
         assert!(matches!(
-            authority.issue(node, &broken, NOW),
+            authority.issue(node, &broken, NOW, year),
             Err(IssueError::BadRequest)
         ));
     }

@@ -36,8 +36,14 @@ pub struct ServerConfig {
     pub members: Vec<MemberConfig>,
     /// Whether this server founds the network when its folder is empty.
     pub found: bool,
+    /// Folder of blobs; empty for one in the server's own folder.
+    pub blobs: PathBuf,
+    /// Whether every server of the network sees that folder. Needed where there are several.
+    pub blobs_shared: bool,
     /// Largest blob.
     pub blob_limit: ByteCount,
+    /// Most bytes of one project's blobs.
+    pub blob_project: ByteCount,
     /// Most bytes of all blobs.
     pub blob_total: ByteCount,
     /// Memory for cached rows.
@@ -73,6 +79,12 @@ pub enum ConfigError {
         /// The nearest known one.
         nearest: &'static str,
     },
+    /// Several servers without what they must share.
+    #[error("{what}")]
+    Alone {
+        /// Which setting, and what to set.
+        what: &'static str,
+    },
     /// A value that does not fit its key.
     #[error("{origin}: {key} must be {wanted}, not {found:?}")]
     BadValue {
@@ -88,7 +100,7 @@ pub enum ConfigError {
 }
 
 /// Every key, in the order of the struct.
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 13] = [
     "data",
     "listen",
     "advertise",
@@ -96,7 +108,10 @@ const KEYS: [&str; 10] = [
     "id",
     "members",
     "found",
+    "blobs",
+    "blobs_shared",
     "blob_limit",
+    "blob_project",
     "blob_total",
     "cache",
 ];
@@ -113,7 +128,11 @@ impl ServerConfig {
             id: 1,
             members: Vec::new(),
             found: true,
+            blobs: PathBuf::new(),
+            blobs_shared: false,
             blob_limit: ByteCount(farlane_wire::hello::BLOB_BYTES),
+            // Source: half of all, so that one project alone cannot stop the others.
+            blob_project: ByteCount::gib(32),
             // Source: fills a quarter of a common disk; raise it where there is more.
             blob_total: ByteCount::gib(64),
             // Source: SPEC.md, idle memory of a server.
@@ -141,6 +160,39 @@ impl ServerConfig {
             config.set(&name, &key, &from_environment(&key, text))?;
         }
         Ok(config)
+    }
+
+    /// Whether the settings fit each other.
+    ///
+    /// *Errors*: several servers that would not share accounts or blobs.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if self.members.len() < 2 {
+            return Ok(());
+        }
+        let postgres = ["postgres:", "postgresql:"];
+        // SQLite locks its file between the processes of one machine, and of no more.
+        let one_machine = !self.database.is_empty() && self.members.iter().all(is_loopback);
+        let what = match () {
+            () if !postgres.iter().any(|p| self.database.starts_with(p)) && !one_machine => {
+                "several servers need one database for accounts: set `database` to the same \
+                 postgres:// URL on each (FARLANE_SERVER_DATABASE); a SQLite file serves one server"
+            }
+            () if !self.blobs_shared => {
+                "several servers need one folder for blobs: mount it on each, set `blobs` to it \
+                 (FARLANE_SERVER_BLOBS), and say `blobs_shared = true` \
+                 (FARLANE_SERVER_BLOBS_SHARED=true) once each of them sees the same files there"
+            }
+            () => return Ok(()),
+        };
+        Err(ConfigError::Alone { what })
+    }
+
+    /// Where blobs lie.
+    pub fn blob_folder(&self) -> PathBuf {
+        match self.blobs.as_os_str().is_empty() {
+            true => self.data.join("blobs"),
+            false => self.blobs.clone(),
+        }
     }
 
     fn read_file(&mut self, path: &Path) -> Result<(), ConfigError> {
@@ -192,6 +244,9 @@ impl ServerConfig {
             "id" => self.id = number(value).filter(|n| *n > 0).ok_or("a number from 1")?,
             "members" => self.members = members(value).ok_or("a list of {id, url}")?,
             "found" => self.found = value.as_bool().ok_or("true or false")?,
+            "blobs" => self.blobs = value.as_str().ok_or("a folder")?.into(),
+            "blobs_shared" => self.blobs_shared = value.as_bool().ok_or("true or false")?,
+            "blob_project" => self.blob_project = size(value).ok_or("a size, like 32GiB")?,
             "blob_limit" => self.blob_limit = size(value).ok_or("a size, like 4GiB")?,
             "blob_total" => self.blob_total = size(value).ok_or("a size, like 64GiB")?,
             _ => self.cache = size(value).ok_or("a size, like 8MiB")?,
@@ -218,7 +273,7 @@ fn from_environment(key: &str, text: String) -> toml::Value {
         "id" => text
             .parse::<i64>()
             .map_or(toml::Value::String(text), toml::Value::Integer),
-        "found" => text
+        "found" | "blobs_shared" => text
             .parse::<bool>()
             .map_or(toml::Value::String(text), toml::Value::Boolean),
         _ => toml::Value::String(text),
@@ -260,6 +315,14 @@ fn members(value: &toml::Value) -> Option<Vec<MemberConfig>> {
         })
     };
     value.as_array()?.iter().map(read).collect()
+}
+
+fn is_loopback(member: &MemberConfig) -> bool {
+    let rest = member.url.split_once("://").map_or("", |(_, rest)| rest);
+    let host = rest.trim_end_matches('/').rsplit_once(':');
+    let host = host.map_or(rest, |(host, _)| host);
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 fn nearest(key: &str) -> &'static str {
@@ -327,6 +390,32 @@ mod tests {
                 url: "https://b:1".into()
             }]
         );
+    }
+
+    #[test]
+    fn several_servers_must_share_accounts_and_blobs() {
+        let mut config = ServerConfig::new("d");
+        config.check().unwrap();
+        let member = |id, url: &str| MemberConfig {
+            id,
+            url: url.to_owned(),
+        };
+        config.members = vec![member(1, "https://a:1"), member(2, "https://127.0.0.1:1")];
+        let wrong = |config: &ServerConfig| config.check().unwrap_err().to_string();
+        for database in ["", "sqlite:///shared/accounts.db"] {
+            config.database = database.to_owned();
+            assert!(wrong(&config).contains("postgres://"), "{database}");
+        }
+        config.database = "postgres://farlane@db/farlane".to_owned();
+        assert!(wrong(&config).contains("blobs_shared = true"));
+        config.blobs_shared = true;
+        config.check().unwrap();
+        // On one machine a file that all of them name will do.
+        config.members[0].url = "https://[::1]:7443".to_owned();
+        config.database = "sqlite:///d/accounts.db".to_owned();
+        config.check().unwrap();
+        config.database = String::new();
+        assert!(wrong(&config).contains("postgres://"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ const PROJECT: &str = "default";
 /// Life of the founder's key: it lies beside the server's own keys, so its end protects little.
 const LIFE: Millis = Millis(10 * 365 * 24 * 60 * 60 * 1000);
 
-/// The founder's project, and a key that may do everything in it.
+/// The founder's project, and a key that may do everything, in it and for the whole network.
 pub struct Owner {
     /// The project `default`.
     pub project: ProjectId,
@@ -28,7 +28,7 @@ pub(crate) async fn ensure(
     let project = store.projects().ensure(PROJECT, now).await?.id;
     if let Some(held) = held {
         match store.keys().authenticate(held, now).await {
-            Ok(identity) if identity.project == project => {
+            Ok(identity) if identity.project == project && identity.scopes == Scopes::all() => {
                 return Ok(Owner {
                     project,
                     api_key: held.to_owned(),

@@ -17,7 +17,7 @@ use farlane_model::Digest;
 use farlane_runtime::{Clock, Entropy, Shutdown, SystemClock, SystemEntropy};
 use farlane_state::{Genesis, Order, Outcome, Refusal};
 use farlane_store::{Pepper, Store, StoreError};
-use farlane_transfer::{BlobError, FileBlobStore};
+use farlane_transfer::{BlobError, FileBlobStore, Limits};
 use farlane_wire::channel::{
     CONNECTION_WINDOW, KEEPALIVE, KEEPALIVE_TIMEOUT, MAX_FRAME, STREAM_WINDOW,
 };
@@ -28,7 +28,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::interceptor::InterceptedService;
 
 use crate::ca::{Authority, CaError};
-use crate::config::ServerConfig;
+use crate::config::{ConfigError, ServerConfig};
 use crate::listener::{CurrentCertificate, TlsConnection, TlsError, accept, tls_config};
 use crate::owner::{self, Owner};
 use crate::peers::{TlsConnector, servers_only};
@@ -41,6 +41,9 @@ const DRAIN: Duration = Duration::from_secs(2);
 /// Why a server did not start, or not stop cleanly.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
+    /// Settings that do not fit each other.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// A file or folder of the data folder.
     #[error("{path}: {source}")]
     File {
@@ -107,6 +110,7 @@ impl Server {
     ///
     /// *Errors*: see [`ServerError`]; nothing runs on then.
     pub async fn start(config: ServerConfig, shutdown: Shutdown) -> Result<Running, ServerError> {
+        config.check()?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         std::fs::create_dir_all(&config.data).map_err(file_error(&config.data))?;
         let authority = Arc::new(Authority::open(
@@ -133,11 +137,12 @@ impl Server {
         );
 
         let store = open_store(&config).await?;
-        let blobs = FileBlobStore::open(
-            config.data.join("blobs"),
-            config.blob_limit,
-            config.blob_total,
-        )?;
+        let limits = Limits {
+            blob: config.blob_limit,
+            project: config.blob_project,
+            total: config.blob_total,
+        };
+        let blobs = FileBlobStore::open(config.blob_folder(), config.id, limits)?;
         let logs = LogStore::open(config.data.join("logs"))?;
         let consensus = open_consensus(&config, &urls, &authority, clock.clone()).await?;
         found(&consensus, &config).await?;

@@ -38,10 +38,10 @@ async fn three() -> Vec<World> {
         config.id = id;
         config.listen.set_port(port);
         config.members.clone_from(&members);
-        if let Some(first) = worlds.first() {
-            let first: &World = first;
-            let shared = first.folder();
-            config.database = format!("sqlite://{}", shared.join("accounts.db").display());
+        let shared = worlds.first().map_or(dir.path(), World::folder).to_owned();
+        config.database = format!("sqlite://{}", shared.join("accounts.db").display());
+        (config.blobs, config.blobs_shared) = (shared.join("blobs"), true);
+        if !worlds.is_empty() {
             std::fs::create_dir(dir.path().join("ca")).unwrap();
             for file in ["ca/root.key", "ca/root.pem", "pepper"] {
                 std::fs::copy(shared.join(file), dir.path().join(file)).unwrap();

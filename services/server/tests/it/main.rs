@@ -1,8 +1,11 @@
 //! A real server on loopback TLS, with a scripted agent and client that seal as real ones do.
 #![allow(clippy::unwrap_used)]
 
+mod access;
+mod blobs;
 mod cluster;
 mod faults;
+mod leaders;
 mod machine;
 mod person;
 mod refusals;

@@ -51,8 +51,13 @@ pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 
 impl World {
     pub async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    pub async fn start_with(change: impl FnOnce(&mut ServerConfig)) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let config = ServerConfig::new(dir.path());
+        let mut config = ServerConfig::new(dir.path());
+        change(&mut config);
         let mut world = Self::unstarted(dir, config);
         world.boot().await;
         world.let_owner_in().await;
@@ -169,7 +174,15 @@ impl World {
 
     /// An enrolment of a machine, as its provider would sign it.
     pub fn enrolment(&self, region: &str) -> (NodeIdentity, NodeRecord) {
-        let (seed, identity) = (EnrolmentSeed::generate(), NodeIdentity::generate());
+        let (seed, cert) = self.promise(region, year());
+        let identity = NodeIdentity::generate();
+        let record = NodeRecord::make(&identity, &seed, &cert, "host").unwrap();
+        (identity, record)
+    }
+
+    /// What a join file holds: the provider's word for a machine, and the seed that proves it.
+    pub fn promise(&self, region: &str, not_after: Millis) -> (EnrolmentSeed, EnrolmentCert) {
+        let seed = EnrolmentSeed::generate();
         let terms = EnrolmentTerms {
             enrolment: seed.public(),
             provider: self.provider.public(),
@@ -177,11 +190,10 @@ impl World {
             tier: Tier::Namespaces,
             labels: vec![("disk".into(), "nvme".into())],
             price_usd_micros_core_hour: Some(farlane_units::UsdMicros(36_000_000)),
-            not_after: year(),
+            not_after,
         };
         let cert = EnrolmentCert::sign(&self.provider, terms).unwrap();
-        let record = NodeRecord::make(&identity, &seed, &cert, "host").unwrap();
-        (identity, record)
+        (seed, cert)
     }
 }
 
