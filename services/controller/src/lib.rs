@@ -22,6 +22,7 @@ mod grants;
 mod infeasible;
 mod intake;
 mod issue;
+mod keys;
 mod lease;
 mod link;
 mod logs;
@@ -34,6 +35,7 @@ mod refusals;
 mod results;
 mod session;
 mod sweep;
+mod tasks;
 mod timers;
 mod ungranted;
 mod view;
@@ -87,6 +89,8 @@ pub struct Caller {
     pub tenant: Option<TenantId>,
     /// What it may do.
     pub scopes: Scopes,
+    /// When its key ends.
+    pub expires: Millis,
 }
 
 /// What a controller is made of.
@@ -197,6 +201,16 @@ impl Controller {
     /// Wall time, by which keys and certificates expire.
     pub fn wall(&self) -> Millis {
         self.clock.wall()
+    }
+    /// Whether a caller's key still counts, for streams that stay open.
+    ///
+    /// *Errors*: it was revoked, or has ended.
+    pub fn check_key(&self, caller: &Caller) -> Result<(), ControlError> {
+        match () {
+            () if self.key_revoked(caller.key) => Err(ControlError::KeyRevoked),
+            () if caller.expires <= self.wall() => Err(ControlError::KeyExpired),
+            () => Ok(()),
+        }
     }
     /// Whether a key was revoked, by the replicated state: no cache is asked.
     pub fn key_revoked(&self, key: KeyId) -> bool {

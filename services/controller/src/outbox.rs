@@ -2,14 +2,15 @@
 //!
 //! Owns the walk along the outbox. Exactly once: SQL keeps its own mark in the transaction of the
 //! rows, so an event that is offered again after a crash or a change of leader is passed over; only then
-//! is it acknowledged and leaves the state. While SQL is down, events wait in the state.
+//! is it acknowledged and leaves the state. While SQL is down, events wait in the state, and from a bound on
+//! (farlane-state, `MAX_OUTBOX`) no new work is taken.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use farlane_ledger::OutboxId;
 use farlane_model::NodeSpec;
-use farlane_state::{AckOutbox, OutboxEvent, OutboxKey, Rows, Table, Usage, keys};
+use farlane_state::{AckOutbox, MAX_OUTBOX, OutboxEvent, OutboxKey, Rows, Table, Usage, keys};
 use farlane_store::{NewNode, StoreError};
 
 use crate::Controller;
@@ -42,7 +43,8 @@ impl Controller {
                     Ok(true) => {}
                     Ok(false) => break,
                     Err(error) => {
-                        tracing::warn!(%error, "accounts lag behind: the outbox waits");
+                        let waiting = self.consensus.read(|s| s.counts().outbox);
+                        tracing::warn!(%error, waiting, most = MAX_OUTBOX, "accounts lag behind: the outbox waits");
                         wait = PAUSE;
                         break;
                     }
