@@ -108,7 +108,7 @@ impl Controller {
                 bytes += next.spec.len() + next.wrapped_session_key.len();
                 some.push(next);
             }
-            let new = !push.contexts.contains(&(node, context));
+            let new = !push.knows_context(node, context);
             let once = |bytes: &Bytes| if new { bytes.clone() } else { Bytes::new() };
             let request = v1::GrantRequest {
                 node: bytes_of(&node.0),
@@ -125,7 +125,7 @@ impl Controller {
                 push.forget_told();
                 return;
             }
-            push.contexts.insert((node, context));
+            push.told_context(node, context);
         }
     }
 
@@ -223,7 +223,7 @@ impl Controller {
         {
             // Whatever it did not take in is told again with the next request.
             let mut push = from.push.lock();
-            push.contexts.retain(|(known, _)| *known != node);
+            push.forget_contexts(node);
             push.forget_told();
         }
         if mine.is_empty() {

@@ -27,7 +27,8 @@ const ATTEMPT_BYTES: u64 = 72 << 20;
 pub const CHUNK_BYTES: usize = 256 * 1024;
 /// Most bytes that one read returns, so that a page fits a message.
 const PAGE_BYTES: usize = 1 << 20;
-/// Attempts whose end of file is remembered; beyond it all are forgotten and read again.
+/// Attempts whose end of file is remembered; beyond it all that are not being written are forgotten and
+/// read again.
 const REMEMBERED: usize = 8192;
 const HEAD: usize = 4 + 1 + 8 + 32;
 
@@ -64,10 +65,28 @@ struct End {
     bytes: u64,
 }
 
+/// The end of one attempt's file, `None` until it was looked for; held while the file is written, so
+/// that streams that bring the same chunks take turns.
+type Place = Arc<Mutex<Option<End>>>;
+
 #[derive(Debug, Default)]
 struct Known {
-    ends: HashMap<(TaskId, u32), End>,
+    ends: HashMap<(TaskId, u32), Place>,
     followers: HashMap<TaskId, watch::Sender<u64>>,
+}
+
+impl Known {
+    fn place(&mut self, key: (TaskId, u32)) -> Place {
+        if self.ends.len() >= REMEMBERED && !self.ends.contains_key(&key) {
+            self.forget_idle();
+        }
+        self.ends.entry(key).or_default().clone()
+    }
+
+    /// Forgets the ends of all files that nobody writes: of a file, there is never more than one place.
+    fn forget_idle(&mut self) {
+        self.ends.retain(|_, place| Arc::strong_count(place) > 1);
+    }
 }
 
 /// The files, and who waits for more of them. Cloning shares it.
@@ -105,10 +124,11 @@ impl LogStore {
         if chunks.iter().any(|c| c.sealed.len() > CHUNK_BYTES) {
             return Err(LogError::ChunkTooLarge);
         }
-        let key = (attempt.task, attempt.attempt);
-        let path = self.path(key.0, key.1);
-        let remembered = self.known.lock().ends.get(&key).copied();
-        let mut end = match remembered {
+        let path = self.path(attempt.task, attempt.attempt);
+        let place = self.known.lock().place((attempt.task, attempt.attempt));
+        let mut held = place.lock();
+        // Nothing is remembered while writing: what a failure leaves half written is cut off next time.
+        let mut end = match held.take() {
             Some(end) => end,
             None => find_end(&path)?,
         };
@@ -136,12 +156,9 @@ impl LogStore {
                 .open(&path)?
                 .write_all(&out)?;
         }
-        let mut known = self.known.lock();
-        if known.ends.len() >= REMEMBERED {
-            known.ends.clear();
-        }
-        known.ends.insert(key, end);
-        if let Some(follower) = known.followers.get(&attempt.task) {
+        *held = Some(end);
+        drop(held);
+        if let Some(follower) = self.known.lock().followers.get(&attempt.task) {
             follower.send_modify(|n| *n += 1);
         }
         Ok(())
@@ -242,7 +259,7 @@ impl LogStore {
                 let _ = fs::remove_dir(&folder);
             }
         }
-        self.known.lock().ends.clear();
+        self.known.lock().forget_idle();
         Ok(removed)
     }
 }
@@ -405,6 +422,47 @@ mod tests {
             .append(at, &[chunk(u32::MAX, "a"), chunk(0, "b")])
             .unwrap();
         assert_eq!(store.read(at.task, 1, 0).unwrap(), [chunk(0, "b")]);
+    }
+
+    #[test]
+    fn streams_that_bring_the_same_chunks_at_once_leave_each_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = LogStore::open(dir.path()).unwrap();
+        let at = attempt(1);
+        let all: Vec<StoredChunk> = (0..200).map(|n| chunk(n, "output")).collect();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for one in all.chunks(3) {
+                        store.append(at, one).unwrap();
+                        // As when many others are written.
+                        store.known.lock().forget_idle();
+                    }
+                });
+            }
+        });
+        assert_eq!(store.read(at.task, 1, 0).unwrap(), all);
+    }
+
+    #[test]
+    fn what_a_failed_write_left_is_cut_off() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = LogStore::open(dir.path()).unwrap();
+        let at = attempt(1);
+        store.append(at, &[chunk(0, "a")]).unwrap();
+        let path = store.path(at.task, 1);
+        let aside = dir.path().join("aside");
+        fs::rename(&path, &aside).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(store.append(at, &[chunk(1, "b")]).is_err());
+        fs::remove_dir(&path).unwrap();
+        fs::rename(&aside, &path).unwrap();
+        // Half a frame, as on a disk that was full for a moment.
+        let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+        file.write_all(&[0, 0, 0, 60, 0, 0]).unwrap();
+        store.append(at, &[chunk(1, "b")]).unwrap();
+        let all = [chunk(0, "a"), chunk(1, "b")];
+        assert_eq!(store.read(at.task, 1, 0).unwrap(), all);
     }
 
     #[tokio::test]

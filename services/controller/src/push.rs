@@ -37,19 +37,16 @@ const CATCH_UP: Duration = Duration::from_millis(20);
 
 /// What the pusher is told beside notices.
 pub(crate) enum PushCommand {
-    /// An agent has attached; it reported what runs and what ended there.
+    /// An agent has attached; it reported what has its grant and what ended there.
     Agent {
         agent: Arc<AgentLink>,
-        live: Vec<AttemptRef>,
+        granted: Vec<AttemptRef>,
         ended: Vec<AttemptRef>,
     },
     /// A client has attached.
     Session(Arc<SessionLink>),
-    /// A client asks for tasks of other sessions.
-    Watch {
-        session: Arc<SessionLink>,
-        tasks: Vec<TaskId>,
-    },
+    /// Some stream could not be told all that it watches.
+    Behind,
 }
 
 /// Items by whom they concern, in the order of the first of each.
@@ -102,7 +99,7 @@ impl Controller {
                     }
                     Err(RecvError::Lagged(missed)) => {
                         tracing::warn!(missed, "the pusher fell behind; sending everything again");
-                        self.push_everything();
+                        self.push_everything(&mut anybody_behind);
                         self.planner_wake.notify_one();
                     }
                     Err(RecvError::Closed) => return,
@@ -115,7 +112,7 @@ impl Controller {
 
     fn push_notice(&self, notice: &Notice, anybody_behind: &mut bool) {
         if notice.reset {
-            self.push_everything();
+            self.push_everything(anybody_behind);
             self.planner_wake.notify_one();
         }
         let mut assigned = Grouped::<NodeId, AttemptRef>::new();
@@ -168,7 +165,7 @@ impl Controller {
                 *anybody_behind |= !self.push_results(&link);
             }
             if watched {
-                self.push_watched(&tasks);
+                *anybody_behind |= !self.push_watched(&tasks);
             }
         }
         if wake {
@@ -178,19 +175,23 @@ impl Controller {
 
     fn push_command(&self, command: PushCommand, anybody_behind: &mut bool) {
         match command {
-            PushCommand::Agent { agent, live, ended } => {
+            PushCommand::Agent {
+                agent,
+                granted,
+                ended,
+            } => {
                 self.links.add_agent(agent.clone());
                 if agent.link.has_ended() {
                     self.links.remove_agent(&agent);
                     return;
                 }
-                let (live, ended): (HashSet<_>, HashSet<_>) =
-                    (live.into_iter().collect(), ended.into_iter().collect());
+                let (granted, ended): (HashSet<_>, HashSet<_>) =
+                    (granted.into_iter().collect(), ended.into_iter().collect());
                 let mut open = self.push_desired(&agent);
                 open.retain(|(_, attempt)| !ended.contains(attempt));
-                // What the agent already had may run; asking again is idempotent, and only what it
-                // did not have must be granted in time.
-                self.ask_all(open, |attempt| !live.contains(attempt));
+                // What has its grant may run; asking again is idempotent. All else must be granted in
+                // time: whoever asked for it before may have been another leader, now gone.
+                self.ask_all(open, |attempt| !granted.contains(attempt));
                 self.planner_wake.notify_one();
             }
             PushCommand::Session(session) => {
@@ -200,18 +201,14 @@ impl Controller {
                     return;
                 }
                 *anybody_behind |= !self.push_results(&session);
+                *anybody_behind |= !self.push_due(&session);
                 if session.granter != v1::GranterKind::None {
                     let mine = self.leased_under(session.session);
                     self.ask_grants(session.session, mine, false);
                 }
                 self.planner_wake.notify_one();
             }
-            PushCommand::Watch { session, tasks } => match self.links.watch(&session, &tasks) {
-                Ok(()) => tasks
-                    .iter()
-                    .for_each(|task| self.push_one_result(&session, *task)),
-                Err(error) => session.refuse(&error),
-            },
+            PushCommand::Behind => *anybody_behind = true,
         }
     }
 
@@ -228,15 +225,18 @@ impl Controller {
             }
         }
         for session in self.links.sessions() {
-            if session.push.lock().behind {
-                behind |= !self.push_results(&session);
-            }
+            let (results, watched) = {
+                let push = session.push.lock();
+                (push.behind, !push.due.is_empty())
+            };
+            behind |= results && !self.push_results(&session);
+            behind |= watched && !self.push_due(&session);
         }
         behind
     }
 
     /// After notices were missed: whatever they may have said is derived anew.
-    fn push_everything(&self) {
+    fn push_everything(&self, anybody_behind: &mut bool) {
         for agent in self.links.agents() {
             self.node_changed(agent.node);
             let held = self.push_desired(&agent);
@@ -248,15 +248,13 @@ impl Controller {
                 session.refuse(&ControlError::KeyRevoked);
                 continue;
             }
-            let watched: Vec<TaskId> = {
+            {
                 let mut push = session.push.lock();
                 push.behind = true;
-                push.watched.iter().copied().collect()
-            };
-            self.push_results(&session);
-            for task in watched {
-                self.push_one_result(&session, task);
+                push.due = push.watched.iter().copied().collect();
             }
+            *anybody_behind |= !self.push_results(&session);
+            *anybody_behind |= !self.push_due(&session);
         }
     }
 
@@ -282,7 +280,7 @@ impl Controller {
             .read(|state| leased_to(state, agent.node, attempts));
         let mut specs = Vec::new();
         for item in &leased {
-            if push.specs.insert(item.spec) {
+            if push.tell_spec(item.spec) {
                 specs.push(v1::SpecBody {
                     spec_bytes: item.spec_bytes.clone(),
                 });
@@ -323,7 +321,7 @@ impl Controller {
         let mut push = agent.push.lock();
         let mut specs = Vec::new();
         for item in &leased {
-            if push.specs.insert(item.spec) {
+            if push.tell_spec(item.spec) {
                 specs.push(v1::SpecBody {
                     spec_bytes: item.spec_bytes.clone(),
                 });

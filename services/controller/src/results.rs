@@ -3,8 +3,6 @@
 //! Owns the walk along a session's results from its cursor, and their form on the wire. A client that
 //! is slow, new or back simply has a lower cursor: there is one path for all of them.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use farlane_model::{AttemptRef, NodeId, TaskId};
 use farlane_state::{BatchRow, Cursor, FinishedTask, ResultRow, Rows, Table, keys};
@@ -74,7 +72,7 @@ impl Controller {
         if let Some((index, ordinal)) = run.batch {
             let key = keys::result(session.session, Cursor { index, ordinal });
             self.sign(&mut frame, rows.get(Table::Batches, &key), |node| {
-                push.signers.insert(node)
+                push.tell_signer(node)
             });
         }
         push.cursor = run.last;
@@ -104,27 +102,43 @@ impl Controller {
             .unwrap_or_default()
     }
 
-    /// Sends one finished task to a stream that watches it, outside the cursor.
-    pub(crate) fn push_one_result(&self, session: &Arc<SessionLink>, task: TaskId) {
-        let Some((finished, batch)) = self.finished(task) else {
-            return;
-        };
-        let mut frame = v1::ResultBatch {
-            results: vec![task_result(finished)],
-            ..Default::default()
-        };
-        self.sign(&mut frame, batch, |node| {
-            session.push.lock().signers.insert(node)
-        });
-        session.frame(ToClient::Results(frame));
+    /// Looks at the watched tasks that are due, and sends those that have finished, outside the cursor.
+    /// What is sent is no longer watched. False when the stream's queue was short.
+    pub(crate) fn push_due(&self, session: &SessionLink) -> bool {
+        let mut push = session.push.lock();
+        while let Some(task) = push.due.front().copied() {
+            if session.link.room() <= RESULT_RESERVE {
+                // A stream that has ended will never have room again.
+                return session.link.has_ended();
+            }
+            push.due.pop_front();
+            if !push.watched.contains(&task) {
+                continue;
+            }
+            let Some((finished, batch)) = self.finished(task) else {
+                continue;
+            };
+            let mut frame = v1::ResultBatch {
+                results: vec![task_result(finished)],
+                ..Default::default()
+            };
+            self.sign(&mut frame, batch, |node| push.tell_signer(node));
+            session.frame(ToClient::Results(frame));
+            self.links.watched(session, &mut push, task);
+        }
+        true
     }
 
-    pub(crate) fn push_watched(&self, tasks: &[TaskId]) {
+    /// Tells those who watch that these have finished. False when a queue was short.
+    pub(crate) fn push_watched(&self, tasks: &[TaskId]) -> bool {
+        let mut all = true;
         for task in tasks {
             for session in self.links.watchers(*task) {
-                self.push_one_result(&session, *task);
+                session.push.lock().due.push_back(*task);
+                all &= self.push_due(&session);
             }
         }
+        all
     }
 
     /// A finished task's row, and the row of the signature over it.

@@ -4,6 +4,7 @@
 //! Waiting (spec? grant?) ─▶ Preparing (blobs, environment) ─▶ Ready ─▶ Sent(worker) ─▶ Finishing ─▶ gone
 //! ```
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -52,6 +53,38 @@ impl Spec {
     /// Average run time in microseconds; `None` until one has run.
     pub(crate) fn micros(&self) -> Option<u32> {
         Some(self.micros.load(Ordering::Relaxed)).filter(|micros| *micros > 0)
+    }
+}
+
+/// Specs of one generation. Source: twice what a server takes to be known of one stream before it tells
+/// again (farlane-controller, `MAX_SPECS_TOLD`); 1 KiB each.
+const GENERATION: usize = 2048;
+
+/// Specs that servers told: whatever is among the last [`GENERATION`] told is here, and at most twice as
+/// many are.
+#[derive(Debug, Default)]
+pub(crate) struct Specs {
+    newer: HashMap<Digest, Arc<Spec>>,
+    older: HashMap<Digest, Arc<Spec>>,
+}
+
+impl Specs {
+    pub(crate) fn get(&self, digest: &Digest) -> Option<Arc<Spec>> {
+        let found = self.newer.get(digest).or_else(|| self.older.get(digest));
+        found.cloned()
+    }
+    /// A spec was told again: it is among the newest now. False when it is not known.
+    pub(crate) fn renew(&mut self, digest: &Digest) -> bool {
+        let known = self.get(digest);
+        let found = known.is_some();
+        known.into_iter().for_each(|spec| self.insert(spec));
+        found
+    }
+    pub(crate) fn insert(&mut self, spec: Arc<Spec>) {
+        if self.newer.len() >= GENERATION && !self.newer.contains_key(&spec.digest) {
+            self.older = std::mem::take(&mut self.newer);
+        }
+        self.newer.insert(spec.digest, spec);
     }
 }
 
@@ -147,14 +180,13 @@ mod tests {
     use farlane_model::*;
     use farlane_units::*;
 
-    #[test]
-    fn averages_follow_slow_news_at_once_and_fast_news_slowly() {
+    fn spec(digest: Digest) -> Spec {
         let blob = BlobRef {
             digest: Digest([0; 32]),
             size: ByteCount(0),
         };
-        let spec = Spec::new(
-            Digest([0; 32]),
+        Spec::new(
+            digest,
             TaskSpec {
                 project: ProjectId::new(0, [0; 10]),
                 function: String::new(),
@@ -184,7 +216,29 @@ mod tests {
                 forward_secrecy: ForwardSecrecy::Preferred,
                 log_limit: ByteCount(0),
             },
-        );
+        )
+    }
+
+    #[test]
+    fn specs_told_last_are_known_also_those_told_again() {
+        let mut specs = Specs::default();
+        let digest = |n: usize| Digest::of(&n.to_be_bytes());
+        specs.insert(Arc::new(spec(digest(0))));
+        let many = 5 * GENERATION;
+        for n in 1..=many {
+            specs.insert(Arc::new(spec(digest(n))));
+            // What is told over and over stays, however long ago it was first told.
+            assert!(n % GENERATION != 0 || specs.renew(&digest(0)));
+        }
+        assert!((many - GENERATION + 1..=many).all(|n| specs.get(&digest(n)).is_some()));
+        assert!(specs.get(&digest(0)).is_some() && specs.get(&digest(1)).is_none());
+        assert!(!specs.renew(&digest(1)));
+        assert!(specs.newer.len() + specs.older.len() <= 2 * GENERATION);
+    }
+
+    #[test]
+    fn averages_follow_slow_news_at_once_and_fast_news_slowly() {
+        let spec = spec(Digest([0; 32]));
         assert_eq!(spec.micros(), None);
         spec.ran(100);
         assert_eq!(spec.micros(), Some(100));

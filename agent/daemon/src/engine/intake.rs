@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use super::attempt::{Attempt, Spec, Stage, Token};
 use super::log::Log;
 use super::prepare::{Order, Unready};
-use super::{Done, Engine, MAX_SPECS};
+use super::{Done, Engine};
 use crate::clock::ClusterClock;
 use crate::link::LinkEvent;
 use crate::worker::WorkerNumber;
@@ -53,9 +53,20 @@ impl Engine {
             observed: Some(v1::Observed {
                 live: self.by_ref.keys().map(|at| (*at).into()).collect(),
                 ended: self.outbox.ended(),
+                ungranted: self.ungranted(),
             }),
             record_bytes: self.record.to_bytes(),
         }
+    }
+
+    /// What is here and cannot begin before its grant has come.
+    fn ungranted(&self) -> Vec<v1::AttemptRef> {
+        let waiting = |at: &&AttemptRef| {
+            let attempt = self.by_ref.get(*at).and_then(|t| self.attempts.get(t));
+            attempt.is_some_and(|one| one.grant.is_none())
+        };
+        let waiting = self.by_ref.keys().filter(waiting);
+        waiting.map(|at| (*at).into()).collect()
     }
 
     fn up(&mut self, hello: v1::ControlHello, sent: u64) {
@@ -126,18 +137,15 @@ impl Engine {
 
     fn learn_spec(&mut self, bytes: &Bytes) {
         let digest = Digest::of(bytes);
-        if self.specs.contains_key(&digest) {
+        if self.specs.renew(&digest) {
             return;
         }
         let Ok(spec) = TaskSpec::from_canonical(bytes) else {
             tracing::warn!(%digest, "a task's spec cannot be read");
             return;
         };
-        if self.specs.len() >= MAX_SPECS {
-            self.specs.retain(|_, spec| Arc::strong_count(spec) > 1);
-        }
         let spec = Arc::new(Spec::new(digest, spec));
-        self.specs.insert(digest, spec.clone());
+        self.specs.insert(spec.clone());
         let waiting: Vec<Token> = self
             .attempts
             .iter()
@@ -199,7 +207,7 @@ impl Engine {
         let attempt = Attempt {
             at,
             spec_digest,
-            spec: self.specs.get(&spec_digest).cloned(),
+            spec: self.specs.get(&spec_digest),
             payload,
             grant: self.grants.take(&at),
             stage: Stage::Waiting,

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use farlane_model::{AttemptRef, BootId, Digest, NodeId, NodeSpec, TenantId, Tier};
+use farlane_model::{AttemptRef, BootId, NodeId, NodeSpec, TenantId, Tier};
 use farlane_reconcile::{Event as Change, Reconciler};
 use farlane_seal::NodeIdentity;
 use farlane_seal::record::NodeRecord;
@@ -40,7 +40,7 @@ use crate::clock::ClusterClock;
 use crate::link::{LinkEvent, frame};
 use crate::sandbox::Sandbox;
 use crate::worker::Event;
-use attempt::{Attempt, Prepared, Spec, Token};
+use attempt::{Attempt, Prepared, Specs, Token};
 use complete::Outbox;
 use finish::Sealing;
 use grants::Grants;
@@ -54,8 +54,6 @@ const TURN: usize = 256;
 pub(crate) const EVENTS: usize = 1024;
 /// How often timeouts, leases and stuck queues are looked at while something is here.
 const TICK: Duration = Duration::from_millis(20);
-/// Specs remembered. Source: 1 KiB each at most a few MiB; a forgotten one is sent again on the next stream.
-const MAX_SPECS: usize = 4096;
 
 /// Who this node is and what it was told.
 #[derive(Debug)]
@@ -100,7 +98,7 @@ pub(crate) struct Engine {
     /// On the steady clock, in milliseconds.
     lease_until: u64,
     lease_ms: u64,
-    specs: HashMap<Digest, Arc<Spec>>,
+    specs: Specs,
     attempts: HashMap<Token, Attempt>,
     by_ref: HashMap<AttemptRef, Token>,
     next_token: u64,
@@ -219,7 +217,7 @@ impl Engine {
             round_trip_micros: 0,
             lease_until: 0,
             lease_ms: farlane_wire::hello::LEASE_MS,
-            specs: HashMap::new(),
+            specs: Specs::default(),
             attempts: HashMap::new(),
             by_ref: HashMap::new(),
             next_token: 1,

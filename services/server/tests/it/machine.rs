@@ -217,13 +217,11 @@ impl Machine {
 
     /// The same start of the agent after its connection was lost.
     pub async fn reconnect(self, world: &World) -> Self {
-        let live = self
-            .assigned
-            .values()
-            .map(|a| a.attempt.clone().unwrap())
-            .collect();
+        let live: Vec<AttemptRef> = self.assigned.values().map(attempt).collect();
+        let ungranted = live.iter().filter(|at| !self.granted.contains_key(at));
         let observed = v1::Observed {
-            live,
+            ungranted: ungranted.map(|at| (*at).into()).collect(),
+            live: live.iter().map(|at| (*at).into()).collect(),
             ended: Vec::new(),
         };
         let Self {
@@ -267,6 +265,22 @@ impl Machine {
             one_time_bytes,
         }))
         .await;
+    }
+
+    /// Keeps the lease while nothing else reads or writes.
+    pub fn beat(&self) {
+        let up = self.up.clone();
+        tokio::spawn(async move {
+            loop {
+                let beat = v1::AgentFrame {
+                    body: Some(Up::Heartbeat(v1::Heartbeat::default())),
+                };
+                if up.send(beat).await.is_err() {
+                    return;
+                }
+                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            }
+        });
     }
 
     /// Reads one frame and takes in what it brings.

@@ -285,6 +285,53 @@ async fn another_process_of_the_project_watches_and_cancels_nothing_of_others() 
 }
 
 #[tokio::test]
+async fn a_watcher_of_more_than_its_queue_holds_gets_each_result_and_keeps_its_stream() {
+    let world = World::start().await;
+    let mut person = Person::connect(&world).await;
+    let mut watcher = Person::connect(&world).await;
+    let spec = spec(&world, |_| {});
+    let count = 500;
+    person
+        .submit(&world, &spec, &vec![b"x".as_slice(); count])
+        .await;
+    let name = |n: &u64| farlane_wire::id::task_bytes(&person.task(*n));
+    let numbers: Vec<u64> = (1..=count as u64).collect();
+    let all: Vec<bytes::Bytes> = numbers.iter().map(name).collect();
+    while !matches!(person.next().await, Down::Submitted(_)) {}
+    let (early, late) = all.split_at(count / 2);
+    let watch = |tasks: &[bytes::Bytes]| {
+        Up::Watch(v1::Watch {
+            tasks: tasks.to_vec(),
+        })
+    };
+    // Some before they have finished, some after.
+    watcher.send(watch(early)).await;
+    let cancel = v1::CancelBatch {
+        tasks: all.clone(),
+        reason: "enough".into(),
+    };
+    person.send(Up::Cancel(cancel)).await;
+    while !matches!(person.next().await, Down::Cancelled(_)) {}
+    watcher.send(watch(late)).await;
+    let mut seen = std::collections::BTreeSet::new();
+    while seen.len() < count {
+        let Down::Results(batch) = watcher.next().await else {
+            panic!("nothing else is asked for")
+        };
+        for result in batch.results {
+            let task = result.attempt.unwrap().task;
+            assert!(all.contains(&task) && seen.insert(task), "each once");
+        }
+    }
+    // What was sent is no longer watched, and may be asked for again.
+    watcher.send(watch(&early[..1])).await;
+    let Down::Results(again) = watcher.next().await else {
+        panic!("the same result")
+    };
+    assert_eq!(again.results[0].attempt.as_ref().unwrap().task, early[0]);
+}
+
+#[tokio::test]
 async fn blobs_and_sealed_output_are_kept_for_those_who_may_ask() {
     use farlane_seal::{StreamContext, StreamKind, TaskKey, stream};
     let world = World::start().await;
