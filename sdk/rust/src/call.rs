@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use farlane_model::{
-    BlobRef, Digest, EnvRef, ForwardSecrecy, NodeRequest, ProjectId, Resources, Retry, TaskSpec,
-    Timing,
+    BlobRef, Digest, EnvRef, ForwardSecrecy, LOG_LIMIT, NodeRequest, ProjectId, PythonVersion,
+    Resources, Retry, TaskSpec, Timing,
 };
 use farlane_seal::TaskKey;
 use farlane_seal::grant::attempts_allowed;
@@ -108,6 +108,22 @@ pub struct Template {
     pub forward_secrecy: ForwardSecrecy,
     /// Most bytes of output kept.
     pub log_limit: ByteCount,
+}
+
+impl Template {
+    /// What a call gets that asks for nothing, with this name and interpreter.
+    pub fn new(function: impl Into<String>, python: PythonVersion) -> Self {
+        Self {
+            function: function.into(),
+            resources: Resources::default(),
+            node: NodeRequest::any(python),
+            retry: Retry::default(),
+            timing: Timing::default(),
+            priority: 0,
+            forward_secrecy: ForwardSecrecy::default(),
+            log_limit: LOG_LIMIT,
+        }
+    }
 }
 
 /// A checked spec with its code and environment: submit calls with it.

@@ -74,7 +74,8 @@ impl Client {
         options: ConnectOptions,
         sink: Sink,
     ) -> Result<Self, Error> {
-        Self::connect_as(identity, options, sink, Granting::session()).await
+        let granting = Granting::session(&options.memory_of(identity.tenant()));
+        Self::connect_as(identity, options, sink, granting).await
     }
 
     pub(crate) async fn connect_as(
@@ -174,7 +175,8 @@ impl Client {
         let shared = &self.0.shared;
         let key = TaskKey::generate();
         let context = StreamContext::blob(kind, shared.network.tenant());
-        let sealed = stream::seal_padded(&key, &context, &farlane_codec::compress(plain));
+        let frame = farlane_codec::compress(plain);
+        let sealed = stream::seal_padded_parts(&key, &context, &frame.parts());
         start_upload(
             &shared.runtime,
             shared.network.clone(),

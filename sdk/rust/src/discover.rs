@@ -7,6 +7,7 @@
 
 use std::path::{Path, PathBuf};
 
+use farlane_model::TenantId;
 use farlane_seal::identity::Identity;
 
 use crate::Error;
@@ -45,6 +46,13 @@ pub fn profiles_dir(env: &impl Environment) -> PathBuf {
 /// The file that `farlane up` keeps for clients of this user.
 pub fn endpoint_file(env: &impl Environment) -> PathBuf {
     xdg(env, "XDG_DATA_HOME", ".local/share").join("endpoint.json")
+}
+
+/// The folder that clients and granters of this user and tenant share, to remember grants of what may
+/// run once and the newest revocations.
+pub fn memory_folder(env: &impl Environment, tenant: TenantId) -> PathBuf {
+    let shared = xdg(env, "XDG_DATA_HOME", ".local/share").join("memory");
+    shared.join(tenant.to_string())
 }
 
 fn xdg(env: &impl Environment, name: &str, fallback: &str) -> PathBuf {

@@ -1,8 +1,12 @@
 //! How a client behaves, and the bounds it keeps.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use farlane_model::TenantId;
 use farlane_units::ByteCount;
+
+use crate::discover;
 
 /// Most tasks in one SubmitBatch or GrantBatch. Source: docs/design/spine.md.
 pub const MAX_BATCH_TASKS: usize = 512;
@@ -31,6 +35,16 @@ pub struct ConnectOptions {
     pub window: ByteCount,
     /// Names this client to the server.
     pub software: String,
+    /// What all that grant for one user and tenant share; `None`: [`crate::discover::memory_folder`].
+    pub memory: Option<PathBuf>,
+}
+
+impl ConnectOptions {
+    /// The folder that granters of this tenant share.
+    pub(crate) fn memory_of(&self, tenant: TenantId) -> PathBuf {
+        let found = || discover::memory_folder(&discover::ProcessEnvironment, tenant);
+        self.memory.clone().unwrap_or_else(found)
+    }
 }
 
 impl Default for ConnectOptions {
@@ -41,6 +55,7 @@ impl Default for ConnectOptions {
             reconnect_for: Duration::from_secs(3600),
             window: ByteCount::mib(64),
             software: concat!("farlane/", env!("CARGO_PKG_VERSION"), " client").to_owned(),
+            memory: None,
         }
     }
 }

@@ -63,7 +63,10 @@ pub enum RecordError {
     #[error("the node's certificate does not meet the region or tier that the task asks for")]
     Unsuited,
     /// No list of revocations, or one older than a granter may use.
-    #[error("the provider's list of revocations is missing or older than 24 hours")]
+    #[error(
+        "the provider's list of revocations is missing or older than 24 hours; `farlane nodes renew` on \
+         the provider's machine signs a new one, `farlane up` and `farlane granter` there do so in time"
+    )]
     RevocationsStale,
     /// It belongs to another node, provider, tenant or boot than it is presented for.
     #[error("the {what} belongs to somebody else")]

@@ -18,9 +18,9 @@ const MAX_NODES: usize = 100_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RevocationPolicy {
     /// Check a list that is given, however old: what is revoked stays so. A control plane that withholds
-    /// it is not noticed.
+    /// it is not noticed. For reading what nodes have signed.
     WhenGiven,
-    /// No list, no grant.
+    /// No list of the last 24 hours, no grant. For granters.
     Required,
 }
 

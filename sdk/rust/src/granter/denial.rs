@@ -22,6 +22,17 @@ pub(super) enum Refusal {
 }
 
 impl Refusal {
+    /// The node that is refused for want of its provider's fresh list.
+    pub fn stale_for(&self) -> Option<NodeId> {
+        match self {
+            Self::Grant {
+                node,
+                source: GrantError::Record(RecordError::RevocationsStale),
+            } => Some(*node),
+            _ => None,
+        }
+    }
+
     /// Whether the same node would be refused again. A prekey may be from before the node started anew.
     pub fn is_lasting(&self) -> bool {
         match self {
@@ -48,12 +59,14 @@ pub(super) enum Denied {
     Node(#[from] RecordError),
     #[error(transparent)]
     Grant(#[from] GrantError),
+    #[error("the record of what may run once cannot be written: {0}")]
+    File(String),
 }
 
 impl Denied {
     /// Whether the same attempt would be denied again.
     pub fn is_lasting(&self) -> bool {
-        !matches!(self, Self::Grant(GrantError::LogFull))
+        !matches!(self, Self::Grant(GrantError::LogFull) | Self::File(_))
     }
 }
 

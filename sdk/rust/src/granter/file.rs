@@ -1,4 +1,4 @@
-//! What a standing granter remembers across its own death: an append-only file of grants.
+//! What granters remember across their own death: an append-only file of grants.
 //!
 //! Two generations of at most [`MAX_ENTRIES`] are kept; the older is dropped when the newer is full.
 //! Attempts are numbered upwards, so what is forgotten then could only be asked for again by a
@@ -6,7 +6,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use farlane_seal::grant::{GrantEntry, GrantLog, MAX_LOGGED_TASKS};
@@ -44,6 +44,30 @@ impl GrantFile {
             file,
             entries,
         })
+    }
+
+    /// Takes up what other processes have appended since; the caller holds their lock.
+    ///
+    /// *Errors*: the system's.
+    pub fn catch_up(&mut self, log: &mut GrantLog) -> std::io::Result<()> {
+        let named = std::fs::metadata(newer_path(&self.folder)).map(|m| (m.dev(), m.ino()));
+        let held = self.file.metadata()?;
+        if named.ok() != Some((held.dev(), held.ino())) {
+            // Somebody began a new generation.
+            let mut fresh = GrantLog::new();
+            *self = Self::open(&self.folder, &mut fresh)?;
+            *log = fresh;
+            return Ok(());
+        }
+        let known = self.entries * GrantEntry::BYTES as u64;
+        if held.len() != known {
+            self.file.seek(SeekFrom::Start(known))?;
+            self.entries += read_on(&mut self.file, log)?;
+            let whole = self.entries * GrantEntry::BYTES as u64;
+            self.file.set_len(whole)?;
+            self.file.seek(SeekFrom::Start(whole))?;
+        }
+        Ok(())
     }
 
     /// Writes and syncs entries; nothing is granted before this returns.
@@ -100,8 +124,13 @@ fn newer(folder: &Path) -> std::io::Result<File> {
 
 /// Whole entries of a file, up to the first torn one.
 fn read_into(file: &mut File, log: &mut GrantLog) -> std::io::Result<u64> {
-    let mut bytes = Vec::new();
     file.seek(SeekFrom::Start(0))?;
+    read_on(file, log)
+}
+
+/// The same from where the file stands.
+fn read_on(file: &mut File, log: &mut GrantLog) -> std::io::Result<u64> {
+    let mut bytes = Vec::new();
     let most = (MAX_ENTRIES + 1024) * GrantEntry::BYTES as u64;
     file.take(most).read_to_end(&mut bytes)?;
     let mut entries = 0;

@@ -6,7 +6,8 @@
 //! ```text
 //! GrantRequest{node, context, prekey?} ─▶ context known? ─ no ─▶ open (record, pins, revocations)
 //!        └─ for each attempt: key known, node where and shut in as the spec asks, not granted to another
-//!           node, attempts left ─▶ one sealed GrantBatch
+//!           node, attempts left; where it may run once, also by all that share the memory
+//!                 ─▶ one sealed GrantBatch
 //! ```
 //!
 //! A context's opening goes with every batch until a result of a task granted under it shows that
@@ -14,36 +15,41 @@
 
 mod denial;
 mod file;
+mod judge;
+mod memory;
 mod recent;
 mod standing;
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use farlane_model::{AttemptRef, BootId, Digest, NodeId, NodeRequest, SessionId, TaskId, TaskSpec};
-use farlane_seal::grant::{
-    Admission, Grant, GrantEntry, GrantLog, GranterContext, MAX_GRANTS, OpenContext,
-    attempts_allowed,
-};
+use farlane_model::{BootId, Digest, NodeId, NodeRequest, SessionId, TaskId};
+use farlane_seal::SessionKey;
+use farlane_seal::grant::{Admission, Grant, GrantLog, GranterContext, MAX_GRANTS, OpenContext};
 use farlane_seal::record::{
     NodeRecord, RecordError, RevocationList, RevocationPolicy, SignedPrekey,
 };
-use farlane_seal::{OpenError, PublicKey, SessionKey, TaskKey, vault, wrap};
 use farlane_units::Millis;
 use farlane_wire::v1;
 use farlane_wire::v1::client_frame::Body as Out;
 
 use crate::session::Shared;
-use denial::{Denied, Refusal, refusal};
+use denial::{Refusal, refusal};
 use file::GrantFile;
+use judge::Judged;
+use memory::Memory;
 use recent::Recent;
 pub use standing::Standing;
 
 /// A grant is opened on arrival; this covers a slow link and a clock that is off.
 const OPEN_WITHIN: Millis = Millis(60_000);
+/// A list of revocations that is missing or too old may still be on its way: an owner that was switched
+/// off for a day publishes one seconds after its start, while what was queued is placed already.
+const RENEWAL_GRACE: Millis = Millis(30_000);
+
 /// One open context.
 struct Context {
     inner: GranterContext,
@@ -83,35 +89,29 @@ pub(crate) struct Granting {
     source: Source,
     contexts: HashMap<(NodeId, u64), Context>,
     log: GrantLog,
-    /// Each pinned provider's newest list seen: one that is withheld later still holds.
-    revocations: HashMap<PublicKey, RevocationList>,
-}
-
-/// What is needed to grant one attempt.
-struct Grantable {
-    key: TaskKey,
-    spec: Digest,
-    payload: Digest,
-    limit: u32,
-    /// Where the task may run.
-    place: Arc<NodeRequest>,
+    /// Shared with others: what is revoked, though it be withheld later, and what may run once.
+    memory: Memory,
+    /// Since when nodes have been refused for want of a list.
+    stale_since: HashMap<NodeId, Millis>,
+    /// Said to have ended; forgotten once their results have been looked at.
+    ended: VecDeque<TaskId>,
 }
 
 impl Granting {
-    /// For a session's own tasks.
-    pub fn session() -> Self {
-        Self {
-            source: Source::Session,
-            contexts: HashMap::new(),
-            log: GrantLog::new(),
-            revocations: HashMap::new(),
-        }
+    /// For a session's own tasks. Where the shared folder cannot be used, it remembers alone.
+    pub fn session(shared: &Path) -> Self {
+        let memory = Memory::open(shared).unwrap_or_else(|error| {
+            let path = shared.display();
+            tracing::warn!(%path, %error, "grants are not remembered together with other processes");
+            Memory::alone()
+        });
+        Self::new(Source::Session, GrantLog::new(), memory)
     }
 
-    /// For any task of the project; remembers in `folder`.
+    /// For any task of the project; remembers in `folder`, and in what others share.
     ///
-    /// *Errors*: the folder cannot be used.
-    pub fn standing(folder: &Path) -> std::io::Result<Self> {
+    /// *Errors*: one of them cannot be used.
+    pub fn standing(folder: &Path, shared: &Path) -> std::io::Result<Self> {
         let mut log = GrantLog::new();
         let file = GrantFile::open(folder, &mut log)?;
         let source = Source::Standing(Box::new(Keeper {
@@ -119,12 +119,18 @@ impl Granting {
             sessions: Recent::default(),
             specs: Recent::default(),
         }));
-        Ok(Self {
+        Ok(Self::new(source, log, Memory::open(shared)?))
+    }
+
+    fn new(source: Source, log: GrantLog, memory: Memory) -> Self {
+        Self {
             source,
             contexts: HashMap::new(),
             log,
-            revocations: HashMap::new(),
-        })
+            memory,
+            stale_since: HashMap::new(),
+            ended: VecDeque::new(),
+        }
     }
 
     pub fn kind(&self) -> v1::GranterKind {
@@ -142,12 +148,23 @@ impl Granting {
             Err(why) => {
                 tracing::warn!(%why, "work was not granted");
                 let attempts = request.tasks.iter().filter_map(|t| t.attempt.clone());
-                match why.is_lasting() {
-                    true => vec![refusal(request, attempts.collect(), &why.to_string())],
+                let attempts = match why.is_lasting() && !self.may_be_renewed(&why, now) {
+                    true => attempts.collect(),
+                    // Of no attempt, yet the next request shows node, prekey and revocations again.
                     false => Vec::new(),
-                }
+                };
+                vec![refusal(request, attempts, &why.to_string())]
             }
         }
+    }
+
+    /// Whether a node is refused for want of a list that may still come.
+    fn may_be_renewed(&mut self, why: &Refusal, now: Millis) -> bool {
+        let Some(node) = why.stale_for() else {
+            return false;
+        };
+        let since = *self.stale_since.entry(node).or_insert(now);
+        now.saturating_sub(since) < RENEWAL_GRACE
     }
 
     /// *Errors*: the node or its prekey does not hold; nothing is granted then.
@@ -164,43 +181,14 @@ impl Granting {
             .retain(|_, context| context.inner.is_open(now));
         self.take_revocations(shared, node, &request.revocations_bytes)?;
         if let Entry::Vacant(vacant) = self.contexts.entry(slot) {
-            vacant.insert(open_context(shared, node, request, &self.revocations, now)?);
+            vacant.insert(open_context(shared, node, request, &mut self.memory, now)?);
+            self.stale_since.remove(&node);
         }
-        let mut grants = Vec::with_capacity(request.tasks.len());
-        let mut first = Vec::new();
-        let mut denied: BTreeMap<String, Vec<v1::AttemptRef>> = BTreeMap::new();
-        for wanted in &request.tasks {
-            let Some(attempt) = wanted
-                .attempt
-                .as_ref()
-                .and_then(|a| AttemptRef::try_from(a).ok())
-            else {
-                return Err(Refusal::Unreadable);
-            };
-            let (found, admission) = match self.judge(shared, slot, attempt, wanted) {
-                Ok(found) => found,
-                Err(why) => {
-                    tracing::warn!(task = %attempt.task, %node, %why, "not granted");
-                    if why.is_lasting() {
-                        denied
-                            .entry(why.to_string())
-                            .or_default()
-                            .push(attempt.into());
-                    }
-                    continue;
-                }
-            };
-            if admission == Admission::First {
-                first.push(GrantEntry { attempt, node });
-            }
-            grants.push(Grant {
-                attempt,
-                open_by: now.saturating_add(OPEN_WITHIN),
-                spec_digest: found.spec,
-                payload_digest: found.payload,
-                key: found.key,
-            });
-        }
+        let Judged {
+            grants,
+            first,
+            denied,
+        } = self.judge_all(shared, slot, request, now)?;
         if let Source::Standing(keeper) = &mut self.source {
             // On disk before it is sent.
             keeper.file.append(&first, &mut self.log)?;
@@ -227,34 +215,16 @@ impl Granting {
         let bad = |source| Refusal::Record { node, source };
         let list = RevocationList::from_bytes(list).map_err(bad)?;
         let provider = list.provider();
-        let known = self.revocations.get(&provider);
-        let newer = known.is_none_or(|known| list.issued() > known.issued());
         let pins = &shared.network.identity().manifest.providers;
-        if newer && pins.iter().any(|pin| pin.root == provider) {
+        if pins.iter().any(|pin| pin.root == provider)
+            && self.memory.learn(list)
+            && let Some(list) = self.memory.revocations(&provider)
+        {
             let on_it = |node: &NodeId| list.nodes().binary_search(node).is_ok();
             self.contexts
                 .retain(|(node, _), c| c.record.provider() != provider || !on_it(node));
-            self.revocations.insert(provider, list);
         }
         Ok(())
-    }
-
-    /// Whether this attempt may run on this node, as far as can be known without the control plane.
-    fn judge(
-        &mut self,
-        shared: &Shared,
-        slot: (NodeId, u64),
-        attempt: AttemptRef,
-        wanted: &v1::GrantWanted,
-    ) -> Result<(Grantable, Admission), Denied> {
-        let found = self
-            .grantable(shared, attempt.task, wanted)
-            .ok_or(Denied::Unknown)?;
-        if let Some(context) = self.contexts.get(&slot) {
-            context.record.suits(&found.place)?;
-        }
-        let admission = self.log.admit(attempt, slot.0, found.limit)?;
-        Ok((found, admission))
     }
 
     fn seal(
@@ -291,68 +261,14 @@ impl Granting {
         Ok(batches)
     }
 
-    /// The key and digests of an attempt; `None` where the task is not this granter's.
-    fn grantable(
-        &self,
-        shared: &Shared,
-        task: TaskId,
-        wanted: &v1::GrantWanted,
-    ) -> Option<Grantable> {
-        let Source::Standing(keeper) = &self.source else {
-            let live = shared.live.lock();
-            let live = live.get(&task)?;
-            let (spec, payload) = (live.spec, live.payload_digest);
-            return Some(Grantable {
-                key: live.key.clone(),
-                spec,
-                payload,
-                limit: live.grants,
-                place: live.place.clone()?,
-            });
-        };
-        let spec = spec_digest(&wanted.spec);
-        let asked = keeper.specs.get(&spec)?;
-        let session_key = keeper.sessions.get(&task.session())?;
-        let key: Result<TaskKey, OpenError> =
-            wrap::unwrap_task_key(session_key, task.seq(), &wanted.wrapped_key);
-        Some(Grantable {
-            key: key.ok()?,
-            spec,
-            payload: Digest::from_slice(&wanted.payload_digest).ok()?,
-            limit: asked.limit,
-            place: asked.place.clone(),
-        })
-    }
-
-    /// Takes up what a request tells of other sessions' tasks.
-    fn learn(&mut self, shared: &Shared, tasks: &[v1::GrantWanted]) {
-        let Source::Standing(keeper) = &mut self.source else {
-            return;
-        };
-        let vault = &shared.network.identity().vault;
-        for wanted in tasks {
-            let task = wanted.attempt.as_ref().map(|a| TaskId::from_slice(&a.task));
-            if let Some(Ok(task)) = task
-                && !wanted.wrapped_session_key.is_empty()
-                && let Ok(key) =
-                    vault::open_session(vault, task.session(), &wanted.wrapped_session_key)
-            {
-                keeper.sessions.insert(task.session(), key);
-            }
-            if Digest::from_slice(&wanted.spec).is_err()
-                && let Ok(spec) = TaskSpec::from_canonical(&wanted.spec)
-            {
-                let limit = attempts_allowed(&spec.retry);
-                let place = Arc::new(spec.node);
-                keeper
-                    .specs
-                    .insert(Digest::of(&wanted.spec), Asked { limit, place });
-            }
-        }
-    }
-
     /// Takes note that results of these tasks came from a node.
-    pub fn finished(&mut self, node: Option<NodeId>, tasks: impl Iterator<Item = TaskId>) {
+    pub fn finished(
+        &mut self,
+        shared: &Shared,
+        node: Option<NodeId>,
+        tasks: impl Iterator<Item = TaskId>,
+    ) {
+        self.forget_ended(shared);
         let unproven: Vec<_> = match node {
             Some(node) => {
                 let of_node =
@@ -366,11 +282,11 @@ impl Granting {
             None => Vec::new(),
         };
         let mut unproven = unproven;
+        // Nothing here shows a standing granter that a result is true: it remembers.
         let forgets = matches!(self.source, Source::Session);
         for task in tasks {
-            // Nothing here shows a standing granter that a result is true: it remembers.
             if forgets {
-                self.log.forget(&task);
+                self.ended.push_back(task);
             }
             for context in &mut unproven {
                 if context.unproven.contains(&task) {
@@ -380,19 +296,31 @@ impl Granting {
             }
         }
     }
-}
 
-/// The digest of a spec that was named by its canonical bytes, or by digest. The node holds it against
-/// the one that the client put into the payload: another spec than the task's own grants nothing.
-fn spec_digest(named: &[u8]) -> Digest {
-    Digest::from_slice(named).unwrap_or_else(|_| Digest::of(named))
+    /// Forgets what was said to have ended and is awaited no longer; the rest is asked for later. While a
+    /// task is awaited, its grants are remembered, whoever says that it ended.
+    fn forget_ended(&mut self, shared: &Shared) {
+        if self.ended.is_empty() {
+            return;
+        }
+        let live = shared.live.lock();
+        for _ in 0..self.ended.len() {
+            let Some(task) = self.ended.pop_front() else {
+                break;
+            };
+            match live.contains_key(&task) {
+                true => self.ended.push_back(task),
+                false => self.log.forget(&task),
+            }
+        }
+    }
 }
 
 fn open_context(
     shared: &Shared,
     node: NodeId,
     request: &v1::GrantRequest,
-    revocations: &HashMap<PublicKey, RevocationList>,
+    memory: &mut Memory,
     now: Millis,
 ) -> Result<Context, Refusal> {
     if request.record_bytes.is_empty() || request.prekey_bytes.is_empty() {
@@ -413,8 +341,8 @@ fn open_context(
     let order = OpenContext {
         record: &record,
         prekey: &prekey,
-        revocations: revocations.get(&record.provider()),
-        revocation_policy: RevocationPolicy::WhenGiven,
+        revocations: memory.revocations(&record.provider()),
+        revocation_policy: RevocationPolicy::Required,
         manifest: &identity.manifest,
         network: &identity.network,
         granter: shared.session,

@@ -14,7 +14,7 @@ use crate::{Client, Error};
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Grants any task of its project whose session is away. What it granted is kept in `state`, which
-/// belongs to one standing granter alone.
+/// belongs to one standing granter alone; what may run once is also kept where this user's clients look.
 pub struct Standing {
     client: Client,
 }
@@ -28,11 +28,12 @@ impl Standing {
         state: &Path,
         mut options: ConnectOptions,
     ) -> Result<Self, Error> {
+        let shared = options.memory_of(identity.tenant());
         let file = |e: std::io::Error| Error::File {
-            path: state.display().to_string(),
+            path: format!("{} or {}", state.display(), shared.display()),
             reason: e.to_string(),
         };
-        let granting = Granting::standing(state).map_err(file)?;
+        let granting = Granting::standing(state, &shared).map_err(file)?;
         options.reconnect_for = FOREVER;
         let client = Client::connect_as(identity, options, Box::new(|_| {}), granting).await?;
         Ok(Self { client })

@@ -105,7 +105,8 @@ impl Driver {
         let mut lost_at = Instant::now();
         let mut backoff = BACKOFF.0;
         loop {
-            let end = match self.open().await {
+            let left = self.patience().saturating_sub(lost_at.elapsed());
+            let end = match self.open_within(left).await {
                 Ok(link) => {
                     if let Some(first) = first.take() {
                         let _ = first.send(Ok(()));
@@ -126,11 +127,7 @@ impl Driver {
                 }
                 End::Lost(error) => {
                     tracing::debug!(%error, "session stream lost");
-                    let options = self.shared.network.options();
-                    let patience = match self.opened_once {
-                        true => options.reconnect_for,
-                        false => options.connect_timeout,
-                    };
+                    let patience = self.patience();
                     if self.shared.queue.is_closed() {
                         break self.give_up(Error::Closed);
                     }
@@ -163,6 +160,22 @@ impl Driver {
         while !self.shared.queue.is_closed() {
             self.shared.queue.woken().await;
         }
+    }
+
+    /// How long it is tried to connect.
+    fn patience(&self) -> Duration {
+        let options = self.shared.network.options();
+        match self.opened_once {
+            true => options.reconnect_for,
+            false => options.connect_timeout,
+        }
+    }
+
+    async fn open_within(&mut self, left: Duration) -> Result<Link, End> {
+        let network = self.shared.network.clone();
+        let open = async { Ok(self.open().await) };
+        let opened = network.within(left, open).await;
+        opened.unwrap_or_else(|late| Err(End::Lost(late)))
     }
 
     /// Connects, says hello and waits for the answer.
@@ -302,8 +315,8 @@ impl Driver {
                 }
                 let tasks = batch.results.iter().filter_map(|r| r.attempt.as_ref());
                 let tasks = tasks.filter_map(|a| TaskId::from_slice(&a.task).ok());
-                self.granting
-                    .finished(NodeId::from_slice(&batch.node).ok(), tasks);
+                let node = NodeId::from_slice(&batch.node).ok();
+                self.granting.finished(&self.shared, node, tasks);
                 // The delivery thread ends only after this task.
                 let _ = self.intake.send(Work::Batch(batch));
             }

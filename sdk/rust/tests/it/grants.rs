@@ -1,11 +1,16 @@
 //! What a granter grants, and what it refuses to a control plane that lies.
 
 use super::*;
+use farlane::granter::Standing;
 use farlane::v1;
 use farlane_model::{Digest, Glob, TaskSpec};
 
-async fn standing(mock: &Mock, folder: &std::path::Path) -> Standing {
-    Standing::start((*mock.identity).clone(), folder, options())
+pub async fn standing(mock: &Mock, folder: &std::path::Path) -> Standing {
+    let options = ConnectOptions {
+        memory: Some(mock.memory.path().to_owned()),
+        ..options()
+    };
+    Standing::start((*mock.identity).clone(), folder, options)
         .await
         .unwrap()
 }
@@ -174,15 +179,16 @@ async fn a_revoked_node_gets_no_more_grants_even_when_the_list_is_withheld_later
     let spec = spec(&client);
     let task = client.submit(call(&spec, 1, "x")).await.unwrap();
     until("the first grant", || granted(&mock).len() == 1).await;
-    // An old list that does not name it changes nothing, however old.
-    mock.ask_with(task, mock.revoked(1, false));
+    // An older list changes nothing, whatever it names.
+    mock.ask_with(task, mock.revoked(Duration::ZERO, true));
     until("the same grant again", || granted(&mock).len() == 2).await;
 
     let knobs = mock.knobs.clone();
     let refused = || knobs.lock().refused.len();
-    mock.ask_with(task, mock.revoked(2, true));
+    let second = Duration::from_secs(1);
+    mock.ask_with(task, mock.revoked(second, true));
     until("a refusal", || refused() == 1).await;
-    for later in [Bytes::new(), mock.revoked(1, false)] {
+    for later in [Bytes::new(), mock.revoked(Duration::ZERO, false)] {
         let before = refused();
         mock.ask_with(task, later);
         until("another refusal", || refused() == before + 1).await;
@@ -200,4 +206,110 @@ async fn a_revoked_node_gets_no_more_grants_even_when_the_list_is_withheld_later
     .await;
     assert_eq!(granted(&mock).len(), 2);
     assert!(knobs.lock().refused[0].reason.contains("revoked"));
+}
+
+/// What was refused last, and of how many attempts.
+fn last_refusal(mock: &Mock) -> (usize, String) {
+    let knobs = mock.knobs.lock();
+    let last = knobs.refused.last();
+    last.map_or((0, String::new()), |r| (r.attempts.len(), r.reason.clone()))
+}
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_is_withheld_for_a_day_ends_the_grants_of_its_provider() {
+    let mock = Mock::start(true).await;
+    mock.knobs.lock().answer = Answer::Hold;
+    let first = mock.revoked(Duration::ZERO, false);
+    mock.show_revocations(Bytes::new());
+    let (client, _) = client(&mock, options()).await;
+    let spec = spec(&client);
+    let task = client.submit(call(&spec, 1, "x")).await.unwrap();
+    // It may still be on its way: nothing is refused for good yet, and nothing granted.
+    until("a remark", || !mock.knobs.lock().refused.is_empty()).await;
+    let (attempts, why) = last_refusal(&mock);
+    assert!(
+        attempts == 0 && why.contains("farlane nodes renew"),
+        "{why}"
+    );
+    mock.pass(Duration::from_secs(31));
+    until("a refusal", || last_refusal(&mock).0 == 1).await;
+    assert!(granted(&mock).is_empty());
+
+    // It comes, and holds for a day after it was made.
+    mock.ask_with(task, first);
+    until("the grant", || granted(&mock).len() == 1).await;
+    mock.knobs.lock().refused.clear();
+    mock.pass(DAY);
+    until("another remark", || !mock.knobs.lock().refused.is_empty()).await;
+    assert!(last_refusal(&mock).1.contains("older than 24 hours"));
+    assert_eq!(granted(&mock).len(), 1);
+    mock.ask_with(task, mock.revoked(DAY, false));
+    until("the grant under a new list", || granted(&mock).len() == 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_control_plane_cannot_go_back_to_an_older_list_with_the_next_client() {
+    let mock = Mock::start(true).await;
+    mock.knobs.lock().answer = Answer::Hold;
+    let (first, _) = client(&mock, options()).await;
+    let one = first.submit(call(&spec(&first), 1, "x")).await.unwrap();
+    until("its grant", || granted(&mock).len() == 1).await;
+    mock.ask_with(one, mock.revoked(Duration::from_secs(1), true));
+    until("its refusal", || last_refusal(&mock).0 == 1).await;
+    first.close();
+
+    // To the next one the first list is shown, which named nobody and is fresh enough.
+    mock.knobs.lock().refused.clear();
+    let (second, _) = client(&mock, options()).await;
+    second.submit(call(&spec(&second), 1, "y")).await.unwrap();
+    until("a refusal", || last_refusal(&mock).0 == 1).await;
+    let folder = tempfile::tempdir().unwrap();
+    let _standing = standing(&mock, folder.path()).await;
+    mock.knobs.lock().refused.clear();
+    mock.ask_standing(one, 2, mock.spec_of(one).unwrap());
+    until("the granter's", || last_refusal(&mock).0 == 1).await;
+    assert!(last_refusal(&mock).1.contains("revoked"));
+    assert_eq!(granted(&mock).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_run_once_is_not_granted_by_the_client_and_by_the_granter() {
+    let mock = Mock::start(true).await;
+    mock.knobs.lock().answer = Answer::Hold;
+    let folder = tempfile::tempdir().unwrap();
+    let _standing = standing(&mock, folder.path()).await;
+    let (client, _) = client(&mock, options()).await;
+    let retry = Retry {
+        lost: 0,
+        raised: 0,
+        at_most_once: true,
+    };
+    let once = Template {
+        retry,
+        ..template()
+    };
+    let code = client.code(b"code");
+    let once = client.spec(once, &code, None).unwrap();
+    let task = client.submit(call(&once, 1, "x")).await.unwrap();
+    until("the client's grant", || granted(&mock) == [1u32]).await;
+    // The same control plane asks the granter of the same user for another attempt.
+    mock.ask_standing(task, 2, mock.spec_of(task).unwrap());
+    until("its refusal", || last_refusal(&mock).0 == 1).await;
+    assert!(
+        last_refusal(&mock).1.contains("1 attempts"),
+        "{}",
+        last_refusal(&mock).1
+    );
+    // And the client again, having said that the first has ended.
+    mock.knobs.lock().refused.clear();
+    mock.claim_finished_and_ask(task, 3);
+    a_while().await;
+    assert_eq!(granted(&mock), [1]);
+    // What may run again may be granted by both.
+    let task = client.submit(call(&spec(&client), 2, "y")).await.unwrap();
+    until("another grant", || granted(&mock).len() == 2).await;
+    mock.ask_standing(task, 2, mock.spec_of(task).unwrap());
+    until("the granter's", || granted(&mock) == [1, 1, 2]).await;
 }

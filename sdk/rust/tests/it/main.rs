@@ -9,12 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use farlane::granter::Standing;
 use farlane::{Call, Client, ConnectOptions, Delivered, Error, Network, Outcome, Spec, Template};
-use farlane_model::{
-    ForwardSecrecy, NodeRequest, PythonVersion, Resources, Retry, TaskId, Tier, Timing,
-};
-use farlane_units::{ByteCount, MilliCpu};
+use farlane_model::{NodeRequest, PythonVersion, Resources, Retry, TaskId, Tier};
+use farlane_units::ByteCount;
 use farlane_wire::ErrorCode;
 use mock::{Answer, Mock, ProviderRootNode, distinct};
 use parking_lot::Mutex;
@@ -24,11 +21,14 @@ type Landed = Arc<Mutex<Vec<Delivered>>>;
 fn options() -> ConnectOptions {
     ConnectOptions {
         connect_timeout: Duration::from_secs(3),
+        // No folder: what does not say where to remember leaves nothing behind.
+        memory: Some("/dev/null/memory".into()),
         ..ConnectOptions::default()
     }
 }
 
-async fn client(mock: &Mock, options: ConnectOptions) -> (Client, Landed) {
+async fn client(mock: &Mock, mut options: ConnectOptions) -> (Client, Landed) {
+    options.memory = Some(mock.memory.path().to_owned());
     let landed: Landed = Arc::default();
     let sink = landed.clone();
     let sink: farlane::Sink = Box::new(move |batch| sink.lock().extend(batch));
@@ -39,31 +39,17 @@ async fn client(mock: &Mock, options: ConnectOptions) -> (Client, Landed) {
 }
 
 fn template() -> Template {
+    let python = PythonVersion {
+        major: 3,
+        minor: 11,
+    };
     Template {
-        function: "echo".to_owned(),
         resources: Resources {
-            cpus: MilliCpu(1000),
             memory: ByteCount::mib(64),
             scratch: ByteCount::mib(64),
+            ..Resources::default()
         },
-        node: NodeRequest {
-            regions: Vec::new(),
-            labels: Vec::new(),
-            python: PythonVersion {
-                major: 3,
-                minor: 11,
-            },
-            tier: Tier::Namespaces,
-        },
-        retry: Retry {
-            lost: 3,
-            raised: 0,
-            at_most_once: false,
-        },
-        timing: Timing::default(),
-        priority: 0,
-        forward_secrecy: ForwardSecrecy::Preferred,
-        log_limit: ByteCount::mib(1),
+        ..Template::new("echo", python)
     }
 }
 
@@ -406,11 +392,37 @@ async fn closing_fails_what_waits_here_and_cancels_nothing_there() {
 async fn a_standing_granter_serves_and_stops() {
     let mock = Mock::start(true).await;
     let folder = tempfile::tempdir().unwrap();
-    let standing = Standing::start((*mock.identity).clone(), folder.path(), options())
-        .await
-        .unwrap();
+    let standing = grants::standing(&mock, folder.path()).await;
     assert!(standing.is_serving());
     mock.knobs.lock().refuse_key = Some(ErrorCode::KeyRevoked);
     mock.cut();
     until("the end", || !standing.is_serving()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn patience_is_kept_with_a_server_that_has_stopped() {
+    let mock = Mock::start(true).await;
+    // Bound and never accepted from: the system takes connections, and nobody answers.
+    let stopped = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut identity = (*mock.identity).clone();
+    identity.urls = vec![format!("https://{}", stopped.local_addr().unwrap())];
+    let patience = Duration::from_millis(300);
+    let options = || ConnectOptions {
+        connect_timeout: patience,
+        ..options()
+    };
+    let begun = Instant::now();
+    let question = Network::connect(identity.clone(), options()).await;
+    let session = Client::connect(identity, options(), Box::new(|_| {})).await;
+    assert!(
+        begun.elapsed() < farlane_wire::channel::CONNECT_TIMEOUT,
+        "{:?} for two of 0.3 s",
+        begun.elapsed()
+    );
+    for refused in [question.map(drop), session.map(drop)] {
+        let error = refused.unwrap_err();
+        assert!(matches!(&error, Error::Connection { tried, .. } if *tried >= patience));
+        let text = error.to_string();
+        assert!(text.contains("answered within 0.3 s: no answer"), "{text}");
+    }
 }

@@ -154,6 +154,38 @@ async fn a_providers_revocations_reach_granters_and_outlive_the_server() {
     let refused = api.remove_node(remove(old, &world)).await.unwrap_err();
     assert_eq!(code(refused), farlane_wire::ErrorCode::Stale);
 
+    // Signed anew in time: nobody gets off it, and none goes back.
+    let publish = |list: bytes::Bytes, world: &World| {
+        let request = v1::PublishRevocationsRequest {
+            revocations_bytes: list,
+        };
+        with_key(request, &world.key)
+    };
+    for (bad, why) in [
+        (
+            list(&world.provider, 6, &[]),
+            farlane_wire::ErrorCode::InvalidArgument,
+        ),
+        (
+            list(&world.provider, 5, &[node]),
+            farlane_wire::ErrorCode::Stale,
+        ),
+        (
+            bytes::Bytes::from_static(b"no list"),
+            farlane_wire::ErrorCode::InvalidArgument,
+        ),
+    ] {
+        let refused = api
+            .publish_revocations(publish(bad, &world))
+            .await
+            .unwrap_err();
+        assert_eq!(code(refused), why);
+    }
+    let good = list(&world.provider, 6, &[node]);
+    api.publish_revocations(publish(good.clone(), &world))
+        .await
+        .unwrap();
+
     world.kill_and_restart().await;
     let _machine = Machine::join(&world, 4).await;
     let mut person = Person::connect(&world).await;

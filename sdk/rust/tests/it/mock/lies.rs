@@ -37,12 +37,38 @@ impl Mock {
         }
     }
 
-    /// The provider's list of revoked nodes: its one node, or none.
-    pub fn revoked(&self, issued: u64, with_node: bool) -> Bytes {
+    /// The provider's list of revoked nodes, its one node or none, as of so long after the first one,
+    /// which came with the network and named nobody.
+    pub fn revoked(&self, after: Duration, with_node: bool) -> Bytes {
         let node = self.world.lock().node.record.node();
         let nodes = if with_node { vec![node] } else { Vec::new() };
-        let list = RevocationList::sign(&self.provider, Millis(issued), nodes);
+        let issued = self.begun.saturating_add(Millis(after.as_millis() as u64));
+        let list = RevocationList::sign(&self.provider, issued, nodes);
         list.unwrap().to_bytes()
+    }
+
+    /// From now on new contexts come with this list, and with none where it is empty.
+    pub fn show_revocations(&self, list: Bytes) {
+        self.world.lock().revocations = list;
+    }
+
+    /// Moves cluster time on, and cuts all streams: clients read the time when they open one.
+    pub fn pass(&self, time: Duration) {
+        self.world.lock().ahead += time.as_millis() as u64;
+        self.cut();
+    }
+
+    /// Says to the task's own session that it has ended, which is not so, and asks for one more attempt.
+    pub fn claim_finished_and_ask(&self, task: TaskId, attempt: u32) {
+        let mut world = self.world.lock();
+        let mut request = grant_request(&mut world, task.session(), vec![task]);
+        if let Some(wanted) = &mut request.tasks[0].attempt {
+            wanted.attempt = attempt;
+        }
+        if let Some(link) = self.links.lock().get(&task.session()) {
+            let _ = link.send(Ok(frame(Out::Results(decided(task, Answer::Infeasible)))));
+            let _ = link.send(Ok(frame(Out::GrantsWanted(request))));
+        }
     }
 
     /// Says to the granters of other sessions that `task` has ended, which is not so.

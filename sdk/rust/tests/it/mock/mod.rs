@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use farlane::Identity;
@@ -114,6 +115,10 @@ struct World {
     blobs: HashMap<Digest, Bytes>,
     index: u64,
     contexts: u64,
+    /// What new contexts come with.
+    revocations: Bytes,
+    /// Cluster time less this machine's, ms.
+    ahead: u64,
     /// Tasks by their idempotency key.
     keyed: HashMap<String, TaskId>,
 }
@@ -126,6 +131,10 @@ pub struct Mock {
     pub identity: Arc<Identity>,
     pub network: Vec<u8>,
     provider: Arc<ProviderRoot>,
+    /// When its first list of revocations was made.
+    begun: Millis,
+    /// What granters of this mock's user share.
+    pub memory: Arc<tempfile::TempDir>,
     links: Arc<Mutex<HashMap<SessionId, Link>>>,
 }
 
@@ -150,7 +159,11 @@ impl Mock {
             provider.public(),
             &network,
         );
+        let begun = World::wall();
+        let first = RevocationList::sign(&provider, begun, Vec::new()).unwrap();
         let world = World {
+            revocations: first.to_bytes(),
+            ahead: 0,
             node: node(&provider, "mock"),
             tasks: HashMap::new(),
             sessions: HashMap::new(),
@@ -179,6 +192,8 @@ impl Mock {
             identity: Arc::new(identity),
             network,
             provider: Arc::new(provider),
+            begun,
+            memory: Arc::new(tempfile::tempdir().unwrap()),
             links: Arc::default(),
         };
         let tls = tonic::transport::ServerTlsConfig::new().identity(
@@ -352,7 +367,7 @@ impl Mock {
     fn grant(&self, session: SessionId, batch: v1::GrantBatch) -> Result<Vec<Out>, Status> {
         let bad = |what: String| Status::internal(what);
         let mut world = self.world.lock();
-        let now = now();
+        let now = world.now();
         if batch.node[..] != world.node.record.node().0 {
             return Ok(Vec::new());
         }
@@ -412,7 +427,7 @@ impl Mock {
             hello: Some(farlane_wire::server_hello("mock")),
             network: self.network.clone().into(),
             epoch: EPOCH,
-            cluster_time_ms: now().get(),
+            cluster_time_ms: world.now().get(),
             acknowledged_seq,
             project: Bytes::copy_from_slice(&self.identity.project.to_bytes()),
             leader: String::new(),
@@ -457,11 +472,17 @@ fn frame(body: Out) -> v1::SessionFrame {
     v1::SessionFrame { body: Some(body) }
 }
 
-fn now() -> Millis {
-    let since = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap();
-    Millis(since.as_millis() as u64)
+impl World {
+    fn wall() -> Millis {
+        let since = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap();
+        Millis(since.as_millis() as u64)
+    }
+    /// Cluster time.
+    fn now(&self) -> Millis {
+        Self::wall().saturating_add(Millis(self.ahead))
+    }
 }
 /// What the control plane says of a task that never ran: nobody signs it.
 fn decided(task: TaskId, answer: Answer) -> v1::ResultBatch {

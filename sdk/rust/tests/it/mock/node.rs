@@ -91,7 +91,7 @@ impl ProviderRootNode {
     }
     pub(super) fn request(&self, task: TaskId) -> v1::GrantRequest {
         let mut node = self.node.lock();
-        let prekey = node.stock.one_time(1, now()).pop().unwrap();
+        let prekey = node.stock.one_time(1, World::wall()).pop().unwrap();
         v1::GrantRequest {
             node: Bytes::copy_from_slice(node.record.node().as_bytes()),
             boot: Bytes::copy_from_slice(&node.boot.0),
@@ -126,19 +126,21 @@ pub(super) fn grant_request(
         .is_none_or(|s| s.context.is_none());
     if fresh {
         world.contexts += 1;
-        let prekey = world.node.stock.one_time(1, now()).pop().unwrap();
+        let now = world.now();
+        let prekey = world.node.stock.one_time(1, now).pop().unwrap();
         let context = (world.contexts, prekey);
         world.sessions.entry(session).or_default().context = Some(context);
     }
     let (context, prekey) = world.sessions[&session].context.clone().unwrap();
     let record = world.node.record.to_bytes();
+    let list = world.revocations.clone();
     v1::GrantRequest {
         node: Bytes::copy_from_slice(world.node.record.node().as_bytes()),
         boot: Bytes::copy_from_slice(&world.node.boot.0),
         context,
         record_bytes: if fresh { record } else { Bytes::new() },
         prekey_bytes: if fresh { prekey } else { Bytes::new() },
-        revocations_bytes: Bytes::new(),
+        revocations_bytes: if fresh { list } else { Bytes::new() },
         tasks: tasks
             .into_iter()
             .map(|task| v1::GrantWanted {
