@@ -242,7 +242,7 @@ class Client(Executor):
 
     def as_completed(self, futures: Iterable[Future[T]], timeout: float | None = None) -> Iterator[Future[T]]:
         """The futures, as they end."""
-        return self._as_completed(futures, _options.patience("timeout", timeout))
+        return self._as_completed(_futures("as_completed", futures), _options.patience("timeout", timeout))
 
     def _as_completed(self, futures: Iterable[Future[T]], timeout: float | None) -> Iterator[Future[T]]:
         import queue
@@ -263,7 +263,7 @@ class Client(Executor):
     def gather(self, futures: Iterable[Future[T]], return_exceptions: bool = False) -> list[T]:
         """The results in order. Raises the first exception, or with `return_exceptions` returns each in its place."""
         out: list[Any] = []
-        for future in futures:
+        for future in _futures("gather", futures):
             try:
                 out.append(future.result())
             except Exception as error:
@@ -403,6 +403,13 @@ class Client(Executor):
             shared.closed = True
             self._native.close()
 
+    def __exit__(self, kind: Any, error: Any, frames: Any) -> bool:
+        if isinstance(error, KeyboardInterrupt):
+            # Wherever it struck, also in the standard library's waits: not to be struck a second time here.
+            self._detached_by_user(None)
+        self.shutdown(wait=True)
+        return False
+
     def nodes(self) -> list[tuple[str, str, bool, int, int]]:
         """The network's nodes: name, region, online, running, leased."""
         return self._native.nodes()
@@ -443,6 +450,17 @@ class _Each:
             call(future)
 
 
+def _futures(name: str, given: Iterable[Future[T]]) -> list[Future[T]]:
+    """The futures of one iterable, all of them Farlane's."""
+    if isinstance(given, Future) or not isinstance(given, Iterable):
+        raise OptionError(f"{name} takes one iterable of futures, like {name}([a, b]), not {given!r}")
+    futures = list(given)
+    for future in futures:
+        if not isinstance(future, Future):
+            raise OptionError(f"{name} takes futures that submit() gave, not {future!r}")
+    return futures
+
+
 def default_client() -> Client:
     """The client of `fn.remote()` and the module's own functions, made when first needed."""
     global _default
@@ -454,13 +472,13 @@ def default_client() -> Client:
 
 def as_completed(futures: Iterable[Future[T]], timeout: float | None = None) -> Iterator[Future[T]]:
     """The futures, as they end."""
-    futures = list(futures)
+    futures = _futures("as_completed", futures)
     return futures[0]._client.as_completed(futures, timeout) if futures else iter(())
 
 
 def gather(futures: Iterable[Future[T]], return_exceptions: bool = False) -> list[T]:
     """The results in order."""
-    futures = list(futures)
+    futures = _futures("gather", futures)
     return futures[0]._client.gather(futures, return_exceptions) if futures else []
 
 

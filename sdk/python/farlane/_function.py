@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections import OrderedDict
 from collections.abc import Callable
-from types import BuiltinFunctionType, FunctionType
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from . import _options
@@ -71,7 +71,10 @@ class RemoteFunction(Generic[P, R]):
         return RemoteFunction(self._farlane_function, {**self._farlane_options, **options})
 
     def __get__(self, instance: Any, owner: Any) -> Any:
-        return self if instance is None else functools.partial(self, instance)
+        """A method's options go with it: `instance.method.remote(...)` and `client.submit(instance.method)`."""
+        if instance is None:
+            return self
+        return RemoteFunction(MethodType(self._farlane_function, instance), self._farlane_options)
 
     def __reduce__(self) -> Any:
         # Inside a task it is the plain function: nodes need no Farlane to call it.

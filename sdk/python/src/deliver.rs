@@ -104,6 +104,17 @@ impl Receipt {
     fn cost_usd_micros(&self) -> i64 {
         self.0.cost.get()
     }
+    fn __repr__(&self) -> String {
+        let Self(receipt) = self;
+        format!(
+            "<Receipt attempt {} on {} in {}, {:.3} s, ${:.6}>",
+            receipt.attempt,
+            receipt.node_name,
+            receipt.region,
+            self.ended() - self.started(),
+            receipt.cost.get() as f64 / 1e6,
+        )
+    }
 }
 
 // What `Future._land` in farlane/_future.py tells apart.

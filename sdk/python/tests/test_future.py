@@ -497,3 +497,47 @@ def test_the_package_that_tasks_see_names_the_same_errors():
             with pytest.raises(RuntimeError, match=f"farlane.{name} is not there inside a task, which has no network"):
                 getattr(shim, name)
     assert not hasattr(shim, "nonsense") and shim.remote(abs) is abs and shim.remote(memory=1)(abs) is abs
+
+
+def test_many_futures_are_given_as_one_iterable(client):
+    first, second = client.submit(pow, 2, 2), client.submit(pow, 2, 3)
+    for many in (client.gather, fl.gather, client.as_completed, fl.as_completed):
+        with pytest.raises(fl.OptionError, match=r"takes one iterable of futures, like \w+\(\[a, b\]\)"):
+            many(first)
+        with pytest.raises(fl.OptionError, match="futures that submit"):
+            many([first, 1])
+    client._native.run()
+    assert fl.gather(iter((first, second))) == [4, 8] and fl.gather([]) == [] == list(fl.as_completed([]))
+
+
+class Tank:
+    def __init__(self, size):
+        self.size = size
+
+    @fl.remote(memory="2GiB", max_retries=0)
+    def filled(self, times):
+        return self.size * times
+
+
+def test_a_decorated_method_keeps_its_options(client, monkeypatch):
+    assert Tank(3).filled(2) == 6 and Tank.filled(Tank(4), 2) == 8
+    future = client.submit(Tank(3).filled, 2)
+    monkeypatch.setattr(_client, "default_client", lambda: client)
+    other = Tank(5).filled.remote(2)
+    third = Tank(6).filled.options(memory="3GiB").remote(2)
+    client._native.run()
+    assert [future.result(), other.result(), third.result()] == [6, 10, 12]
+    assert [s["memory"] >> 30 for s in client._native.specs] == [2, 2, 3]
+    assert client._native.specs[0]["function"] == "Tank.filled" and client._native.specs[0]["max_retries"] == 0
+
+
+def test_an_interrupt_anywhere_in_a_with_block_detaches(client, capsys, monkeypatch):
+    def wait_idle(seconds):
+        raise AssertionError("it waited for what it has left")
+
+    monkeypatch.setattr(client._native, "wait_idle", wait_idle, raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        with client:
+            client.submit(pow, 2, 2)
+            raise KeyboardInterrupt
+    assert "attach('task-1')" in capsys.readouterr().err and client._native.closed
