@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+# What this process's clients remember is nobody's own.
+os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp(prefix="farlane-e2e-data-")
+atexit.register(shutil.rmtree, os.environ["XDG_DATA_HOME"], True)
 
 import farlane as fl
 from network import Network

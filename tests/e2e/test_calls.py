@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import os
+import subprocess
+import sys
 import threading
 
 import farlane as fl
@@ -33,6 +35,12 @@ def speak():
 
     print("to stdout")
     print("to stderr", file=sys.stderr)
+
+
+def nap():
+    import time
+
+    time.sleep(1)
 
 
 def where():
@@ -76,6 +84,75 @@ def test_exceptions_keep_type_fields_cause_and_frames(client):
     assert "raise_refused" in text and "raise Refused(code" in text
 
 
+class Strict(Exception):
+    def __init__(self, what, *, code):
+        super().__init__(f"{what} ({code})")
+        self.code = code
+
+
+def test_exceptions_of_any_constructor_and_groups_of_them_arrive(client):
+    def fail():
+        try:
+            raise Strict("disk", code=7)
+        except Strict as error:
+            error.hint = {"mount": "/data"}
+            raise
+
+    with pytest.raises(Strict) as caught:
+        client.submit(fail).result(timeout=RESULT_SECONDS)
+    assert (str(caught.value), caught.value.code, caught.value.hint) == ("disk (7)", 7, {"mount": "/data"})
+    if sys.version_info < (3, 11):
+        return
+
+    def fail_twice():
+        errors = []
+        for work in (fail, lambda: {}["missing"]):
+            try:
+                work()
+            except Exception as error:
+                errors.append(error)
+        raise ExceptionGroup("two", errors)  # noqa: F821
+
+    error = client.submit(fail_twice).exception(timeout=RESULT_SECONDS)
+    strict, missing = error.exceptions
+    assert (type(strict), strict.code, type(missing), missing.args) == (Strict, 7, KeyError, ("missing",))
+
+
+def test_a_class_of_the_main_module_is_the_same_class_again(network):
+    script = (
+        "import farlane as fl\n"
+        "class Odd(Exception):\n"
+        "    def __init__(self, *, n): super().__init__(f'odd {n}'); self.n = n\n"
+        "def fail(): raise Odd(n=3)\n"
+        "with fl.Client() as client:\n"
+        "    try: client.submit(fail).result(timeout=60)\n"
+        "    except Odd as error: print(type(error) is Odd, error, error.n)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], env=network.env, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "True odd 3 3\n", done.stderr
+
+
+def test_tasks_say_that_they_have_no_network_and_know_the_errors(client):
+    def submit_more():
+        import farlane
+
+        return farlane.Client()
+
+    with pytest.raises(RuntimeError, match="farlane.Client is not there inside a task, which has no network"):
+        client.submit(submit_more).result(timeout=RESULT_SECONDS)
+
+    def give_up():
+        import farlane
+
+        try:
+            raise farlane.TaskTimeout("too late")
+        except TimeoutError as error:
+            raise farlane.TaskError("gave up") from error
+
+    error = client.submit(give_up).exception(timeout=RESULT_SECONDS)
+    assert type(error) is fl.TaskError and type(error.__cause__) is fl.TaskTimeout and str(error) == "gave up"
+
+
 def test_output_of_both_streams_is_kept(client):
     future = client.submit(speak)
     future.result(timeout=RESULT_SECONDS)
@@ -110,10 +187,17 @@ def test_explanations_name_terms_and_reasons(network, client):
     future = client.submit(pow, 2, 2)
     future.result(timeout=RESULT_SECONDS)
     said = network.json("explain", future.id)
-    assert said["summary"]
-    waiting = client.with_options(num_cpus=0.1).submit(pow, 2, 2)
-    assert str(waiting.explain())
-    waiting.result(timeout=RESULT_SECONDS)
+    assert said["phase"] == "finished" and said["summary"]
+    impossible = client.with_options(regions=["mars-*"]).submit(pow, 2, 2)
+    with pytest.raises(fl.Infeasible):
+        impossible.result(timeout=RESULT_SECONDS)
+    assert "mars" in str(impossible.explain()) or "region" in str(impossible.explain())
+    running = client.submit(nap)
+    wait_for(running.running, "the task to run", 30)
+    explanation = running.explain()
+    assert explanation.node_name and explanation.terms, explanation
+    assert explanation.node_name in str(explanation)
+    running.result(timeout=RESULT_SECONDS)
 
 
 def test_decorated_functions_run_here_and_there(network):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import concurrent.futures
+import errno
 import os
 import time
+from urllib.parse import urlsplit
 
 import farlane as fl
 import pytest
@@ -44,9 +46,8 @@ def test_sys_exit_is_a_lost_worker_with_its_code(once):
 
         sys.exit(3)
 
-    error = once.submit(leave).exception(timeout=RESULT_SECONDS)
-    assert isinstance(error, (SystemExit, fl.WorkerLost)), error
-    assert "3" in str(error)
+    error = lost(once.submit(leave))
+    assert error.cause == "exit" and error.detail == 3
 
 
 def test_os_exit_is_a_lost_worker_with_its_code(once):
@@ -69,11 +70,13 @@ def test_out_of_memory_is_named(client):
         return len(bytearray(4 << 30))
 
     small = client.with_options(max_retries=0, memory="256MiB")
-    error = small.submit(eat).exception(timeout=RESULT_SECONDS)
-    assert isinstance(error, (fl.WorkerLost, MemoryError)), error
+    with pytest.raises(MemoryError):
+        small.submit(eat).result(timeout=RESULT_SECONDS)
 
 
-def test_a_fork_bomb_is_contained(once):
+def test_a_fork_bomb_is_contained(network, once):
+    before = len(network.descendants())
+
     def bomb():
         import os
         import time
@@ -87,8 +90,11 @@ def test_a_fork_bomb_is_contained(once):
         return "survived"
 
     future = once.with_options(timeout=10).submit(bomb)
-    concurrent.futures.wait([future], timeout=RESULT_SECONDS)
-    assert future.done()
+    # The forks are the task's own code too: the first that comes to its end may be any of them.
+    error = future.exception(timeout=RESULT_SECONDS)
+    assert error is None or isinstance(error, (fl.WorkerLost, fl.TaskTimeout)), error
+    # A template and a worker that others need may have come to be meanwhile.
+    wait_for(lambda: len(network.descendants()) <= before + 8, "the bomb's processes to end", 30)
 
 
 def test_endless_output_is_bounded(once):
@@ -99,7 +105,7 @@ def test_endless_output_is_bounded(once):
     future = once.with_options(log_limit="64KiB", timeout=60).submit(shout)
     future.result(timeout=RESULT_SECONDS)
     text = wait_for(lambda: (t := "".join(future.logs())) if "not kept" in "".join(future.logs()) else "", "the output's end", 20)
-    assert len(text) < 256 * 1024
+    assert 32 * 1024 < len(text) < 64 * 1024 + 100, "the bound, and the note that says what was left out"
 
 
 def test_full_scratch_is_an_error_of_the_task(once):
@@ -111,28 +117,35 @@ def test_full_scratch_is_an_error_of_the_task(once):
                 file.write(bytes(1 << 20))
             file.flush()
 
-    error = once.with_options(scratch="16MiB").submit(fill).exception(timeout=RESULT_SECONDS)
-    assert isinstance(error, (OSError, fl.WorkerLost)), error
+    with pytest.raises(OSError) as caught:
+        once.with_options(scratch="16MiB").submit(fill).result(timeout=RESULT_SECONDS)
+    assert caught.value.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG), caught.value
 
 
-def test_a_task_has_no_network(once):
-    def dial():
+def test_a_task_has_no_network(network, once):
+    def dial(host, port):
         import socket
 
-        socket.create_connection(("127.0.0.1", 1), timeout=2)
+        socket.create_connection((host, port), timeout=2).close()
 
+    # Somebody listens there, and takes calls from outside of the sandbox.
+    server = urlsplit(network.ready["urls"][0])
+    dial(server.hostname, server.port)
     with pytest.raises(OSError):
-        once.submit(dial).result(timeout=RESULT_SECONDS)
+        once.submit(dial, server.hostname, server.port).result(timeout=RESULT_SECONDS)
 
 
 def test_a_task_sees_no_secrets_of_its_machine(network, once):
     def look(path):
         import os
 
-        return os.path.exists(path), sorted(os.environ), os.getuid()
+        return os.path.exists(path), os.path.exists("/proc/self"), sorted(os.environ)
 
-    seen, names, _ = once.submit(look, str(network.endpoint)).result(timeout=RESULT_SECONDS)
-    assert not seen and "FARLANE_KEY" not in names and "XDG_DATA_HOME" not in names
+    assert look(str(network.endpoint))[0], "it is there to be seen"
+    seen, sees, names = once.submit(look, str(network.endpoint)).result(timeout=RESULT_SECONDS)
+    assert sees and not seen and "HOME" in names
+    own = {"FARLANE_KEY", "FARLANE_BIN", "FARLANE_TEST_INSTALLED", "XDG_DATA_HOME", "XDG_CONFIG_HOME"}
+    assert not own.intersection(names)
 
 
 def test_timeout_ends_an_attempt(once):
@@ -143,16 +156,23 @@ def test_timeout_ends_an_attempt(once):
 
 
 def test_deadline_ends_a_task(once):
-    with pytest.raises((fl.TaskTimeout, fl.QueueTimeout)):
+    with pytest.raises(fl.TaskTimeout, match="deadline"):
         once.with_options(deadline=1).submit(sleep, 60).result(timeout=RESULT_SECONDS)
 
 
 def test_queue_timeout_ends_what_waits(network, once):
-    busy = [once.submit(sleep, 3) for _ in range(2 * (os.cpu_count() or 1))]
-    waiting = once.with_options(queue_timeout=0.5, num_cpus=os.cpu_count() or 1).submit(pow, 2, 2)
-    error = waiting.exception(timeout=RESULT_SECONDS)
-    assert error is None or isinstance(error, fl.QueueTimeout), error
-    [f.cancel() for f in busy]
+    # Far more than the machine runs and than it is given ahead of time.
+    busy = [once.submit(sleep, 300) for _ in range(1200)]
+    try:
+        wait_for(lambda: network.json("status")["placed"] > 0, "a full machine", 30)
+        waiting = once.with_options(queue_timeout=0.5, priority=-100).submit(pow, 2, 2)
+        with pytest.raises(fl.QueueTimeout, match="queue_timeout") as caught:
+            waiting.result(timeout=RESULT_SECONDS)
+        assert isinstance(caught.value, TimeoutError)
+        assert not any(future.done() for future in busy), "only what had a queue_timeout ends of it"
+    finally:
+        [future.cancel() for future in busy]
+        wait_for(lambda: all(future.done() for future in busy), "the cancelled tasks", 60)
 
 
 def test_cancel_before_it_runs(once):
@@ -202,9 +222,9 @@ def test_cancel_after_it_ended_is_false(once):
 
 def test_what_no_machine_can_do_fails_at_once_and_says_why(once):
     begun = time.monotonic()
-    with pytest.raises(fl.Infeasible, match="(?i)region|eu|local"):
+    with pytest.raises(fl.Infeasible, match="is in local, the task wants mars"):
         once.with_options(regions=["mars-*"]).submit(pow, 2, 2).result(timeout=RESULT_SECONDS)
-    with pytest.raises(fl.Infeasible):
+    with pytest.raises(fl.Infeasible, match="(?i)cpu|core"):
         once.with_options(num_cpus=1000).submit(pow, 2, 2).result(timeout=RESULT_SECONDS)
     assert time.monotonic() - begun < 30
 
@@ -244,8 +264,8 @@ def test_a_killed_worker_is_tried_again(client):
 
 
 def test_retries_have_a_bound(client):
-    error = lost(client.with_options(max_retries=2).submit(os._exit, 1))
-    assert error.cause == "exit"
+    future = client.with_options(max_retries=2).submit(os._exit, 1)
+    assert lost(future).cause == "exit" and future.receipt.attempt == 3
 
 
 def test_exceptions_are_tried_again_only_when_asked(client):
@@ -263,5 +283,5 @@ def test_exceptions_are_tried_again_only_when_asked(client):
 
 
 def test_at_most_once_is_not_tried_again(client):
-    error = lost(client.with_options(at_most_once=True).submit(os._exit, 1))
-    assert error.cause == "exit"
+    future = client.with_options(at_most_once=True).submit(os._exit, 1)
+    assert lost(future).cause == "exit" and future.receipt.attempt == 1
