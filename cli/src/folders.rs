@@ -4,6 +4,7 @@
 //! $XDG_DATA_HOME/farlane/           of `farlane up`, or its --data
 //!   endpoint.json                   identity of this user on the local network (0600)
 //!   keys/                           the owner's roots: tenant, provider, vault, device (0600)
+//!   memory/TENANT/                  what this user's clients and granters remember together
 //!   server/  granter/  agent/       state of each part
 //! $XDG_CONFIG_HOME/farlane/profiles/NAME.json   identities that `farlane login` stored
 //! ```

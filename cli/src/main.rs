@@ -14,6 +14,7 @@ mod folders;
 mod owner;
 mod parse;
 mod problem;
+mod revocations;
 mod show;
 mod uv;
 

@@ -12,10 +12,11 @@
 use std::path::{Path, PathBuf};
 
 use farlane::Identity;
-use farlane_model::Tier;
+use farlane_model::{NodeId, Tier};
 use farlane_seal::join::{JoinFile, JoinSecret};
 use farlane_seal::record::{
     DeviceRecord, DeviceTerms, EnrolmentCert, EnrolmentTerms, Manifest, ManifestTerms, ProviderPin,
+    RevocationList,
 };
 use farlane_seal::vault::VaultSecret;
 use farlane_seal::{DeviceKey, EnrolmentSeed, ProviderRoot, PublicKey, TenantRoot, private_file};
@@ -133,6 +134,41 @@ impl Owner {
         let path = self.manifest_file();
         private_file::write(&path, &manifest.to_bytes()).map_err(Problem::failed)?;
         Ok(manifest)
+    }
+
+    /// The list of this provider's removed machines as of `now`: those that were ever on it, here or in
+    /// what a network shows (others' lists are passed over), and `removed`. What was signed here is kept, so
+    /// that a network which hides its own cannot have one signed that leaves somebody out.
+    ///
+    /// *Errors*: more machines than a list takes, or the file cannot be read or written.
+    pub fn revocations(
+        &self,
+        shown: &[impl AsRef<[u8]>],
+        removed: Option<NodeId>,
+        now: Millis,
+    ) -> Result<RevocationList, Problem> {
+        let path = self.folder.join("revocations");
+        // One at a time: of two that start from the same list, one would leave the other's removal out.
+        let lock = std::fs::File::create(self.folder.join("revocations.lock"))?;
+        lock.lock()?;
+        let kept = match path.exists() {
+            true => Some(private_file::read(&path).map_err(Problem::failed)?),
+            false => None,
+        };
+        let kept = kept.map(|bytes| RevocationList::from_bytes(&bytes));
+        let kept = kept.transpose().map_err(doing(path.display()))?;
+        let shown = shown
+            .iter()
+            .map(|bytes| RevocationList::from_bytes(bytes.as_ref()));
+        let own = |list: &RevocationList| list.provider() == self.provider.public();
+        let (mut issued, mut nodes) = (now, Vec::from_iter(removed));
+        for list in shown.flatten().chain(kept).filter(own) {
+            issued = issued.max(list.issued().saturating_add(Millis(1)));
+            nodes.extend_from_slice(list.nodes());
+        }
+        let list = RevocationList::sign(&self.provider, issued, nodes).map_err(Problem::failed)?;
+        private_file::write(&path, &list.to_bytes()).map_err(Problem::failed)?;
+        Ok(list)
     }
 
     fn manifest_file(&self) -> PathBuf {
@@ -369,6 +405,28 @@ mod tests {
         owner.sign_manifest(terms, later).unwrap();
         let reopened = Owner::open(dir.path()).unwrap().manifest(later).unwrap();
         assert_eq!((reopened.version, reopened.providers.len()), (3, 2));
+    }
+
+    #[test]
+    fn nobody_gets_off_the_list_of_removed_machines() {
+        let dir = tempfile::tempdir().unwrap();
+        let owner = Owner::open(dir.path()).unwrap();
+        let none: [&[u8]; 0] = [];
+        let [a, b, c] = [1, 2, 3].map(|n| NodeId([n; 32]));
+        let first = owner.revocations(&none, Some(b), NOW).unwrap();
+        assert_eq!((first.issued(), first.nodes()), (NOW, &[b][..]));
+        // A network that shows nothing, and one whose list was signed on another machine.
+        let again = owner.revocations(&none, None, NOW).unwrap();
+        assert_eq!(again.nodes(), [b]);
+        assert!(again.issued() > first.issued());
+        let later = NOW.saturating_add(Millis(99));
+        let there = RevocationList::sign(&owner.provider, later, vec![c]).unwrap();
+        let foreign = RevocationList::sign(&ProviderRoot::generate(), later, vec![a]).unwrap();
+        let shown = [there.to_bytes(), foreign.to_bytes()];
+        let reopened = Owner::open(dir.path()).unwrap();
+        let list = reopened.revocations(&shown, None, NOW).unwrap();
+        assert_eq!(list.nodes(), [b, c]);
+        assert!(list.issued() > later, "granters take only a newer one");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `farlane granter`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use farlane::ConnectOptions;
@@ -9,7 +10,9 @@ use farlane_runtime::{Shutdown, telemetry};
 
 use crate::connect::{Target, block_on};
 use crate::folders;
+use crate::owner::Owner;
 use crate::problem::{Exit, Problem};
+use crate::revocations::{self, Of};
 
 /// How often it is looked at whether it was refused for good. A person notices within seconds.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -17,7 +20,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Grant this project's tasks while their clients are away.
 ///
 /// Run it where the tenant's keys may be; the network's servers are not such a place. `farlane up`
-/// runs one for its own.
+/// runs one for its own. On a provider's machine it also renews the list of removed machines, which
+/// granters refuse when it is older than a day.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:  farlane granter --identity ci.json --state /var/lib/farlane/granter"
@@ -47,6 +51,17 @@ pub fn run(args: Args) -> Result<(), Problem> {
             connect_timeout: args.target.patience,
             ..ConnectOptions::default()
         };
+        // Where the provider's keys are too, its machines stay granted to.
+        if let Some(owner) = Owner::existing(&folders::data())? {
+            let owner = Arc::new(owner);
+            let renewing = revocations::keep_fresh(
+                owner,
+                identity.clone(),
+                Of::WithMachines,
+                shutdown.clone(),
+            );
+            tokio::spawn(renewing);
+        }
         let standing = Standing::start(identity, &state, options).await?;
         eprintln!("farlane: granting; Ctrl-C stops it");
         loop {

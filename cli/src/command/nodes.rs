@@ -3,14 +3,13 @@
 use farlane::{Network, v1};
 use farlane_model::{NodeId, NodeSpec};
 use farlane_seal::record::RevocationList;
-use farlane_units::Millis;
 use serde_json::{Value, json};
 
 use crate::connect::{Target, block_on};
-use crate::folders;
 use crate::owner::{Owner, hex};
 use crate::problem::{Exit, Problem};
 use crate::show::{self, Form, Table};
+use crate::{folders, revocations};
 
 /// List the network's machines, or remove one.
 #[derive(Debug, clap::Args)]
@@ -44,6 +43,15 @@ enum Action {
         #[command(flatten)]
         target: Target,
     },
+    /// Sign the list of removed machines anew: granters refuse the machines of a provider whose list is
+    /// older than a day.
+    ///
+    /// `farlane up` and `farlane granter`, run where the provider's keys are, do so by themselves.
+    #[command(after_help = "Example:  farlane nodes renew")]
+    Renew {
+        #[command(flatten)]
+        target: Target,
+    },
 }
 
 pub fn run(args: Args) -> Result<(), Problem> {
@@ -51,6 +59,7 @@ pub fn run(args: Args) -> Result<(), Problem> {
         None => block_on(list(args.target, args.form)),
         Some(Action::List { form, target }) => block_on(list(target, form)),
         Some(Action::Remove { node, target }) => block_on(remove(target, node)),
+        Some(Action::Renew { target }) => block_on(renew(target)),
     }
 }
 
@@ -199,7 +208,7 @@ async fn remove(target: Target, wanted: String) -> Result<(), Problem> {
     }
 }
 
-/// Our list of revoked machines with this one on it; `None` where another provider's keys would have to
+/// Our list of removed machines with this one on it; `None` where another provider's keys would have to
 /// sign it.
 fn revocations(
     node: &v1::NodeView,
@@ -208,24 +217,25 @@ fn revocations(
     let Some(owner) = Owner::existing(&folders::data())? else {
         return Ok(None);
     };
-    let root = owner.provider.public();
-    if node.provider[..] != root.fingerprint().0 {
+    if node.provider[..] != owner.provider.public().fingerprint().0 {
         return Ok(None);
     }
     let id = NodeId::from_slice(&node.node)
         .map_err(|e| Problem::new(Exit::Failed, format!("the server names no machine: {e}")))?;
-    // Only what this root has signed is taken up.
-    let newest = lists
-        .iter()
-        .filter_map(|bytes| RevocationList::from_bytes(bytes.as_ref()).ok())
-        .find(|list| list.provider() == root);
-    let mut revoked = newest
-        .as_ref()
-        .map_or_else(Vec::new, |l| l.nodes().to_vec());
-    revoked.push(id);
-    let after = newest.map_or(0, |l| l.issued().get() + 1);
-    let issued = Millis(show::now_ms().max(after));
-    let list = RevocationList::sign(&owner.provider, issued, revoked)
-        .map_err(|e| Problem::new(Exit::Failed, format!("the list cannot be signed: {e}")))?;
-    Ok(Some(list))
+    revocations::sign(&owner, lists, Some(id)).map(Some)
+}
+
+async fn renew(target: Target) -> Result<(), Problem> {
+    let owner = Owner::existing(&folders::data())?.ok_or_else(|| {
+        let keys = folders::keys(&folders::data());
+        let what = format!("no provider's keys in {}", keys.display());
+        Problem::new(Exit::NotAllowed, what)
+            .next("run this on the machine that made the join files")
+    })?;
+    let network = target.connect().await?;
+    let list = revocations::publish(&owner, &network).await?;
+    show::line(&format!(
+        "renewed: {} removed; granters take it for 24 hours",
+        list.nodes().len()
+    ))
 }

@@ -16,9 +16,9 @@ use serde_json::json;
 use crate::command::keys::owner_of;
 use crate::connect::{Target, block_on};
 use crate::owner::{Enrolment, Owner};
-use crate::parse;
 use crate::problem::{Exit, Problem};
 use crate::show::{self, Form};
+use crate::{parse, revocations};
 
 /// How long an address is tried. Chosen: twice the slowest round trip on Earth by satellite, and
 /// short enough for a prompt.
@@ -127,6 +127,8 @@ async fn create(args: Create) -> Result<(), Problem> {
         expires: Millis(show::now_ms().saturating_add(life)),
     };
     let file = register(&network, &owner, wish).await?;
+    // Its machine is granted nothing before its provider's list is there.
+    revocations::publish(&owner, &network).await?;
     let path = args
         .out
         .unwrap_or_else(|| PathBuf::from(format!("farlane-join-{}.txt", args.region)));

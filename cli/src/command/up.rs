@@ -3,11 +3,13 @@
 //! ```text
 //! up ─┬─ server (this process)          the control plane; reads nothing
 //!     ├─ standing granter (this process) grants for clients that are away
+//!     ├─ provider (this process)         renews the list of removed machines
 //!     └─ agent (child process)           runs the tasks, under a system user where up is root's
 //! ```
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use farlane::granter::Standing;
@@ -24,6 +26,7 @@ use crate::agent_process::{self, AgentChild, AgentProcess};
 use crate::command::{agent, tokens};
 use crate::owner::{Enrolment, Owner};
 use crate::problem::{Problem, doing};
+use crate::revocations::{self, Of};
 use crate::show::{self, Form};
 use crate::{control, folders, parse};
 
@@ -111,7 +114,7 @@ fn lock(data: &Path) -> Result<Flock<std::fs::File>, Problem> {
 async fn up(args: Args, data: PathBuf) -> Result<(), Problem> {
     let shutdown = Shutdown::new();
     shutdown.on_signals()?;
-    let owner = Owner::open(&data)?;
+    let owner = Arc::new(Owner::open(&data)?);
     let server_shutdown = Shutdown::new();
     let config = server_config(&args, data.join("server"))?;
     folders::make_private(&config.data)?;
@@ -121,6 +124,13 @@ async fn up(args: Args, data: PathBuf) -> Result<(), Problem> {
     let endpoint = data.join("endpoint.json");
     identity.save(&endpoint).map_err(Problem::failed)?;
 
+    let renewing = revocations::keep_fresh(
+        owner.clone(),
+        identity.clone(),
+        Of::Founder,
+        shutdown.clone(),
+    );
+    let renewing = tokio::spawn(renewing);
     let granter_folder = data.join("granter");
     folders::make_private(&granter_folder)?;
     let standing = Standing::start(identity.clone(), &granter_folder, ConnectOptions::default());
@@ -144,6 +154,7 @@ async fn up(args: Args, data: PathBuf) -> Result<(), Problem> {
     }
     // First those who would complain about a missing server.
     let _ = keeper.await;
+    renewing.abort();
     standing.close();
     server_shutdown.trigger();
     running.stop().await.map_err(Problem::failed)?;
