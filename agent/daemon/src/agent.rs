@@ -149,9 +149,10 @@ impl Agent {
         self.node
     }
 
-    /// Waits until the control plane has taken this node for the first time.
-    pub async fn connected(&mut self) {
-        let _ = self.connected.wait_for(|yes| *yes).await;
+    /// Waits until the control plane has taken this node for the first time; `false` where the agent
+    /// ended before.
+    pub async fn connected(&mut self) -> bool {
+        self.connected.wait_for(|yes| *yes).await.is_ok()
     }
 
     /// Waits until it has stopped, its workers included.
