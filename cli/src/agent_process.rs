@@ -9,6 +9,9 @@
 //! parent dies ─▶ stdin ends ─▶ the agent stops, its workers with it
 //! ```
 
+use std::ffi::OsString;
+use std::io::ErrorKind;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -33,6 +36,9 @@ const STOP_WITHIN: Duration = Duration::from_secs(10);
 /// Where a system service keeps its state. Source: Filesystem Hierarchy Standard 3.0, /var/lib.
 const SYSTEM_STATE: &str = "/var/lib/farlane";
 
+/// Root-owned notes of which `up` folder an agent's state in [`SYSTEM_STATE`] is of.
+const OWNERS: &str = "owners";
+
 /// What to start.
 #[derive(Debug, Clone)]
 pub struct AgentProcess {
@@ -55,6 +61,59 @@ pub fn default_state(data: &Path, name: &str, owner: &[u8]) -> PathBuf {
         }
         false => data.join(name),
     }
+}
+
+/// Notes whose the agent's state is, and removes the states of `up` folders that are gone, or were made
+/// anew in the same place. Does nothing where the state lies in the `up` folder itself. What cannot be
+/// removed is said; nothing depends on it.
+pub fn forget_orphans(data: &Path, state: &Path) {
+    if state.starts_with(SYSTEM_STATE)
+        && let Err(problem) = forget_orphans_in(Path::new(SYSTEM_STATE), data, state)
+    {
+        problem.print();
+    }
+}
+
+fn forget_orphans_in(system: &Path, data: &Path, state: &Path) -> Result<(), Problem> {
+    let owners = system.join(OWNERS);
+    std::fs::create_dir_all(system).map_err(doing(system.display()))?;
+    folders::make_private(&owners)?;
+    let own = state.file_name().unwrap_or_default();
+    let note = owners.join(own);
+    std::fs::write(&note, data.as_os_str().as_encoded_bytes()).map_err(doing(note.display()))?;
+    for entry in owners.read_dir()?.flatten() {
+        // Another `up` may be at the same work.
+        let Ok(owner) = std::fs::read(entry.path()) else {
+            continue;
+        };
+        let owner = PathBuf::from(OsString::from_vec(owner));
+        if entry.file_name() == own || (owner.exists() && owner != data) {
+            continue;
+        }
+        let orphan = system.join(entry.file_name());
+        if is_in_use(&orphan) {
+            continue;
+        }
+        match std::fs::remove_dir_all(&orphan) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(doing(orphan.display())(error));
+            }
+            // Left behind, it is looked at again.
+            _ => drop(std::fs::remove_file(entry.path())),
+        }
+    }
+    Ok(())
+}
+
+/// Whether a process has this folder as its own: an agent outlives its `up` folder's name.
+fn is_in_use(state: &Path) -> bool {
+    let Ok(processes) = Path::new("/proc").read_dir() else {
+        return true;
+    };
+    let mut folders = processes
+        .flatten()
+        .filter_map(|process| std::fs::read_link(process.path().join("cwd")).ok());
+    folders.any(|folder| folder.starts_with(state))
 }
 
 impl AgentProcess {
@@ -164,5 +223,43 @@ impl AgentChild {
         {
             let _ = self.child.kill().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn states_go_with_the_folders_that_they_were_of() {
+        let dir = tempfile::tempdir().unwrap();
+        let system = dir.path().canonicalize().unwrap().join("system");
+        let up = |name: &str, state: &str| {
+            let data = system.with_file_name(name);
+            std::fs::create_dir_all(&data).unwrap();
+            let state = system.join(state);
+            std::fs::create_dir_all(&state).unwrap();
+            forget_orphans_in(&system, &data, &state).unwrap();
+            (data, state)
+        };
+        let (a, of_a) = up("a", "agent-1");
+        let (b, of_b) = up("b", "agent-2");
+        assert!(of_a.exists() && of_b.exists());
+        std::fs::remove_dir_all(&a).unwrap();
+        // A process that works in it keeps it.
+        let mut busy = Command::new("sleep");
+        let mut busy = busy.arg("60").current_dir(&of_a).spawn().unwrap();
+        up("b", "agent-2");
+        assert!(of_a.exists());
+        busy.kill().unwrap();
+        busy.wait().unwrap();
+        up("b", "agent-2");
+        assert!(!of_a.exists() && of_b.exists());
+        // Made anew in the same place: its agent has another name.
+        let (_, again) = up("b", "agent-3");
+        assert!(!of_b.exists() && again.exists() && b.exists());
+        let notes: Vec<_> = system.join(OWNERS).read_dir().unwrap().collect();
+        assert_eq!(notes.len(), 1);
     }
 }

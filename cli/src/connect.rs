@@ -7,8 +7,8 @@ use std::time::Duration;
 use farlane::discover::{self, Hints, ProcessEnvironment};
 use farlane::{ConnectOptions, Identity, Network};
 
-use crate::parse;
 use crate::problem::Problem;
+use crate::{folders, parse};
 
 /// Which network, and as whom. Without flags: FARLANE_IDENTITY_FILE, the profile `default` (or the
 /// one FARLANE_PROFILE names), then the network that `farlane up` runs here.
@@ -17,6 +17,14 @@ pub struct Target {
     /// Identity file to use.
     #[arg(long, value_name = "FILE", help_heading = "Which network")]
     pub identity: Option<PathBuf>,
+    /// Folder of a `farlane up` that was given one with --data: its identity, and the owner's keys.
+    #[arg(
+        long,
+        value_name = "DIR",
+        conflicts_with = "identity",
+        help_heading = "Which network"
+    )]
+    pub data: Option<PathBuf>,
     /// Server to use instead of the identity's.
     #[arg(long, value_name = "URL", help_heading = "Which network")]
     pub url: Option<String>,
@@ -31,11 +39,20 @@ impl Target {
     /// *Errors*: none is found, or it cannot be used.
     pub fn identity(&self) -> Result<Identity, Problem> {
         let hints = Hints {
-            identity_file: self.identity.clone(),
+            identity_file: match &self.data {
+                Some(data) => Some(folders::endpoint(data)),
+                None => self.identity.clone(),
+            },
             url: self.url.clone(),
             key: None,
         };
         Ok(discover::discover(&hints, &ProcessEnvironment)?)
+    }
+
+    /// The folder whose `keys/` are the owner's: the one named, the one that the identity lies in, or
+    /// this user's own.
+    pub fn owner_folder(&self) -> PathBuf {
+        folders::of_owner(self.data.as_deref(), self.identity.as_deref())
     }
 
     /// Connects.

@@ -9,9 +9,11 @@
 //! $XDG_CONFIG_HOME/farlane/profiles/NAME.json   identities that `farlane login` stored
 //! ```
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use farlane::discover::{self, ProcessEnvironment};
+use nix::fcntl::{Flock, FlockArg};
 
 use crate::problem::{Problem, doing};
 
@@ -19,6 +21,54 @@ use crate::problem::{Problem, doing};
 pub fn data() -> PathBuf {
     let endpoint = discover::endpoint_file(&ProcessEnvironment);
     endpoint.parent().map(Path::to_owned).unwrap_or_default()
+}
+
+/// The identity of the network that `farlane up` runs in `data`.
+pub fn endpoint(data: &Path) -> PathBuf {
+    data.join("endpoint.json")
+}
+
+/// The folder with the owner's keys: `named`, else the one in which the identity in use lies where
+/// there are keys too (`farlane up --data DIR` has both in DIR), else this user's own.
+pub fn of_owner(named: Option<&Path>, identity: Option<&Path>) -> PathBuf {
+    if let Some(named) = named {
+        return named.to_owned();
+    }
+    let from_environment = std::env::var_os("FARLANE_IDENTITY_FILE").map(PathBuf::from);
+    let identity = identity.map(Path::to_owned).or(from_environment);
+    let beside = identity.as_deref().and_then(Path::parent);
+    match beside.filter(|folder| keys(folder).join("tenant.key").exists()) {
+        Some(folder) => folder.to_owned(),
+        None => data(),
+    }
+}
+
+/// Keeps a folder to one process; held until dropped. `None` where another has it.
+///
+/// *Errors*: the lock's file cannot be opened.
+pub fn lock(folder: &Path, name: &str) -> Result<Option<Flock<File>>, Problem> {
+    let path = folder.join(name);
+    let open = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path);
+    let file = open.map_err(doing(path.display()))?;
+    Ok(Flock::lock(file, FlockArg::LockExclusiveNonblock).ok())
+}
+
+/// Keeps a granter's folder to one granter: two would each grant what may be granted once.
+///
+/// *Errors*: another granter has it.
+pub fn lock_granter(folder: &Path) -> Result<Flock<File>, Problem> {
+    lock(folder, "granter.lock")?.ok_or_else(|| {
+        Problem::failed(format!(
+            "another granter already runs in {}",
+            folder.display()
+        ))
+        .next("use that one, stop it, or choose another folder with --state")
+    })
 }
 
 /// The owner's keys.
@@ -41,4 +91,33 @@ pub fn make_private(path: &Path) -> Result<(), Problem> {
         .mode(0o700)
         .create(path)
         .map_err(doing(format!("making {}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_owners_keys_lie_beside_the_identity() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = endpoint(dir.path());
+        let named = Path::new("/srv/named");
+        assert_eq!(of_owner(Some(named), Some(&identity)), named);
+        assert_ne!(of_owner(None, Some(&identity)), dir.path());
+        make_private(&keys(dir.path())).unwrap();
+        std::fs::write(keys(dir.path()).join("tenant.key"), "").unwrap();
+        assert_eq!(of_owner(None, Some(&identity)), dir.path());
+    }
+
+    #[test]
+    fn a_folder_has_one_granter() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = lock_granter(dir.path()).unwrap();
+        let problem = lock_granter(dir.path()).unwrap_err();
+        assert!(problem.what().contains("already runs"));
+        assert!(problem.step().unwrap().contains("--state"));
+        drop(first);
+        lock_granter(dir.path()).unwrap();
+    }
 }

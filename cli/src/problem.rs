@@ -16,7 +16,7 @@ pub enum Exit {
     NotAllowed = 3,
     /// No server answered.
     NoConnection = 4,
-    /// No such task, node or key.
+    /// No such task, node, key or token.
     NotFound = 5,
     /// Nobody reads standard output any more: what a shell reports for SIGPIPE.
     ClosedPipe = 141,
@@ -48,6 +48,14 @@ impl Problem {
     pub fn next(mut self, step: impl Display) -> Self {
         self.next = Some(step.to_string());
         self
+    }
+    /// As [`Problem::next`], where what is missing has a nearer answer than its page.
+    #[must_use]
+    pub fn where_missing(self, step: impl Display) -> Self {
+        match self.exit {
+            Exit::NotFound => self.next(step),
+            _ => self,
+        }
     }
     /// Says it on standard error.
     pub fn print(&self) {
@@ -88,10 +96,26 @@ impl From<Error> for Problem {
             Error::UnknownTask(_) => at(Exit::NotFound).next("`farlane tasks` lists those of your project"),
             Error::ResultExpired(_) => at(Exit::NotFound),
             Error::Refused { code, .. } => {
-                at(Exit::Failed).next(format!("docs/errors/{code}.md says what this means"))
+                at(exit_of(code)).next(format!("{} says what this means", page(code)))
             }
             _ => at(Exit::Failed),
         }
+    }
+}
+
+/// Where a code is explained. Source: the workspace's `repository`.
+fn page(code: &str) -> String {
+    let repository = env!("CARGO_PKG_REPOSITORY");
+    format!("{repository}/blob/main/docs/errors/{code}.md")
+}
+
+/// What is not there has an exit of its own, whoever found it missing.
+fn exit_of(code: &str) -> Exit {
+    match code {
+        "unknown_task" | "unknown_node" | "unknown_key" | "unknown_token" | "unknown_blob"
+        | "result_expired" => Exit::NotFound,
+        "permission_denied" => Exit::NotAllowed,
+        _ => Exit::Failed,
     }
 }
 
@@ -136,8 +160,20 @@ mod tests {
         assert!(
             Problem::from(refused)
                 .step()
-                .is_some_and(|s| s.contains("docs/errors/infeasible.md"))
+                .is_some_and(|s| s.contains("https://") && s.contains("/docs/errors/infeasible.md"))
         );
+        for code in [
+            "unknown_task",
+            "unknown_key",
+            "unknown_node",
+            "unknown_token",
+        ] {
+            let missing = Error::Refused {
+                code: code.into(),
+                message: "none".into(),
+            };
+            assert_eq!(Problem::from(missing).exit, Exit::NotFound, "{code}");
+        }
     }
 
     #[test]

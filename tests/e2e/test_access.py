@@ -71,6 +71,76 @@ def test_a_reading_key_cannot_submit_or_rule(network, tmp_path):
             client.submit(pow, 2, 2).result(timeout=10)
 
 
+def test_an_open_session_ends_with_its_key(network, tmp_path):
+    made = new_key(network, "--expires", "8s")
+    path = identity_with(network, tmp_path, api_key=made["secret"])
+    with network.client(identity_file=path) as client:
+        assert client.submit(pow, 2, 2).result(timeout=RESULT_SECONDS) == 4
+        with pytest.raises(fl.AuthError, match="expired.*farlane keys create"):
+            for _ in range(600):
+                client.submit(pow, 2, 2).result(timeout=RESULT_SECONDS)
+                time.sleep(0.1)
+
+
+def test_a_projects_admin_rules_no_machines(network, tmp_path):
+    secret = new_key(network, "--scopes", "submit,read,admin")["secret"]
+    path = str(identity_with(network, tmp_path, api_key=secret))
+    out = str(tmp_path / "join.txt")
+    (node,) = [n["name"] for n in network.json("nodes", "list") if n["state"] == "online"]
+    for command in (
+        ["tokens", "create", "--out", out],
+        ["tokens", "list"],
+        ["keys", "create", "more", "--scopes", "network"],
+    ):
+        done = network.run(*command, "--identity", path)
+        assert done.returncode == 3, (command, done.stderr)
+    # Without the provider's keys, which would sign the removal whatever the server says.
+    env = {**network.env, "XDG_DATA_HOME": str(tmp_path)}
+    remove = [program(), "nodes", "remove", node, "--identity", path]
+    done = subprocess.run(remove, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 3, done.stderr
+    assert network.node(node)["state"] == "online"
+    assert network.run("keys", "create", "less", "--scopes", "admin", "--identity", path).returncode == 0
+
+
+def test_what_is_not_there_exits_with_five(network):
+    for command, near in (
+        (["explain", "01ARZ3NDEKTSV4RRFFQ69G5FAV"], "farlane tasks"),
+        (["keys", "revoke", "nope"], "farlane keys list"),
+        (["tokens", "revoke", "abcd"], "farlane tokens list"),
+        (["nodes", "remove", "nowhere"], "farlane nodes"),
+    ):
+        done = network.run(*command)
+        assert done.returncode == 5 and near in done.stderr, (command, done.stderr)
+
+
+def test_join_files_are_listed_and_revoked(fresh):
+    network = fresh().server()
+    network.agent("first")
+    file = network.folder / "join.txt"
+    network.cli("tokens", "create", "--region", "us-west", "--out", str(file))
+    (new, used) = network.json("tokens", "list")
+    assert (new["state"], new["region"], used["state"]) == ("open", "us-west", "used")
+    assert new["token"][:12] in network.cli("tokens", "list")
+    assert used["node"] == network.node("first")["node"]
+    assert network.run("tokens", "revoke", used["token"]).returncode == 5
+    network.cli("tokens", "revoke", new["token"][:12])
+    assert [t["state"] for t in network.json("tokens", "list")] == ["used"]
+    done = network.run("agent", "--join-file", str(file), "--state", network.state("second"))
+    assert done.returncode == 1 and "does not know the join token" in done.stderr
+
+
+def test_a_full_blob_store_is_told_to_the_caller(fresh):
+    network = fresh()
+    network.env["FARLANE_SERVER_BLOB_TOTAL"] = "4MiB"
+    network.start()
+    with network.client() as client:
+        with pytest.raises(fl.FarlaneError, match="blob store is full.*4 MiB.*blob_total"):
+            client.submit(len, os.urandom(8 << 20)).result(timeout=RESULT_SECONDS)
+        # What needs no blob goes on.
+        assert client.submit(len, b"x" * 1000).result(timeout=RESULT_SECONDS) == 1000
+
+
 def test_a_server_that_is_away_is_named_with_the_time(network, tmp_path):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))

@@ -12,6 +12,7 @@ import sys
 import time
 
 import farlane as fl
+import pytest
 from network import RESULT_SECONDS, wait_for
 
 
@@ -149,6 +150,70 @@ def test_a_folder_made_anew_gets_a_machine_that_joins_anew(fresh):
     assert network.ready["node"] != first
     with network.client() as client:
         assert client.submit(pow, 2, 3).result(timeout=RESULT_SECONDS) == 8
+
+
+def test_the_owners_keys_are_found_where_up_was_told_to_put_them(fresh):
+    network = fresh()
+    data = network.folder / "elsewhere"
+    network.flags = ("--data", str(data))
+    network.start()
+    file = network.folder / "join.txt"
+    assert network.run("tokens", "create", "--out", str(file)).returncode != 0
+    network.cli("tokens", "create", "--data", str(data), "--out", str(file))
+    own = network.cli("trust", "--data", str(data), "show").strip()
+    network.env["FARLANE_IDENTITY_FILE"] = str(data / "endpoint.json")
+    network.cli("tokens", "create", "--out", str(file))
+    assert network.cli("trust", "show").strip() == own
+    network.cli("trust", "add", "lab", "ab" * 32)
+    assert network.json("config", "show")["providers"] == ["own", "lab"]
+
+
+def test_a_second_granter_in_the_same_folder_is_refused(network):
+    done = network.run("granter", "--state", str(network.data / "granter"))
+    assert done.returncode == 1 and "another granter already runs" in done.stderr
+    assert "--state" in done.stderr
+
+
+def test_damaged_accounts_are_named_with_what_to_do(fresh):
+    network = fresh().start()
+    network.stop()
+    accounts = network.data / "server" / "accounts.db"
+    accounts.write_bytes(b"x" * 8192)
+    for name in ("accounts.db-wal", "accounts.db-shm"):
+        (accounts.parent / name).unlink(missing_ok=True)
+    done = network.run("up", "--json")
+    assert done.returncode == 1
+    for part in (str(accounts), "damaged", "backup"):
+        assert part in done.stderr, done.stderr
+
+
+def test_a_machine_that_was_removed_is_not_started_again(fresh):
+    network = fresh().start()
+    log = network.folder / "up.log"
+    (node,) = network.json("nodes", "list")
+    network.cli("nodes", "remove", node["name"])
+    wait_for(lambda: "is not started again" in log.read_text(), "word of it")
+    assert "starting it again" not in log.read_text()
+    assert network.ready["agent_state"] in log.read_text()
+    network.stop()
+    # The rest serves on, also after a start; and what it says to do helps.
+    network.start()
+    assert network.ready["node"] is None and network.json("status")["nodes_online"] == 0
+    network.stop()
+    shutil.rmtree(network.ready["agent_state"])
+    network.start()
+    with network.client() as client:
+        assert client.submit(pow, 2, 3).result(timeout=RESULT_SECONDS) == 8
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_the_state_of_a_folder_that_is_gone_goes_too(fresh, anew):
+    gone = fresh().start()
+    state = gone.ready["agent_state"]
+    gone.stop()
+    shutil.rmtree(gone.data)
+    (gone if anew else fresh()).start()
+    assert not os.path.exists(state) or state.startswith(str(gone.data))
 
 
 FORKING = """

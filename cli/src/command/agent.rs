@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::builder::{NonEmptyStringValueParser, TypedValueParser};
-use farlane_daemon::{Agent, AgentConfig, User};
+use farlane_daemon::{Agent, AgentConfig, AgentError, User};
 use farlane_model::TenantId;
 use farlane_runtime::{Shutdown, telemetry};
 use farlane_seal::join::MAX_JOIN_FILE;
@@ -176,14 +176,26 @@ async fn serve(args: &Args, state: PathBuf, join: Option<String>) -> Result<(), 
     }
     let node = agent.node();
     tokio::select! {
-        () = agent.connected() => match args.supervised {
+        connected = agent.connected() => match (connected, args.supervised) {
             // A parent that is gone reads no more; standard input says so too.
-            true => drop(show::line(&format!("{}{node}", agent_process::READY))),
-            false => eprintln!("farlane: node {node} is on the network; Ctrl-C stops it"),
+            (true, true) => drop(show::line(&format!("{}{node}", agent_process::READY))),
+            (true, false) => eprintln!("farlane: node {node} is on the network; Ctrl-C stops it"),
+            // It ended first, and says below why.
+            (false, _) => {}
         },
         () = shutdown.requested() => {}
     }
-    agent.wait().await.map_err(Problem::failed)
+    agent.wait().await.map_err(stopped)
+}
+
+fn stopped(error: AgentError) -> Problem {
+    match &error {
+        AgentError::Removed(_) => Problem::new(Exit::NotAllowed, &error).next(
+            "if the machine should join anew: a new join file from `farlane tokens create`, and \
+             another --state folder",
+        ),
+        AgentError::Crashed => Problem::failed(error),
+    }
 }
 
 /// Stops this process when its parent is gone, however it went.
@@ -211,6 +223,9 @@ async fn as_system_user(process: AgentProcess) -> Result<(), Problem> {
     tokio::select! {
         status = child.ended() => match status?.code() {
             Some(0) => return Ok(()),
+            Some(code) if code == Exit::NotAllowed as i32 => {
+                return Err(Problem::new(Exit::NotAllowed, "the agent stopped; its last lines above say why"));
+            }
             _ => return Err(Problem::failed("the agent stopped; its last lines above say why")),
         },
         () = shutdown.requested() => {}

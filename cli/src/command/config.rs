@@ -24,7 +24,8 @@ enum Action {
     Show(Box<Show>),
 }
 
-/// Show what is in force after defaults, file, environment and flags; secrets are masked.
+/// Show what is in force after defaults, file, environment and flags; secrets are masked. With
+/// --role server, --data is the server's folder.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:  farlane config show\n          farlane config show --role server --config server.toml --json"
@@ -36,9 +37,6 @@ struct Show {
     /// The server's file.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The server's folder.
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
     #[command(flatten)]
     form: Form,
     #[command(flatten)]
@@ -85,10 +83,9 @@ fn client(show: &Show) -> Result<Value, Problem> {
 }
 
 fn server(show: &Show) -> Result<Value, Problem> {
-    let data = show
-        .data
-        .clone()
-        .unwrap_or_else(|| folders::data().join("server"));
+    // As `farlane server --data` takes it.
+    let data = show.target.data.clone();
+    let data = data.unwrap_or_else(|| folders::data().join("server"));
     let mut config = ServerConfig::load(data, show.config.as_deref(), std::env::vars())
         .map_err(Problem::failed)?;
     config.database = masked_url(&config.database);

@@ -6,8 +6,8 @@ use std::process::Command;
 use farlane::{Network, v1};
 use serde::Serialize;
 
+use crate::command::status::leaderless;
 use crate::connect::{Target, block_on};
-use crate::folders;
 use crate::problem::Problem;
 use crate::show::{self, Form};
 
@@ -69,7 +69,7 @@ impl Check {
 }
 
 pub fn run(args: Args) -> Result<(), Problem> {
-    let mut checks = vec![python(), sandbox(), uv(), data_folder()];
+    let mut checks = vec![python(), sandbox(), uv(), data_folder(&args.target)];
     checks.extend(block_on(network(&args.target))?);
     if args.form.json {
         show::json(&checks)?;
@@ -172,8 +172,8 @@ fn uv() -> Check {
     }
 }
 
-fn data_folder() -> Check {
-    let folder = folders::data();
+fn data_folder(target: &Target) -> Check {
+    let folder = target.owner_folder();
     match std::fs::metadata(&folder) {
         Err(_) => Check::fine("data", format!("{} (not made yet)", folder.display())),
         Ok(found) if found.permissions().mode() & 0o077 == 0 => {
@@ -224,6 +224,15 @@ async fn network(target: &Target) -> Result<Vec<Check>, Problem> {
             show::now_ms() - asked
         ),
     ));
+    checks.push(match leaderless(&status) {
+        Some(warning) => Check::bad(
+            "leader",
+            Verdict::Fault,
+            warning,
+            "start the other servers; their logs say what keeps them apart",
+        ),
+        None => Check::fine("leader", status.leader.clone()),
+    });
     checks.push(clock(status.cluster_time_ms));
     checks.push(machines(&network, &status).await);
     checks.push(

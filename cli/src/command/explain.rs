@@ -25,12 +25,13 @@ pub fn run(args: Args) -> Result<(), Problem> {
     let reply = block_on(async {
         let network = args.target.connect().await?;
         let task = args.task.to_bytes().to_vec().into();
-        Ok(network
-            .explain(v1::ExplainRequest {
-                task,
-                spec_bytes: Default::default(),
-            })
-            .await?)
+        let request = v1::ExplainRequest {
+            task,
+            spec_bytes: Default::default(),
+        };
+        let list = "`farlane tasks` lists those of your project";
+        let reply = network.explain(request).await;
+        reply.map_err(|error| Problem::from(error).where_missing(list))
     })?;
     if args.form.json {
         return show::json(&json!({

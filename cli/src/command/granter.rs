@@ -41,8 +41,9 @@ pub fn run(args: Args) -> Result<(), Problem> {
     telemetry::init(&args.log, telemetry::Format::Text).map_err(Problem::failed)?;
     let state = args
         .state
-        .unwrap_or_else(|| folders::data().join("granter"));
+        .unwrap_or_else(|| args.target.owner_folder().join("granter"));
     folders::make_private(&state)?;
+    let _lock = folders::lock_granter(&state)?;
     let identity = args.target.identity()?;
     block_on(async {
         let shutdown = Shutdown::new();
@@ -52,7 +53,7 @@ pub fn run(args: Args) -> Result<(), Problem> {
             ..ConnectOptions::default()
         };
         // Where the provider's keys are too, its machines stay granted to.
-        if let Some(owner) = Owner::existing(&folders::data())? {
+        if let Some(owner) = Owner::existing(&args.target.owner_folder())? {
             let owner = Arc::new(owner);
             let renewing = revocations::keep_fresh(
                 owner,

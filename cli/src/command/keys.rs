@@ -1,6 +1,6 @@
 //! `farlane keys`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use farlane::v1;
@@ -52,7 +52,8 @@ struct Create {
     /// What it is for.
     #[arg(value_parser = parse::name)]
     name: String,
-    /// What it may: submit, read, admin.
+    /// What it may: submit, read, admin (keys of the project), network (machines: join tokens,
+    /// removal).
     #[arg(long, value_delimiter = ',', default_value = "submit,read")]
     scopes: Vec<String>,
     /// Until when.
@@ -120,7 +121,7 @@ async fn create(args: Create) -> Result<(), Problem> {
     let life = Millis(u64::try_from(args.expires.as_millis()).unwrap_or(u64::MAX));
     // Before the key is made, so that nothing is left over when the owner's keys are elsewhere.
     let owner = match &args.identity_out {
-        Some(_) => Some(owner_of(network.identity())?),
+        Some(_) => Some(owner_of(network.identity(), &args.target.owner_folder())?),
         None => None,
     };
     let request = v1::CreateKeyRequest {
@@ -174,20 +175,22 @@ async fn create(args: Create) -> Result<(), Problem> {
     }
 }
 
-/// The owner's keys of this machine, where they are those of `identity`.
+/// The owner's keys in `data`, where they are those of `identity`.
 ///
 /// *Errors*: there are none, or they are another tenant's.
-pub fn owner_of(identity: &farlane::Identity) -> Result<Owner, Problem> {
-    let data = folders::data();
-    let owner = Owner::existing(&data)?.ok_or_else(|| {
+pub fn owner_of(identity: &farlane::Identity, data: &Path) -> Result<Owner, Problem> {
+    let owner = Owner::existing(data)?.ok_or_else(|| {
         Problem::new(
             Exit::NotAllowed,
             format!(
                 "the owner's keys are not on this machine ({})",
-                folders::keys(&data).display()
+                folders::keys(data).display()
             ),
         )
-        .next("run this where `farlane up` or `farlane login` made them")
+        .next(
+            "run this where `farlane up` or `farlane login` made them; if that was given another \
+             folder, with --data DIR",
+        )
     })?;
     match owner.tenant.public() == identity.tenant_root {
         true => Ok(owner),
@@ -195,10 +198,10 @@ pub fn owner_of(identity: &farlane::Identity) -> Result<Owner, Problem> {
             Exit::NotAllowed,
             format!(
                 "the keys in {} belong to another tenant than this identity",
-                folders::keys(&data).display()
+                folders::keys(data).display()
             ),
         )
-        .next("choose the identity with --identity, or the folder with XDG_DATA_HOME")),
+        .next("choose the identity with --identity, or both with --data DIR")),
     }
 }
 
@@ -212,6 +215,7 @@ async fn revoke(target: Target, id: String) -> Result<(), Problem> {
         .to_owned();
     network
         .revoke_key(v1::RevokeKeyRequest { id: id.clone() })
-        .await?;
+        .await
+        .map_err(|error| Problem::from(error).where_missing("`farlane keys list` shows them"))?;
     show::line(&format!("revoked {id}"))
 }

@@ -43,7 +43,10 @@ pub fn run(args: Args) -> Result<(), Problem> {
     let text = read(&args.file)?;
     let now = Millis(show::now_ms());
     let mut identity = match Access::from_json(&text)? {
-        Some(access) => Owner::open(&folders::data())?.identity(&args.profile, &access, now)?,
+        Some(access) => {
+            let data = args.target.data.clone().unwrap_or_else(folders::data);
+            Owner::open(&data)?.identity(&args.profile, &access, now)?
+        }
         None => whole(&text)?,
     };
     if let Some(url) = &args.target.url {

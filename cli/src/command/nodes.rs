@@ -1,5 +1,7 @@
 //! `farlane nodes`.
 
+use std::path::Path;
+
 use farlane::{Network, v1};
 use farlane_model::{NodeId, NodeSpec};
 use farlane_seal::record::RevocationList;
@@ -166,7 +168,7 @@ pub fn short(id: &[u8]) -> String {
 }
 
 async fn remove(target: Target, wanted: String) -> Result<(), Problem> {
-    let network = target.connect().await?;
+    let (network, folder) = (target.connect().await?, target.owner_folder());
     let reply = network.list_nodes(v1::ListNodesRequest {}).await?;
     let (nodes, lists) = (reply.nodes, reply.revocations_bytes);
     let wanted_lower = wanted.to_ascii_lowercase();
@@ -191,7 +193,7 @@ async fn remove(target: Target, wanted: String) -> Result<(), Problem> {
             .next("give more digits"));
         }
     };
-    let revocations = revocations(node, &lists)?;
+    let revocations = revocations(node, &lists, &folder)?;
     let signed = revocations.is_some();
     network
         .remove_node(v1::RemoveNodeRequest {
@@ -213,8 +215,9 @@ async fn remove(target: Target, wanted: String) -> Result<(), Problem> {
 fn revocations(
     node: &v1::NodeView,
     lists: &[impl AsRef<[u8]>],
+    folder: &Path,
 ) -> Result<Option<RevocationList>, Problem> {
-    let Some(owner) = Owner::existing(&folders::data())? else {
+    let Some(owner) = Owner::existing(folder)? else {
         return Ok(None);
     };
     if node.provider[..] != owner.provider.public().fingerprint().0 {
@@ -226,8 +229,9 @@ fn revocations(
 }
 
 async fn renew(target: Target) -> Result<(), Problem> {
-    let owner = Owner::existing(&folders::data())?.ok_or_else(|| {
-        let keys = folders::keys(&folders::data());
+    let folder = target.owner_folder();
+    let owner = Owner::existing(&folder)?.ok_or_else(|| {
+        let keys = folders::keys(&folder);
         let what = format!("no provider's keys in {}", keys.display());
         Problem::new(Exit::NotAllowed, what)
             .next("run this on the machine that made the join files")

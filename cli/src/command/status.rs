@@ -30,6 +30,7 @@ pub fn run(args: Args) -> Result<(), Problem> {
             "urls": urls,
             "server": status.server,
             "leader": status.leader,
+            "warnings": leaderless(&status).iter().collect::<Vec<_>>(),
             "voters": status.voters,
             "epoch": status.epoch,
             "applied_index": status.applied_index,
@@ -68,5 +69,42 @@ pub fn run(args: Args) -> Result<(), Problem> {
     show::line(&format!(
         "tasks    {} queued, {} placed",
         status.queued, status.placed
-    ))
+    ))?;
+    match leaderless(&status) {
+        Some(warning) => show::line(&format!("warning  {warning}")),
+        None => Ok(()),
+    }
+}
+
+/// What a server without a leader can still say, and cannot do.
+pub fn leaderless(status: &v1::StatusReply) -> Option<String> {
+    let voters = status.voters.len();
+    status.leader.is_empty().then(|| {
+        format!(
+            "no server leads: nothing is taken, placed or finished, and these numbers may be old; \
+             {} of {voters} servers must run and reach each other ({})",
+            voters / 2 + 1,
+            status.voters.join(", ")
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_network_without_a_leader_says_who_must_run() {
+        let mut status = v1::StatusReply {
+            voters: (1..=3).map(|n| format!("https://s{n}:7443")).collect(),
+            ..Default::default()
+        };
+        let warning = leaderless(&status).unwrap();
+        for part in ["no server leads", "2 of 3", "https://s2:7443"] {
+            assert!(warning.contains(part), "{warning}");
+        }
+        status.leader = "https://s2:7443".into();
+        assert_eq!(leaderless(&status), None);
+    }
 }

@@ -10,21 +10,23 @@ use farlane::{Network, v1};
 use farlane_model::Tier;
 use farlane_seal::join::JoinFile;
 use farlane_seal::private_file;
+use farlane_seal::record::EnrolmentCert;
 use farlane_units::{Millis, UsdMicros};
 use serde_json::json;
 
 use crate::command::keys::owner_of;
+use crate::command::nodes::short;
 use crate::connect::{Target, block_on};
-use crate::owner::{Enrolment, Owner};
+use crate::owner::{Enrolment, Owner, hex};
 use crate::problem::{Exit, Problem};
-use crate::show::{self, Form};
+use crate::show::{self, Form, Table};
 use crate::{parse, revocations};
 
 /// How long an address is tried. Chosen: twice the slowest round trip on Earth by satellite, and
 /// short enough for a prompt.
 const REACH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Make one-time join files for machines.
+/// Make, list and revoke one-time join files for machines.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -34,6 +36,22 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Action {
     Create(Box<Create>),
+    /// List the network's join files, newest first; never their secrets.
+    #[command(after_help = "Example:  farlane tokens list --json")]
+    List {
+        #[command(flatten)]
+        form: Form,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Revoke a join file that no machine has used.
+    #[command(after_help = "Example:  farlane tokens revoke 6f1c09ab33d2")]
+    Revoke {
+        /// Its first digits, as `farlane tokens list` shows them.
+        token: String,
+        #[command(flatten)]
+        target: Target,
+    },
 }
 
 /// Make a join file: one machine joins with it, once, before it expires.
@@ -88,8 +106,11 @@ impl From<TierName> for Tier {
 }
 
 pub fn run(args: Args) -> Result<(), Problem> {
-    let Action::Create(create) = args.action;
-    block_on(self::create(*create))
+    match args.action {
+        Action::Create(create) => block_on(self::create(*create)),
+        Action::List { form, target } => block_on(list(target, form)),
+        Action::Revoke { token, target } => block_on(revoke(target, token)),
+    }
 }
 
 /// Registers a fresh join secret with the network and returns the file that carries it.
@@ -117,7 +138,7 @@ pub async fn register(
 
 async fn create(args: Create) -> Result<(), Problem> {
     let network = args.target.connect().await?;
-    let owner = owner_of(network.identity())?;
+    let owner = owner_of(network.identity(), &args.target.owner_folder())?;
     let life = u64::try_from(args.expires.as_millis()).unwrap_or(u64::MAX);
     let wish = Enrolment {
         region: args.region.clone(),
@@ -174,6 +195,84 @@ async fn create(args: Create) -> Result<(), Problem> {
         )),
         false => Ok(()),
     }
+}
+
+/// Digits of a token's hash that a table shows.
+const SHORT: usize = 12;
+
+fn state(token: &v1::JoinTokenView, now_ms: u64) -> &'static str {
+    match () {
+        () if token.taken_ms > 0 => "used",
+        () if token.expires_ms <= now_ms => "expired",
+        () => "open",
+    }
+}
+
+async fn list(target: Target, form: Form) -> Result<(), Problem> {
+    let network = target.connect().await?;
+    let reply = network.list_join_tokens(v1::ListJoinTokensRequest {});
+    let (tokens, now) = (reply.await?.tokens, show::now_ms());
+    let promise =
+        |token: &v1::JoinTokenView| EnrolmentCert::from_bytes(&token.enrolment_bytes).ok();
+    if form.json {
+        let each = tokens.iter().map(|token| {
+            let promise = promise(token);
+            json!({
+                "token": hex(&token.secret_hash),
+                "state": state(token, now),
+                "region": promise.as_ref().map(|p| p.region.clone()),
+                "node": promise.as_ref().map(|p| p.node().to_string()),
+                "created_by": token.created_by,
+                "created_ms": token.created_ms,
+                "expires_ms": token.expires_ms,
+                "taken_ms": token.taken_ms,
+            })
+        });
+        return show::json(&each.collect::<Vec<_>>());
+    }
+    let mut table = Table::new(&["TOKEN", "REGION", "STATE", "MADE", "EXPIRES", "NODE"]);
+    for token in &tokens {
+        let promise = promise(token);
+        let shown = hex(&token.secret_hash);
+        table.row([
+            shown.get(..SHORT).unwrap_or(&shown).to_owned(),
+            promise.as_ref().map_or("?", |p| &p.region).to_owned(),
+            state(token, now).to_owned(),
+            show::relative(token.created_ms, now),
+            show::relative(token.expires_ms, now),
+            promise.map_or_else(String::new, |p| short(&p.node().0)),
+        ]);
+    }
+    table.print("no join file is known here; `farlane tokens create` makes one")
+}
+
+async fn revoke(target: Target, wanted: String) -> Result<(), Problem> {
+    let network = target.connect().await?;
+    let reply = network.list_join_tokens(v1::ListJoinTokensRequest {});
+    let tokens = reply.await?.tokens;
+    let begin = wanted.to_ascii_lowercase();
+    let mut found = tokens
+        .iter()
+        .filter(|t| !begin.is_empty() && hex(&t.secret_hash).starts_with(&begin));
+    let missing = || {
+        let what = format!("no join file's token begins with {wanted:?}");
+        Problem::new(Exit::NotFound, what).next("`farlane tokens list` shows them")
+    };
+    let token = found.next().ok_or_else(missing)?;
+    if found.next().is_some() {
+        let what = format!("more than one token begins with {wanted:?}");
+        return Err(Problem::new(Exit::Usage, what).next("give more digits"));
+    }
+    if token.taken_ms > 0 {
+        let what = "a machine has joined with it already";
+        return Err(Problem::new(Exit::NotFound, what)
+            .next("`farlane nodes remove NODE` takes that machine out"));
+    }
+    let secret_hash = token.secret_hash.clone();
+    network
+        .revoke_join_token(v1::RevokeJoinTokenRequest { secret_hash })
+        .await?;
+    show::line(&format!("revoked {begin}"))
 }
 
 /// Whether another machine could reach `url`: it answers, and it is no loopback address.

@@ -1,5 +1,7 @@
 //! `farlane trust`.
 
+use std::path::{Path, PathBuf};
+
 use farlane::Identity;
 use farlane_seal::PublicKey;
 use farlane_seal::record::{Manifest, ProviderPin};
@@ -16,6 +18,10 @@ use crate::{folders, parse};
 pub struct Args {
     #[command(subcommand)]
     action: Action,
+    /// Folder of a `farlane up` that was given one with --data; without it, the one that
+    /// FARLANE_IDENTITY_FILE lies in where the owner's keys do too, else this user's own.
+    #[arg(long, value_name = "DIR", global = true)]
+    data: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -57,13 +63,16 @@ enum Action {
 }
 
 pub fn run(args: Args) -> Result<(), Problem> {
-    let data = folders::data();
+    let data = folders::of_owner(args.data.as_deref(), None);
     let owner = Owner::existing(&data)?.ok_or_else(|| {
         Problem::new(
             Exit::NotAllowed,
             format!("no owner's keys in {}", folders::keys(&data).display()),
         )
-        .next("`farlane up` or `farlane login` makes them; run this on that machine")
+        .next(
+            "`farlane up` or `farlane login` makes them; run this on that machine, with --data DIR \
+             if `up` was given one",
+        )
     })?;
     let now = Millis(show::now_ms());
     let manifest = owner.manifest(now)?;
@@ -96,7 +105,7 @@ pub fn run(args: Args) -> Result<(), Problem> {
                 own,
             });
             let signed = owner.sign_manifest(terms, now)?;
-            hand_out(&owner, &signed, now)?;
+            hand_out(&owner, &data, &signed, now)?;
             show::line(&format!(
                 "trusting {name}: its machines may open this tenant's work (manifest {})",
                 signed.version
@@ -115,7 +124,7 @@ pub fn run(args: Args) -> Result<(), Problem> {
                 .next("`farlane trust list` shows them"));
             }
             let signed = owner.sign_manifest(terms, now)?;
-            hand_out(&owner, &signed, now)?;
+            hand_out(&owner, &data, &signed, now)?;
             show::line(&format!(
                 "no longer trusting {name} (manifest {})",
                 signed.version
@@ -146,8 +155,8 @@ fn list(manifest: &Manifest, form: Form) -> Result<(), Problem> {
 }
 
 /// Puts a new manifest into every identity of this tenant on this machine: `up`'s own and profiles.
-fn hand_out(owner: &Owner, manifest: &Manifest, now: Millis) -> Result<(), Problem> {
-    let mut files = vec![folders::data().join("endpoint.json")];
+fn hand_out(owner: &Owner, data: &Path, manifest: &Manifest, now: Millis) -> Result<(), Problem> {
+    let mut files = vec![folders::endpoint(data)];
     let profiles = folders::profile("default");
     if let Some(folder) = profiles.parent().filter(|f| f.is_dir()) {
         files.extend(folder.read_dir()?.flatten().map(|entry| entry.path()));

@@ -9,6 +9,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,13 +20,13 @@ use farlane_model::Tier;
 use farlane_runtime::{Shutdown, telemetry};
 use farlane_server::ServerConfig;
 use farlane_units::Millis;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::Flock;
 use serde_json::json;
 
 use crate::agent_process::{self, AgentChild, AgentProcess};
 use crate::command::{agent, tokens};
 use crate::owner::{Enrolment, Owner};
-use crate::problem::{Problem, doing};
+use crate::problem::{Exit, Problem, doing};
 use crate::revocations::{self, Of};
 use crate::show::{self, Form};
 use crate::{control, folders, parse};
@@ -94,15 +95,7 @@ pub fn run(args: Args) -> Result<(), Problem> {
 
 /// One `up` a folder.
 fn lock(data: &Path) -> Result<Flock<std::fs::File>, Problem> {
-    let path = data.join("up.lock");
-    let open = std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path);
-    let file = open.map_err(doing(path.display()))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, _)| {
+    folders::lock(data, "up.lock")?.ok_or_else(|| {
         Problem::failed(format!(
             "another `farlane up` already runs in {}",
             data.display()
@@ -121,7 +114,7 @@ async fn up(args: Args, data: PathBuf) -> Result<(), Problem> {
     let (running, access) = control::start(config, server_shutdown.clone()).await?;
     let access = access.ok_or_else(|| Problem::failed("this server does not found its network"))?;
     let identity = owner.identity("local", &access, Millis(show::now_ms()))?;
-    let endpoint = data.join("endpoint.json");
+    let endpoint = folders::endpoint(&data);
     identity.save(&endpoint).map_err(Problem::failed)?;
 
     let renewing = revocations::keep_fresh(
@@ -133,6 +126,7 @@ async fn up(args: Args, data: PathBuf) -> Result<(), Problem> {
     let renewing = tokio::spawn(renewing);
     let granter_folder = data.join("granter");
     folders::make_private(&granter_folder)?;
+    let _granter = folders::lock_granter(&granter_folder)?;
     let standing = Standing::start(identity.clone(), &granter_folder, ConnectOptions::default());
     let process = agent_process(&args, &data, &owner, &identity);
     let (standing, process) = tokio::join!(standing, process);
@@ -141,9 +135,8 @@ async fn up(args: Args, data: PathBuf) -> Result<(), Problem> {
     let (ready, node) = tokio::sync::oneshot::channel();
     let keeper = tokio::spawn(keep_agent(process, shutdown.clone(), ready));
     tokio::select! {
-        node = node => if let Ok(node) = node {
-            announce(&args, &data, &state, running.urls(), &node)?;
-        },
+        // Without a machine of its own it serves others.
+        node = node => announce(&args, &data, &state, running.urls(), node.ok().as_deref())?,
         () = shutdown.requested() => {}
         () = server_shutdown.requested() => {}
     }
@@ -200,6 +193,7 @@ async fn agent_process(
     identity: &Identity,
 ) -> Result<AgentProcess, Problem> {
     let state = agent_process::default_state(data, "agent", &owner.provider.public().0);
+    agent_process::forget_orphans(data, &state);
     let mut offer = args.offer.clone();
     let tenant = identity.tenant();
     if !offer.own_tenants.contains(&tenant) {
@@ -229,7 +223,8 @@ async fn agent_process(
     Ok(AgentProcess { state, join, flags })
 }
 
-/// Keeps an agent running until shutdown; tells `ready` once that the first one is on the network.
+/// Keeps an agent running until shutdown, or until the network has removed it; tells `ready` once that
+/// the first one is on the network.
 async fn keep_agent(
     mut process: AgentProcess,
     shutdown: Shutdown,
@@ -241,9 +236,12 @@ async fn keep_agent(
         let begun = std::time::Instant::now();
         match process.spawn() {
             Ok(child) => {
-                watch_agent(child, &shutdown, &mut ready).await;
+                let ended = watch_agent(child, &shutdown, &mut ready).await;
                 if shutdown.is_requested() {
                     return;
+                }
+                if ended.and_then(|status| status.code()) == Some(Exit::NotAllowed as i32) {
+                    return removed(&process.state).print();
                 }
             }
             Err(problem) => problem.print(),
@@ -273,7 +271,7 @@ async fn watch_agent(
     mut child: AgentChild,
     shutdown: &Shutdown,
     ready: &mut Option<tokio::sync::oneshot::Sender<String>>,
-) {
+) -> Option<ExitStatus> {
     tokio::select! {
         node = child.ready() => {
             if let (Some(node), Some(ready)) = (node, ready.take()) {
@@ -283,9 +281,21 @@ async fn watch_agent(
         () = shutdown.requested() => {}
     }
     tokio::select! {
-        _ = child.ended() => {}
-        () = shutdown.requested() => child.stop().await,
+        ended = child.ended() => ended.ok(),
+        () = shutdown.requested() => {
+            child.stop().await;
+            None
+        }
     }
+}
+
+/// Somebody decided that; starting it again would be refused for ever.
+fn removed(state: &Path) -> Problem {
+    Problem::failed("this machine was removed from the network; its agent is not started again")
+        .next(format!(
+            "if it should join anew: stop `farlane up`, remove {}, and start it again",
+            state.display()
+        ))
 }
 
 fn announce(
@@ -293,7 +303,7 @@ fn announce(
     data: &Path,
     state: &Path,
     urls: &[String],
-    node: &str,
+    node: Option<&str>,
 ) -> Result<(), Problem> {
     let url = urls.join(", ");
     if args.form.json {
@@ -308,11 +318,14 @@ fn announce(
     }
     show::line(&format!("Farlane is up at {url}"))?;
     show::line(&format!("  data      {}", data.display()))?;
-    show::line(&format!(
-        "  machine   {} in region {}",
-        node.get(..12).unwrap_or(node),
-        args.region
-    ))?;
+    let machine = match node {
+        Some(node) => {
+            let short = node.get(..12).unwrap_or(node);
+            format!("{short} in region {}", args.region)
+        }
+        None => "none of its own".to_owned(),
+    };
+    show::line(&format!("  machine   {machine}"))?;
     if args.data.is_some() {
         show::line(&format!(
             "  reach it  export FARLANE_IDENTITY_FILE={}",
