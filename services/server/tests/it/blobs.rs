@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use farlane_model::{BlobRef, Digest, Exit, ExitKind};
+use farlane_runtime::Shutdown;
 use farlane_seal::{StreamContext, StreamKind, TaskKey, batch, stream};
+use farlane_server::{MemberConfig, Server, ServerConfig};
 use farlane_store::{NewKey, Scopes};
 use farlane_units::{ByteCount, Millis};
 use farlane_wire::v1::session_frame::Body as Down;
@@ -54,6 +56,30 @@ async fn get(api: &mut Api, key: &str, digest: Digest) -> Result<Vec<u8>, Status
         all.extend_from_slice(&chunk.data);
     }
     Ok(all)
+}
+
+#[tokio::test]
+async fn several_servers_that_would_not_share_do_not_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = ServerConfig::new(dir.path().join("server"));
+    config.members = ["https://a:7443", "https://b:7443"]
+        .into_iter()
+        .zip(1..)
+        .map(|(url, id)| MemberConfig {
+            id,
+            url: url.into(),
+        })
+        .collect();
+    let refused = |config: &ServerConfig| {
+        let config = config.clone();
+        async { Server::start(config, Shutdown::new()).await.err().unwrap() }
+    };
+    let error = refused(&config).await;
+    assert!(error.to_string().contains("postgres://"), "{error}");
+    config.database = "postgres://farlane@db.invalid/farlane".into();
+    let error = refused(&config).await;
+    assert!(error.to_string().contains("blobs_shared"), "{error}");
+    assert!(!config.data.exists(), "nothing was begun");
 }
 
 /// A key of a project beside the founder's.
