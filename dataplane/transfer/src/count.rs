@@ -82,6 +82,16 @@ impl Counts {
         self.inner().counted.elapsed() > BELIEVED
     }
 
+    /// As if the last count were long ago.
+    #[cfg(test)]
+    pub(crate) fn make_old(&self) {
+        let mut inner = self.inner();
+        inner.counted = inner
+            .counted
+            .checked_sub(2 * BELIEVED)
+            .unwrap_or(inner.counted);
+    }
+
     /// Takes a fresh count of the disk.
     pub(crate) fn recounted(&self, stored: Tally) {
         let mut inner = self.inner();

@@ -329,7 +329,7 @@ impl BlobStore for FileBlobStore {
             let (node, project) = (Owner::Node(node), Owner::Project(project));
             let (from, to) = (shared.path(node, digest), shared.path(project, digest));
             let folder = shared.make_folder(&to)?;
-            let _turn = shared.turn()?;
+            let turn = shared.turn()?;
             let there = touch(&to)?.is_some();
             let Some(size) = touch(&from)? else {
                 return match there {
@@ -344,6 +344,7 @@ impl BlobStore for FileBlobStore {
             }
             fs::rename(&from, &to)?;
             shared.counts.adopted(node, project, size);
+            drop(turn);
             sync_dir(&folder)?;
             Ok(())
         })

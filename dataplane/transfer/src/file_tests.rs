@@ -322,3 +322,19 @@ fn a_disk_without_room_is_no_disk_that_failed() {
     let failed = std::io::Error::from_raw_os_error(5);
     assert!(matches!(told_apart(failed, used), BlobError::Disk(_)));
 }
+
+/// The sweep runs where the leader is; this server hears nothing of it.
+#[tokio::test]
+async fn what_another_server_has_deleted_is_room_again() {
+    let (dir, first) = store(250_000);
+    let (a, b) = (vec![1u8; 200_000], vec![2u8; 200_000]);
+    put(&first, name(&a), &a).await.unwrap();
+    let second = FileBlobStore::open(dir.path(), 2, limits(250_000)).unwrap();
+    let gone = second.forget(MINE, name(&a).digest, Duration::ZERO).await;
+    assert!(gone.unwrap());
+    let full = put(&first, name(&b), &b).await.unwrap_err();
+    assert!(matches!(full, BlobError::Full { .. }), "counted just now");
+    first.shared.counts.make_old();
+    put(&first, name(&b), &b).await.unwrap();
+    assert_eq!(first.usage().bytes, name(&b).size);
+}
