@@ -141,6 +141,14 @@ def test_a_full_blob_store_is_told_to_the_caller(fresh):
         assert client.submit(len, b"x" * 1000).result(timeout=RESULT_SECONDS) == 1000
 
 
+def test_a_key_that_may_only_submit_has_its_own_results(network, tmp_path):
+    secret = new_key(network, "--scopes", "submit")["secret"]
+    with network.client(identity_file=identity_with(network, tmp_path, api_key=secret)) as client:
+        assert client.submit(pow, 2, 3).result(timeout=RESULT_SECONDS) == 8
+        # Too large for a row: fetched as a blob.
+        assert len(client.submit(os.urandom, 200_000).result(timeout=RESULT_SECONDS)) == 200_000
+
+
 def test_a_server_that_is_away_is_named_with_the_time(network, tmp_path):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -150,6 +158,24 @@ def test_a_server_that_is_away_is_named_with_the_time(network, tmp_path):
     assert url in str(caught.value) and " s" in str(caught.value)
     done = network.run("status", "--url", url, "--patience", "1s")
     assert done.returncode == 4 and url in done.stderr and "farlane up" in done.stderr
+
+
+def test_addresses_keys_and_files_that_cannot_be_are_told_at_once(network, tmp_path):
+    begun = time.monotonic()
+    for wrong, error, said in (
+        ({"url": "http://127.0.0.1:1"}, fl.IdentityError, "is not an address; write https://HOST:PORT"),
+        ({"url": "127.0.0.1:1"}, fl.IdentityError, "is not an address; write https://HOST:PORT"),
+        ({"url": 5}, fl.OptionError, "url must be a text, not 5"),
+        ({"key": "flk_ü"}, fl.IdentityError, "farlane keys create"),
+        ({"key": b"flk"}, fl.OptionError, "key must be a text"),
+        ({"connect_timeout": None}, fl.OptionError, "connect_timeout must be a number"),
+        ({"connect_timeout": -1}, fl.OptionError, "connect_timeout must be a number"),
+        ({"identity_file": tmp_path}, fl.IdentityError, "is a directory"),
+        ({"identity_file": tmp_path / "none"}, fl.IdentityError, "No such file"),
+    ):
+        with pytest.raises(error, match=said):
+            fl.Client(**{"identity_file": network.endpoint, "connect_timeout": 60, **wrong})
+    assert time.monotonic() - begun < 30, "none of them was tried for as long as patience lasted"
 
 
 def test_another_networks_server_is_not_believed(network, fresh, tmp_path):

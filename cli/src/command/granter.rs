@@ -75,7 +75,7 @@ pub fn run(args: Args) -> Result<(), Problem> {
                     Exit::NotAllowed,
                     "the network refuses this identity from now on",
                 )
-                .next("was its key revoked? `farlane keys list` on the owner's machine shows it"));
+                .next("has its key ended, or was it revoked? `farlane keys list` on the owner's machine shows it"));
             }
         }
         standing.close();

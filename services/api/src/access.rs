@@ -26,24 +26,25 @@ pub(crate) enum Endpoint {
 }
 
 impl Endpoint {
-    /// The scope that a key must have.
-    pub(crate) const fn scope(self) -> Scope {
+    /// The scopes of which a key must have one.
+    pub(crate) const fn scopes(self) -> &'static [Scope] {
         match self {
-            Self::Session | Self::PutBlob | Self::CancelTasks => Scope::Submit,
-            Self::GetBlob
-            | Self::Logs
+            Self::Session | Self::PutBlob | Self::CancelTasks => &[Scope::Submit],
+            // A name is learnt only from a result that one may see; large results are blobs.
+            Self::GetBlob => &[Scope::Read, Scope::Submit],
+            Self::Logs
             | Self::GetStatus
             | Self::ListNodes
             | Self::ListTasks
             | Self::GetTask
-            | Self::Explain => Scope::Read,
-            Self::CreateKey | Self::ListKeys | Self::RevokeKey => Scope::Admin,
+            | Self::Explain => &[Scope::Read],
+            Self::CreateKey | Self::ListKeys | Self::RevokeKey => &[Scope::Admin],
             // Machines are every project's.
             Self::CreateJoinToken
             | Self::ListJoinTokens
             | Self::RevokeJoinToken
             | Self::RemoveNode
-            | Self::PublishRevocations => Scope::Network,
+            | Self::PublishRevocations => &[Scope::Network],
         }
     }
 }

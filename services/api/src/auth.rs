@@ -65,9 +65,9 @@ impl Authenticator {
         if self.controller.key_revoked(identity.key) {
             return Err(crate::status(ControlError::KeyRevoked));
         }
-        let scope = endpoint.scope();
-        if !identity.scopes.contains(scope) {
-            let scope = scope.as_str();
+        let any = endpoint.scopes();
+        if !any.iter().any(|scope| identity.scopes.contains(*scope)) {
+            let scope = any.first().map_or("", |scope| scope.as_str());
             let message = format!(
                 "the API key lacks the scope {scope:?}; `farlane keys create --scopes {scope}` with a \
                  key that has it makes one"

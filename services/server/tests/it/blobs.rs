@@ -11,7 +11,7 @@ use farlane_wire::v1::session_frame::Body as Down;
 use farlane_wire::{ErrorCode, id, v1};
 use tonic::Status;
 
-use crate::access::{accounts, code};
+use crate::access::{accounts, code, key};
 use crate::machine::Machine;
 use crate::person::{self, Api, Person, spec, with_key};
 use crate::world::{World, soon, wall};
@@ -109,6 +109,12 @@ async fn a_digest_opens_a_blob_to_its_own_project_and_to_nodes() {
     let refused = get(&mut api, &other, digest).await.unwrap_err();
     assert_eq!(code(&refused), Some(ErrorCode::UnknownBlob));
     assert_eq!(get(&mut api, &world.key, digest).await.unwrap(), data);
+    // Whoever may only submit fetches its own large results; whoever may neither, nothing.
+    let submit = key(&world, &["submit"], 0).await;
+    assert_eq!(get(&mut api, &submit, digest).await.unwrap(), data);
+    let network = key(&world, &["network"], 0).await;
+    let refused = get(&mut api, &network, digest).await.unwrap_err();
+    assert_eq!(code(&refused), Some(ErrorCode::PermissionDenied));
     let request = v1::GetBlobRequest {
         digest: id::digest_bytes(&digest),
         offset: 0,
