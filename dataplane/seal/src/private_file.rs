@@ -51,6 +51,9 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> FileError + '_ {
 pub fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
     let mut file = File::open(path).map_err(at(path))?;
     let meta = file.metadata().map_err(at(path))?;
+    if meta.is_dir() {
+        return Err(at(path)(io::ErrorKind::IsADirectory.into()));
+    }
     if is_exposed(&meta) {
         return Err(FileError::Exposed {
             path: path.to_owned(),
@@ -139,6 +142,8 @@ mod tests {
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         assert!(matches!(read(&path), Err(FileError::Exposed { .. })));
+        let text = read(folder.path()).unwrap_err().to_string();
+        assert!(text.contains("is a directory"), "{text}");
         assert!(matches!(
             read(&folder.path().join("none")),
             Err(FileError::Io { .. })

@@ -111,9 +111,10 @@ class Client(Executor):
             raise RuntimeError("fl.Client is not there inside a task, which has no network; submit from outside")
         _options.check_names(options)
         path = None if identity_file is None else os.fspath(identity_file)
-        patience = _options.patience("connect_timeout", connect_timeout)
-        if patience is None:
-            raise OptionError("connect_timeout must be a number of seconds, not None")
+        for name, given in (("url", url), ("key", key)):
+            if given is not None:
+                _options.text(name, given)
+        patience = _options.number("connect_timeout", connect_timeout, 0, 3.2e8)
         native = Native(_deliver, path, url, key, patience, WINDOW_BYTES)
         self._options: dict[str, Any] = dict(options)
         self._options_key: Any = None

@@ -143,6 +143,11 @@ def _seconds(name: str, value: Any) -> int | None:
     return max(1, round(seconds * 1000))
 
 
+def number(name: str, value: Any, low: float, high: float) -> float:
+    """A number within bounds."""
+    return _number(name, value, low, high)
+
+
 def whole(name: str, value: Any, low: int, high: int) -> int:
     """A whole number within bounds, also one of numpy's."""
     return _whole(name, value, low, high)

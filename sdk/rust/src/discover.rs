@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use farlane_model::TenantId;
 use farlane_seal::identity::Identity;
+use farlane_wire::channel;
 
 use crate::Error;
 
@@ -70,16 +71,32 @@ fn xdg(env: &impl Environment, name: &str, fallback: &str) -> PathBuf {
 
 /// The identity to use.
 ///
-/// *Errors*: none found, and where it was looked for; or the file found cannot be used.
+/// *Errors*: none found, and where it was looked for; or the file found, the address or the key cannot
+/// be used.
 pub fn discover(hints: &Hints, env: &impl Environment) -> Result<Identity, Error> {
     let mut identity = load(&find(hints, env)?)?;
     if let Some(url) = hints.url.clone().or_else(|| env.var("FARLANE_URL")) {
         identity.urls = vec![url];
     }
     if let Some(key) = hints.key.clone().or_else(|| env.var("FARLANE_KEY")) {
+        if !is_key(&key) {
+            let what =
+                "the API key given cannot be one; `farlane keys create` prints keys, like flk_…";
+            return Err(Error::BadIdentity(what.to_owned()));
+        }
         identity.api_key = key.into();
     }
+    for url in &identity.urls {
+        // Found out now, not by trying for as long as patience lasts.
+        channel::endpoint(url, identity.ca_pem.as_bytes(), None)
+            .map_err(|e| Error::BadIdentity(e.to_string()))?;
+    }
     Ok(identity)
+}
+
+/// Whether a text can stand in a header, where keys are shown.
+fn is_key(key: &str) -> bool {
+    !key.is_empty() && key.bytes().all(|b| b.is_ascii_graphic())
 }
 
 fn find(hints: &Hints, env: &impl Environment) -> Result<PathBuf, Error> {
@@ -110,7 +127,11 @@ fn find(hints: &Hints, env: &impl Environment) -> Result<PathBuf, Error> {
 ///
 /// *Errors*: it cannot be read, or others can read it.
 pub fn load(path: &Path) -> Result<Identity, Error> {
-    Identity::load(path).map_err(|e| Error::BadIdentity(format!("{}: {e}", path.display())))
+    let at = path.display().to_string();
+    Identity::load(path).map_err(|e| match e.to_string() {
+        text if text.contains(&at) => Error::BadIdentity(text),
+        text => Error::BadIdentity(format!("{at}: {text}")),
+    })
 }
 
 #[cfg(test)]
@@ -158,5 +179,13 @@ mod tests {
         assert_eq!(found(&hints, &env)?, PathBuf::from("/arg.json"));
         std::fs::remove_dir_all(&home)?;
         Ok(())
+    }
+
+    #[test]
+    fn keys_are_what_a_header_takes() {
+        assert!(is_key("flk_abc.DEF-123"));
+        for bad in ["", "flk ü", "flü", "a b", "a\n"] {
+            assert!(!is_key(bad), "{bad:?}");
+        }
     }
 }
