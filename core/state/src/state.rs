@@ -8,7 +8,7 @@ use farlane_model::{AttemptRef, Digest, KeyId, NodeId, ProjectId, SessionId, Tas
 use farlane_units::Millis;
 
 use crate::queue::{QueueKey, Queues};
-use crate::row::{ClusterRow, OutboxKey, RevocationsRow};
+use crate::row::{ClusterRow, MAX_OUTBOX, OutboxKey, RevocationsRow};
 use crate::slab::Slab;
 use crate::spec::Specs;
 use crate::task::{PlacedOn, Task};
@@ -257,6 +257,10 @@ impl State {
     /// Results kept of a project.
     pub fn project_kept(&self, project: &ProjectId) -> u64 {
         self.projects.get(project).map_or(0, |p| p.kept)
+    }
+    /// Whether the outbox is at its bound, so that nothing new is taken.
+    pub fn accounts_behind(&self) -> bool {
+        self.outbox_len >= MAX_OUTBOX
     }
     /// How far a sink has got: everything up to here is acknowledged.
     pub fn sink(&self, sink: u8) -> Option<OutboxKey> {

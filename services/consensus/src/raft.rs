@@ -139,10 +139,11 @@ impl Callers {
     }
 
     /// What openraft says of the entry in the end; `None` where it stopped, which the callers see by
-    /// being dropped. Nothing is left to do for an applied entry.
+    /// being dropped. Nothing is left to do where `apply` has answered.
     pub fn ended(&self, result: Option<ClientWriteResult<TypeConfig>>) {
         match result {
-            Some(Ok(_)) => {}
+            // Most often `apply` has answered; an entry that it read from disk knows no callers.
+            Some(Ok(_)) => self.unknown(),
             // It was taken out of the log, perhaps to make place for a snapshot that holds it.
             Some(Err(_)) if self.is_logged() => self.unknown(),
             Some(Err(ClientWriteError::ForwardToLeader(to))) => {
@@ -157,7 +158,7 @@ impl Callers {
         }
     }
 
-    /// Lets go of the callers without an outcome. Nothing is left to do for an applied entry.
+    /// Lets go of the callers without an outcome. Nothing is left to do where `apply` has answered.
     pub fn unknown(&self) {
         self.refuse(&ProposeError::Unknown);
     }
@@ -167,5 +168,63 @@ impl Callers {
         for caller in waiting.callers {
             let _ = caller.reply.send(Err(error.clone()));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use openraft::error::ForwardToLeader;
+    use openraft::raft::ClientWriteResponse;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    type Answer = oneshot::Receiver<Result<Proposed, ProposeError>>;
+
+    fn one(places: &Arc<Semaphore>) -> (Callers, Answer) {
+        let (reply, answer) = oneshot::channel();
+        let caller = Caller { commands: 1, reply };
+        let permit = places.clone().try_acquire_owned().unwrap();
+        (Callers::new(vec![caller], permit), answer)
+    }
+
+    fn refused() -> ClientWriteResult<TypeConfig> {
+        Err(ClientWriteError::ForwardToLeader(ForwardToLeader::empty()))
+    }
+
+    #[test]
+    fn whoever_answers_first_frees_the_place_and_only_what_never_was_in_the_log_is_surely_not_done()
+    {
+        let places = Arc::new(Semaphore::new(1));
+        let (callers, mut answer) = one(&places);
+        callers.ended(Some(refused()));
+        let not_leader = ProposeError::NotLeader { leader: None };
+        assert_eq!(answer.try_recv().unwrap(), Err(not_leader));
+
+        let (callers, mut answer) = one(&places);
+        callers.logged();
+        callers.ended(Some(refused()));
+        assert_eq!(answer.try_recv().unwrap(), Err(ProposeError::Unknown));
+
+        let (callers, mut answer) = one(&places);
+        let applied = || ClientWriteResponse {
+            log_id: LogId::default(),
+            data: (),
+            membership: None,
+        };
+        callers.applied(7, vec![Outcome::Done]);
+        callers.ended(Some(Ok(applied())));
+        callers.unknown();
+        assert_eq!(answer.try_recv().unwrap().unwrap().index, 7);
+
+        let (callers, mut answer) = one(&places);
+        callers.ended(Some(Ok(applied())));
+        assert_eq!(answer.try_recv().unwrap(), Err(ProposeError::Unknown));
+
+        let (callers, mut answer) = one(&places);
+        callers.ended(None);
+        assert!(answer.try_recv().is_err() && !callers.any());
+        assert_eq!(places.available_permits(), 1);
     }
 }

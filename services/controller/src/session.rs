@@ -9,12 +9,13 @@
 //! ```
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use farlane_model::{SessionId, TaskId, TenantId};
 use farlane_seal::record::DeviceRecord;
 use farlane_state::{
     AckResults, AttachGranter, Cancel, Cursor, DetachGranter, MAX_BATCH, OpenSession, Order,
-    Outcome,
+    Outcome, State,
 };
 use farlane_store::Scope;
 use farlane_wire::hello::{WINDOW_BYTES, WINDOW_TASKS};
@@ -35,6 +36,10 @@ fn reads_own_alone() -> ControlError {
                 .into(),
     }
 }
+
+/// How long a submission waits while accounts are behind. Source: a client whose stream ends comes back
+/// after a tenth of a second, and each opening is an entry of the log.
+const BEHIND_PAUSE: Duration = Duration::from_secs(1);
 
 // Whatever a client may send again, the state answers as it did before.
 const _: () = assert!(WINDOW_TASKS <= farlane_state::VERDICT_WINDOW);
@@ -267,6 +272,10 @@ impl ClientSession {
         self.link
             .window
             .take(tasks, bytes, (WINDOW_TASKS, WINDOW_BYTES))?;
+        if self.controller.consensus.read(State::accounts_behind) {
+            // The state will refuse it, and its client comes back at once: no sooner than this.
+            tokio::time::sleep(BEHIND_PAUSE).await;
+        }
         let session = self.link.clone();
         self.controller
             .hand_in(Intake::Submit {

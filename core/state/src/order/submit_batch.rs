@@ -114,7 +114,7 @@ impl SubmitBatch {
         if live + fresh > MAX_LIVE {
             return Err(Refusal::QueueFull { most: MAX_LIVE });
         }
-        if fresh > 0 && ctx.state.outbox_len >= MAX_OUTBOX {
+        if fresh > 0 && ctx.state.accounts_behind() {
             return Err(Refusal::AccountsBehind { most: MAX_OUTBOX });
         }
         let mut answer = Answer {
