@@ -199,6 +199,8 @@ async fn work_goes_on_while_the_control_plane_is_away_and_is_told_afterwards() {
     let network = &stage.network;
     let source = "def f():\n    import time\n    time.sleep(0.3)\n    return 'through'";
     let f = stage.function(source, &["()"]);
+    let (waiting, assignment, _) = f.prepare(0);
+    network.tell(f.assign(vec![assignment])).await;
     let call = f.submit(0, 1).await.remove(0);
     network
         .until("begun", |seen| {
@@ -212,7 +214,12 @@ async fn work_goes_on_while_the_control_plane_is_away_and_is_told_afterwards() {
         })
         .await;
     let observed = hellos[1].observed.clone().unwrap();
-    assert_eq!(observed.live, [v1::AttemptRef::from(call.at)]);
+    assert_eq!(observed.live.len(), 2);
+    for at in [call.at, waiting.at] {
+        assert!(observed.live.contains(&at.into()), "{observed:?}");
+    }
+    // A leader that never asked for its grant must know.
+    assert_eq!(observed.ungranted, [v1::AttemptRef::from(waiting.at)]);
     assert_eq!(hellos[0].boot, hellos[1].boot);
     assert_eq!(f.outcome(&call).await.value(), "'through'");
     stage.node.stop().await;
