@@ -204,6 +204,9 @@ def test_a_machine_that_was_removed_is_not_started_again(fresh):
     network.start()
     with network.client() as client:
         assert client.submit(pow, 2, 3).result(timeout=RESULT_SECONDS) == 8
+    # Both have the host's name; the one that is left is meant.
+    network.cli("nodes", "remove", node["name"])
+    assert {n["state"] for n in network.json("nodes", "list")} == {"removed"}
 
 
 @pytest.mark.parametrize("anew", [False, True])

@@ -172,10 +172,14 @@ async fn remove(target: Target, wanted: String) -> Result<(), Problem> {
     let reply = network.list_nodes(v1::ListNodesRequest {}).await?;
     let (nodes, lists) = (reply.nodes, reply.revocations_bytes);
     let wanted_lower = wanted.to_ascii_lowercase();
-    let found: Vec<_> = nodes
+    let mut found: Vec<_> = nodes
         .iter()
         .filter(|n| n.name == wanted || hex(&n.node).starts_with(&wanted_lower))
         .collect();
+    // A machine that has joined anew bears the name of the one that was removed.
+    if found.iter().any(|n| !n.revoked) {
+        found.retain(|n| !n.revoked);
+    }
     let node = match found[..] {
         [node] => node,
         [] => {
@@ -193,21 +197,26 @@ async fn remove(target: Target, wanted: String) -> Result<(), Problem> {
             .next("give more digits"));
         }
     };
-    let revocations = revocations(node, &lists, &folder)?;
-    let signed = revocations.is_some();
-    network
-        .remove_node(v1::RemoveNodeRequest {
-            node: node.node.clone(),
-            revocations_bytes: revocations.map(|l| l.to_bytes()).unwrap_or_default(),
-        })
-        .await?;
+    // First, since the network may refuse: what is signed is kept, and names the machine for ever.
+    let request = v1::RemoveNodeRequest {
+        node: node.node.clone(),
+        ..Default::default()
+    };
+    network.remove_node(request).await?;
     show::line(&format!("removed {} ({})", node.name, short(&node.node)))?;
-    match signed {
-        true => Ok(()),
-        false => show::line(
+    let Some(list) = revocations(node, &lists, &folder)? else {
+        return show::line(
             "its provider's keys are not on this machine: granters hear of it from the servers alone",
-        ),
-    }
+        );
+    };
+    let revocations_bytes = list.to_bytes();
+    let published = network
+        .publish_revocations(v1::PublishRevocationsRequest { revocations_bytes })
+        .await;
+    published.map_err(|error| {
+        Problem::from(error).next("granters do not know yet: `farlane nodes renew` tells them")
+    })?;
+    Ok(())
 }
 
 /// Our list of removed machines with this one on it; `None` where another provider's keys would have to
