@@ -106,16 +106,17 @@ def first(recordings: list[bytes], number: int) -> Fields:
         for message in messages(recorded):
             try:
                 fields = decode(message)
+                if len(fields) != 1 or fields[0][0] != number or not isinstance(fields[0][1], bytes):
+                    continue
+                inner = decode(fields[0][1])
             except (AssertionError, IndexError):
                 continue  # Another call's message.
-            if len(fields) == 1 and fields[0][0] == number and isinstance(fields[0][1], bytes):
-                inner = decode(fields[0][1])
-                kinds = {n: v for n, v in inner}
-                session = kinds.get(OPEN_SESSION)
-                if number == FRAME_SUBMIT and SUBMIT_TASKS in kinds:
-                    return inner
-                if number == FRAME_OPEN and isinstance(session, bytes) and len(session) == 16:
-                    return inner
+            kinds = {n: v for n, v in inner}
+            session = kinds.get(OPEN_SESSION)
+            if number == FRAME_SUBMIT and SUBMIT_TASKS in kinds:
+                return inner
+            if number == FRAME_OPEN and isinstance(session, bytes) and len(session) == 16:
+                return inner
     raise AssertionError("no client has sent such a frame")
 
 
