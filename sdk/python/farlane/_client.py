@@ -326,9 +326,14 @@ class Client(Executor):
             self._let_the_network_know()
         return self._native.task_id(seq)
 
-    def _state_of(self, future: Future[Any]) -> str:
-        state = self._native.state(future.id)
+    def _state_of(self, future: Future[Any], id: str | None = None) -> str:
+        state = self._native.state(future.id if id is None else id)
         return "queued" if state is None else state[0]
+
+    def _still_waits(self, future: Future[Any], waited: float | None) -> str:
+        """What a wait that was too short says; `future.id` itself may wait for the network."""
+        id = future._id or self._native.task_id(future._seq)
+        return f"task {id} is {self._state_of(future, id)} after {waited or 0.0:.3g} s of waiting; it goes on"
 
     def _cancel(self, futures: list[Future[Any]], reason: str) -> None:
         if not self._shared.closed:

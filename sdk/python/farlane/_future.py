@@ -217,7 +217,7 @@ class Future(StandardFuture, Generic[T]):  # type: ignore[type-arg]
             timeout = _options.patience("timeout", timeout)
         try:
             if not self._client._wait_landed(self, timeout, _MAX_SHARED):
-                raise WaitTimeout(f"task {self.id} is {self.status} after {timeout:.3g} s of waiting; it goes on")
+                raise WaitTimeout(self._client._still_waits(self, timeout))
         except KeyboardInterrupt:
             self._client._detached_by_user(self)
             raise

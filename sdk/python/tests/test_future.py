@@ -541,3 +541,14 @@ def test_an_interrupt_anywhere_in_a_with_block_detaches(client, capsys, monkeypa
             client.submit(pow, 2, 2)
             raise KeyboardInterrupt
     assert "attach('task-1')" in capsys.readouterr().err and client._native.closed
+
+
+def test_a_short_wait_is_not_made_longer_by_what_it_says(client, monkeypatch):
+    def wait_acknowledged(seconds):
+        raise AssertionError("it asked the network")
+
+    monkeypatch.setattr(client._native, "unacknowledged", lambda: 1, raising=False)
+    monkeypatch.setattr(client._native, "wait_acknowledged", wait_acknowledged, raising=False)
+    future = client.with_options(idempotency_key="once").submit(pow, 2, 2)
+    with pytest.raises(concurrent.futures.TimeoutError, match="task-1 is running"):
+        future.result(timeout=0.01)
