@@ -409,12 +409,11 @@ class Client(Executor):
             shared.closed = True
             self._native.close()
 
-    def __exit__(self, kind: Any, error: Any, frames: Any) -> bool:
+    def __exit__(self, kind: Any, error: Any, frames: Any) -> None:
         if isinstance(error, KeyboardInterrupt):
             # Wherever it struck, also in the standard library's waits: not to be struck a second time here.
             self._detached_by_user(None)
         self.shutdown(wait=True)
-        return False
 
     def nodes(self) -> list[tuple[str, str, bool, int, int]]:
         """The network's nodes: name, region, online, running, leased."""
