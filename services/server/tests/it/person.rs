@@ -4,13 +4,13 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use farlane_model::{
-    AttemptRef, BlobRef, Digest, ForwardSecrecy, Glob, NodeId, NodeRequest, PythonVersion,
-    Resources, Retry, SessionId, TaskId, TaskSpec, TenantId, Tier, Timing,
+    AttemptRef, BlobRef, Digest, Glob, NodeId, NodeRequest, PythonVersion, Resources, SessionId,
+    TaskId, TaskSpec, TenantId, Tier,
 };
 use farlane_seal::grant::{Grant, GranterContext, OpenContext};
 use farlane_seal::record::{NodeRecord, RevocationPolicy, SignedPrekey};
 use farlane_seal::{SessionKey, StreamContext, TaskKey, stream, vault, wrap};
-use farlane_units::{ByteCount, MilliCpu, Millis};
+use farlane_units::{ByteCount, Millis};
 use farlane_wire::channel::{self, MAX_MESSAGE};
 use farlane_wire::v1::client_frame::Body as Up;
 use farlane_wire::v1::network_client::NetworkClient;
@@ -55,37 +55,28 @@ pub async fn api(world: &World) -> Api {
 }
 
 pub fn spec(world: &World, change: impl FnOnce(&mut TaskSpec)) -> TaskSpec {
+    let code = BlobRef {
+        digest: Digest::of(b"code"),
+        size: ByteCount(4),
+    };
+    let python = PythonVersion {
+        major: 3,
+        minor: 11,
+    };
     let mut spec = TaskSpec {
-        project: world.project,
         function: "double".into(),
-        code: BlobRef {
-            digest: Digest::of(b"code"),
-            size: ByteCount(4),
-        },
-        environment: None,
         resources: Resources {
-            cpus: MilliCpu(1000),
             memory: ByteCount::mib(64),
             scratch: ByteCount(0),
+            ..Resources::default()
         },
         node: NodeRequest {
             regions: vec![Glob::new("eu-*").unwrap()],
             labels: vec![("disk".into(), "nvme".into())],
-            python: PythonVersion {
-                major: 3,
-                minor: 11,
-            },
             tier: Tier::Namespaces,
+            ..NodeRequest::any(python)
         },
-        retry: Retry {
-            lost: 3,
-            raised: 0,
-            at_most_once: false,
-        },
-        timing: Timing::default(),
-        priority: 0,
-        forward_secrecy: ForwardSecrecy::Preferred,
-        log_limit: ByteCount::mib(1),
+        ..TaskSpec::new(world.project, code, python)
     };
     change(&mut spec);
     spec
