@@ -17,7 +17,7 @@ use crate::batcher::{Batcher, Work};
 use crate::contact::Contact;
 use crate::error::{ProposeError, StartError};
 use crate::leadership::{self, Leadership};
-use crate::log::LogStore;
+use crate::log::{Followers, LogStore};
 use crate::machine::rows::RowsHandle;
 use crate::machine::{Failure, Machine, Notice, Replica};
 use crate::network::{Connector, MOST_MESSAGE, Networks};
@@ -94,13 +94,17 @@ impl Consensus {
             )));
         }
         let (dir, cache, id) = (config.dir.clone(), config.cache, config.id);
+        let followers = match config.members.len() {
+            1 => Followers::None,
+            _ => Followers::Some,
+        };
         let opened = tokio::task::spawn_blocking(move || {
             std::fs::create_dir_all(&dir).map_err(|source| StartError::Io {
                 path: dir.clone(),
                 source,
             })?;
             let replica = Replica::open(&dir, cache)?;
-            Ok::<_, StartError>((replica, LogStore::open(&dir.join("log"), id)?))
+            Ok::<_, StartError>((replica, LogStore::open(&dir.join("log"), id, followers)?))
         });
         let (replica, log) = opened
             .await

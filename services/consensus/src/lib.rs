@@ -7,7 +7,7 @@
 //! propose ─▶ batcher (≤ 2 entries in flight) ─▶ openraft ─▶ log (one fdatasync a frame) ─▶ quorum
 //!                                                                          │ committed
 //!    caller ◀─ outcomes ── apply (state lock) ── write-sets ─▶ overlay ◀────┘
-//!    subscribers ◀─ Notice ──┘                       │ every 100 ms or 16 MiB
+//!    subscribers ◀─ Notice ──┘                       │ every second or 16 MiB
 //!                                                    ▼
 //!                                          state file (redb), then the log is purged
 //! ```

@@ -5,7 +5,7 @@ use farlane_units::ByteCount;
 use openraft::testing::{StoreBuilder, Suite};
 use tempfile::TempDir;
 
-use crate::log::LogStore;
+use crate::log::{Followers, LogStore};
 use crate::machine::{Machine, Replica};
 use crate::raft::{StorageError, TypeConfig};
 
@@ -15,7 +15,7 @@ impl StoreBuilder<TypeConfig, LogStore, Machine, TempDir> for Stores {
     async fn build(&self) -> Result<(TempDir, LogStore, Machine), StorageError> {
         let dir = tempfile::tempdir().unwrap();
         let replica = Replica::open(dir.path(), ByteCount::mib(4)).unwrap();
-        let log = LogStore::open(&dir.path().join("log"), 1).unwrap();
+        let log = LogStore::open(&dir.path().join("log"), 1, Followers::None).unwrap();
         Ok((dir, log, Machine(replica)))
     }
 }

@@ -22,6 +22,8 @@ pub(crate) struct Segment {
     pub number: u64,
     pub file: File,
     pub path: PathBuf,
+    /// Its length, reserved.
+    pub size: u64,
 }
 
 /// What a file that should be a segment is.
@@ -63,7 +65,12 @@ impl Segment {
         file.write_all_at(&head, 0)?;
         file.sync_all()?;
         File::open(dir)?.sync_all()?;
-        Ok(Self { number, file, path })
+        Ok(Self {
+            number,
+            file,
+            path,
+            size,
+        })
     }
 
     /// Opens the segment of this number.
@@ -71,7 +78,8 @@ impl Segment {
         let path = Self::path(dir, number);
         let file = OpenOptions::new().read(true).write(true).open(&path)?;
         let mut head = [0; SEGMENT_HEAD as usize];
-        if file.metadata()?.len() < SEGMENT_HEAD {
+        let size = file.metadata()?.len();
+        if size < SEGMENT_HEAD {
             return Ok(Opened::Unborn(path));
         }
         file.read_exact_at(&mut head, 0)?;
@@ -80,7 +88,13 @@ impl Segment {
         }
         let mut chain = Chain::default();
         chain.copy_from_slice(&head[16..]);
-        Ok(Opened::Segment(Self { number, file, path }, chain))
+        let segment = Self {
+            number,
+            file,
+            path,
+            size,
+        };
+        Ok(Opened::Segment(segment, chain))
     }
 }
 

@@ -7,14 +7,13 @@ use std::ops::{Bound, Range, RangeBounds};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel};
 
 use bytes::Bytes;
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{AnyError, EntryPayload, LogState, OptionalSend, RaftLogReader, StorageIOError};
 use parking_lot::RwLock;
-use tokio::sync::oneshot;
 
+use super::desk::{Desk, Followers};
 use super::frame;
 use super::index::{Found, Index};
 use super::mark::MarkFile;
@@ -30,7 +29,7 @@ const MOST_READ: usize = 2 * farlane_model::MAX_ENTRY_BYTES;
 #[derive(Clone)]
 pub(crate) struct LogStore {
     index: Arc<RwLock<Index>>,
-    jobs: Sender<Job>,
+    desk: Desk,
     vote: Arc<RwLock<Option<Vote>>>,
 }
 
@@ -38,7 +37,7 @@ impl LogStore {
     /// Opens the log in `dir`, or founds it for `server`.
     ///
     /// *Errors*: files that cannot be used, damage, or another server's log.
-    pub fn open(dir: &Path, server: u64) -> Result<Self, StartError> {
+    pub fn open(dir: &Path, server: u64, followers: Followers) -> Result<Self, StartError> {
         let io = |source: io::Error| StartError::Io {
             path: dir.to_owned(),
             source,
@@ -67,14 +66,11 @@ impl LogStore {
             chain: recovered.chain,
             mark,
             buffer: Vec::new(),
+            sync_us: None,
             failed: None,
         };
-        let (jobs, received) = channel();
-        std::thread::Builder::new()
-            .name("farlane-log".to_owned())
-            .spawn(move || writer.run(&received))
-            .map_err(io)?;
-        Ok(Self { index, jobs, vote })
+        let desk = Desk::start(writer, followers).map_err(io)?;
+        Ok(Self { index, desk, vote })
     }
 
     /// The last index that may be purged so that `segments` newest segments stay.
@@ -87,16 +83,7 @@ impl LogStore {
     /// Ends the writer, and lets go of the folder.
     pub async fn close(&self) {
         // It may have ended already.
-        let _ = self.ask(|done| Job::Close { done }).await;
-    }
-
-    async fn ask(
-        &self,
-        job: impl FnOnce(oneshot::Sender<io::Result<()>>) -> Job,
-    ) -> io::Result<()> {
-        let (done, answer) = oneshot::channel();
-        self.jobs.send(job(done)).map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
+        let _ = self.desk.ask(|done| Job::Close { done }).await;
     }
 
     fn read(&self, range: Range<u64>, most: usize) -> Result<Vec<Entry>, StorageError> {
@@ -121,10 +108,6 @@ impl LogStore {
         }
         Ok(entries)
     }
-}
-
-fn gone() -> io::Error {
-    io::Error::other("the log's writer has ended")
 }
 
 fn bounds(range: &impl RangeBounds<u64>) -> Range<u64> {
@@ -175,7 +158,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
         let own = *vote;
-        self.ask(|done| Job::Vote { vote: own, done })
+        self.desk
+            .ask(|done| Job::Vote { vote: own, done })
             .await
             .map_err(|e| StorageIOError::write_vote(&e))?;
         *self.vote.write() = Some(own);
@@ -209,20 +193,17 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 }
             }
         }
-        let job = Job::Append {
-            entries,
-            flushed: callback,
-        };
-        self.jobs
-            .send(job)
-            .map_err(|_| StorageIOError::write_logs(&gone()))?;
+        self.desk
+            .append(entries, callback)
+            .map_err(|e| StorageIOError::write_logs(&e))?;
         Ok(())
     }
 
     async fn truncate(&mut self, log_id: LogId) -> Result<(), StorageError> {
         self.index.write().truncate(log_id.index);
         let from = log_id.index;
-        self.ask(|done| Job::Truncate { from, done })
+        self.desk
+            .ask(|done| Job::Truncate { from, done })
             .await
             .map_err(|e| StorageIOError::write_logs(&e))?;
         Ok(())
@@ -230,7 +211,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError> {
         self.index.write().purge(log_id);
-        self.ask(|done| Job::Purge { upto: log_id, done })
+        self.desk
+            .ask(|done| Job::Purge { upto: log_id, done })
             .await
             .map_err(|e| StorageIOError::write_logs(&e))?;
         Ok(())

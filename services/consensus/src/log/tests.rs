@@ -9,8 +9,8 @@ use farlane_runtime::{Entropy, SimulatedEntropy};
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt};
 use openraft::{CommittedLeaderId, EntryPayload, RaftLogReader};
 
-use super::LogStore;
 use super::segment::{SEGMENT_BYTES, SEGMENT_HEAD};
+use super::{Followers, LogStore};
 use crate::error::StartError;
 use crate::raft::{Batch, Entry, LogId, Vote};
 
@@ -63,7 +63,7 @@ fn segments(dir: &Path) -> Vec<PathBuf> {
 async fn reopen(log: LogStore, dir: &Path) -> LogStore {
     log.close().await;
     drop(log);
-    LogStore::open(dir, 1).unwrap()
+    LogStore::open(dir, 1, Followers::None).unwrap()
 }
 
 /// Appends, truncations, purges and reopenings at random, held against a plain list.
@@ -72,7 +72,7 @@ async fn any_history_reads_back_as_it_was() {
     for seed in 0..12 {
         let dir = tempfile::tempdir().unwrap();
         let random = SimulatedEntropy::new(seed);
-        let mut log = LogStore::open(dir.path(), 1).unwrap();
+        let mut log = LogStore::open(dir.path(), 1, Followers::None).unwrap();
         let (mut entries, mut purged, mut term) = (Vec::<Entry>::new(), None::<LogId>, 1);
         for step in 0..60 {
             let next = entries
@@ -134,7 +134,7 @@ async fn any_history_reads_back_as_it_was() {
 #[tokio::test]
 async fn a_vote_survives() {
     let dir = tempfile::tempdir().unwrap();
-    let mut log = LogStore::open(dir.path(), 1).unwrap();
+    let mut log = LogStore::open(dir.path(), 1, Followers::None).unwrap();
     log.save_vote(&Vote::new_committed(9, 1)).await.unwrap();
     let mut log = reopen(log, dir.path()).await;
     assert_eq!(
@@ -145,7 +145,7 @@ async fn a_vote_survives() {
 
 /// Three frames of one entry each; gives where each ends.
 async fn three_frames(dir: &Path) -> Vec<u64> {
-    let mut log = LogStore::open(dir, 1).unwrap();
+    let mut log = LogStore::open(dir, 1, Followers::None).unwrap();
     let mut ends = vec![SEGMENT_HEAD];
     for index in 0..3 {
         let one = entry(1, index, 300);
@@ -166,7 +166,7 @@ async fn a_torn_last_frame_is_no_frame_and_is_written_over() {
         let mut torn = whole.clone();
         torn[byte as usize] ^= 0x40;
         fs::write(&path, &torn).unwrap();
-        let mut log = LogStore::open(dir.path(), 1).unwrap();
+        let mut log = LogStore::open(dir.path(), 1, Followers::None).unwrap();
         assert_eq!(all(&mut log).await.len(), 2, "byte {byte}");
         log.blocking_append([entry(2, 2, 50)]).await.unwrap();
         let mut log = reopen(log, dir.path()).await;
@@ -180,7 +180,7 @@ async fn a_torn_last_frame_is_no_frame_and_is_written_over() {
     // A file that ends early is the same.
     for length in [ends[3] - 1, ends[2] + 5, ends[2]] {
         fs::write(&path, &whole[..length as usize]).unwrap();
-        let mut log = LogStore::open(dir.path(), 1).unwrap();
+        let mut log = LogStore::open(dir.path(), 1, Followers::None).unwrap();
         assert_eq!(all(&mut log).await.len(), 2, "length {length}");
         log.close().await;
     }
@@ -198,7 +198,7 @@ async fn damage_before_the_end_is_refused() {
         .unwrap();
     let at = ends[1] + super::frame::HEAD as u64 + 30;
     file.write_all_at(&[0xff], at).unwrap();
-    let Err(error) = LogStore::open(dir.path(), 1) else {
+    let Err(error) = LogStore::open(dir.path(), 1, Followers::None) else {
         panic!("it opened")
     };
     assert!(matches!(error, StartError::Damaged { .. }), "{error}");
@@ -207,7 +207,7 @@ async fn damage_before_the_end_is_refused() {
 #[tokio::test]
 async fn segments_are_unlinked_behind_the_purge_and_a_missing_one_is_noticed() {
     let dir = tempfile::tempdir().unwrap();
-    let mut log = LogStore::open(dir.path(), 1).unwrap();
+    let mut log = LogStore::open(dir.path(), 1, Followers::None).unwrap();
     let each = 1_000_000;
     let count = 4 * SEGMENT_BYTES / each;
     for index in 0..count {
@@ -224,7 +224,7 @@ async fn segments_are_unlinked_behind_the_purge_and_a_missing_one_is_noticed() {
     assert_eq!(all(&mut log).await.len() as u64, count - upto - 1);
     log.close().await;
     fs::remove_file(&segments(dir.path())[0]).unwrap();
-    let Err(error) = LogStore::open(dir.path(), 1) else {
+    let Err(error) = LogStore::open(dir.path(), 1, Followers::None) else {
         panic!("it opened")
     };
     assert!(matches!(error, StartError::Damaged { .. }), "{error}");
@@ -233,7 +233,7 @@ async fn segments_are_unlinked_behind_the_purge_and_a_missing_one_is_noticed() {
 #[tokio::test]
 async fn reading_for_a_follower_is_bounded_and_gives_at_least_one() {
     let dir = tempfile::tempdir().unwrap();
-    let mut log = LogStore::open(dir.path(), 1).unwrap();
+    let mut log = LogStore::open(dir.path(), 1, Followers::None).unwrap();
     log.blocking_append((0..8).map(|index| entry(1, index, 900_000)))
         .await
         .unwrap();
@@ -246,7 +246,7 @@ async fn reading_for_a_follower_is_bounded_and_gives_at_least_one() {
 #[tokio::test]
 async fn a_hole_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let mut log = LogStore::open(dir.path(), 1).unwrap();
+    let mut log = LogStore::open(dir.path(), 1, Followers::None).unwrap();
     log.blocking_append([entry(1, 0, 10)]).await.unwrap();
     assert!(log.blocking_append([entry(1, 2, 10)]).await.is_err());
 }

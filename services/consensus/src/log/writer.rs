@@ -1,7 +1,7 @@
-//! The one thread that writes the log.
+//! Writing the log.
 //!
-//! Owns the order of all writes. It takes what is queued, makes a frame of it, writes and syncs
-//! once, and only then reports. After a failed write or sync nothing is written any more: what the
+//! Owns the files. Entries that come together become one frame, written and synced once, and only then
+//! reported. After a failed write or sync nothing is written any more: what the
 //! disk holds is then unknown, and a retried sync would lie.
 
 use std::collections::VecDeque;
@@ -11,6 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
+use std::time::Instant;
 
 use openraft::storage::LogFlushed;
 use parking_lot::RwLock;
@@ -61,39 +62,35 @@ pub(crate) struct Writer {
     pub chain: Chain,
     pub mark: MarkFile,
     pub buffer: Vec<u8>,
+    /// What a write with its sync takes of late, in microseconds; `None` before the first.
+    pub sync_us: Option<u64>,
     /// Why nothing is written any more.
     pub failed: Option<String>,
 }
 
 impl Writer {
-    /// Works until every handle on the log is gone.
-    pub fn run(mut self, jobs: &Receiver<Job>) {
-        let mut held = None;
-        while let Some(job) = held.take().or_else(|| jobs.recv().ok()) {
-            match job {
-                Job::Append { entries, flushed } => held = self.append(entries, flushed, jobs),
-                Job::Close { done } => {
-                    drop(self);
-                    let _ = done.send(Ok(()));
-                    return;
-                }
-                Job::Truncate { from, done } => {
-                    let result = self.guarded(|own| own.truncate(from));
-                    let _ = done.send(result);
-                }
-                Job::Purge { upto, done } => {
-                    let result = self.guarded(|own| own.purge(upto));
-                    let _ = done.send(result);
-                }
-                Job::Vote { vote, done } => {
-                    let result = self.guarded(|own| {
-                        own.mark.mark.vote = Some(vote);
-                        own.mark.write()
-                    });
-                    let _ = done.send(result);
-                }
+    /// Does one job, and with an append those queued behind it. Returns the first that is something else,
+    /// and how many are done.
+    pub fn work(&mut self, job: Job, jobs: &Receiver<Job>) -> (Option<Job>, usize) {
+        match job {
+            Job::Append { entries, flushed } => return self.gather(entries, flushed, jobs),
+            // The desk's, which owns this writer.
+            Job::Close { done } => drop(done),
+            Job::Truncate { from, done } => {
+                let _ = done.send(self.guarded(|own| own.truncate(from)));
+            }
+            Job::Purge { upto, done } => {
+                let _ = done.send(self.guarded(|own| own.purge(upto)));
+            }
+            Job::Vote { vote, done } => {
+                let result = self.guarded(|own| {
+                    own.mark.mark.vote = Some(vote);
+                    own.mark.write()
+                });
+                let _ = done.send(result);
             }
         }
+        (None, 1)
     }
 
     fn guarded(&mut self, work: impl FnOnce(&mut Self) -> io::Result<()>) -> io::Result<()> {
@@ -106,13 +103,13 @@ impl Writer {
         })
     }
 
-    /// Writes this append and those queued behind it. Returns the first job that is something else.
-    fn append(
+    /// Writes this append and those queued behind it.
+    fn gather(
         &mut self,
         entries: Vec<Entry>,
         flushed: LogFlushed<TypeConfig>,
         jobs: &Receiver<Job>,
-    ) -> Option<Job> {
+    ) -> (Option<Job>, usize) {
         let mut all = entries;
         let mut waiting = vec![flushed];
         let mut other = None;
@@ -129,7 +126,18 @@ impl Writer {
                 Err(_) => break,
             }
         }
-        let result = self.guarded(|own| own.write_entries(&all));
+        let done = waiting.len();
+        self.append(&all, waiting);
+        (other, done)
+    }
+
+    /// Writes and syncs entries, and tells who waits for them.
+    pub fn append(
+        &mut self,
+        entries: &[Entry],
+        waiting: impl IntoIterator<Item = LogFlushed<TypeConfig>>,
+    ) {
+        let result = self.guarded(|own| own.write_entries(entries));
         for flushed in waiting {
             let result = match &result {
                 Ok(()) => Ok(()),
@@ -137,7 +145,6 @@ impl Writer {
             };
             flushed.log_io_completed(result);
         }
-        other
     }
 
     fn write_entries(&mut self, mut entries: &[Entry]) -> io::Result<()> {
@@ -198,8 +205,11 @@ impl Writer {
             .segments
             .back()
             .ok_or_else(|| io::Error::other("no segment"))?;
+        let begun = Instant::now();
         segment.file.write_all_at(buffer, self.end)?;
         segment.file.sync_data()?;
+        let took = begun.elapsed().as_micros() as u64;
+        self.sync_us = Some(self.sync_us.map_or(took, |us| (7 * us + took) / 8));
         self.chain = chain;
         self.end += length;
         Ok(())
@@ -207,10 +217,7 @@ impl Writer {
 
     /// Goes on in a new segment where the last has no room for `length` bytes.
     fn room(&mut self, length: u64) -> io::Result<()> {
-        let size = match self.segments.back() {
-            Some(segment) => segment.file.metadata()?.len(),
-            None => 0,
-        };
+        let size = self.segments.back().map_or(0, |segment| segment.size);
         if self.end + length <= size {
             return Ok(());
         }

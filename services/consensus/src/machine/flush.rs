@@ -1,7 +1,7 @@
 //! The one thread that writes the state file.
 //!
 //! ```text
-//! idle ── dirty ─▶ waits 100 ms, or until 16 MiB or somebody asks ─▶ commits ─▶ idle
+//! idle ── dirty ─▶ waits a second, or until 16 MiB or somebody asks ─▶ commits ─▶ idle
 //! ```
 //! Owns the database. After a failed commit it writes nothing more and the replica stops.
 
@@ -17,8 +17,8 @@ use super::Failure;
 use super::file::Tree;
 use super::shelf::Shelf;
 
-/// How long rows gather. Source: design.md, "Replicated state".
-const GATHER: Duration = Duration::from_millis(100);
+/// How long rows gather. Source: docs/design/log-store.md, "How long rows gather".
+const GATHER: Duration = Duration::from_secs(1);
 
 /// The state file could not be written; the replica has stopped.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
