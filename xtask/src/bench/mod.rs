@@ -77,8 +77,8 @@ struct Spine {
     /// Measure the wheel that was built last.
     #[arg(long)]
     no_build: bool,
-    /// How to compile; figures of anything but a release build say nothing.
-    #[arg(long, default_value = "release", hide = true)]
+    /// How to compile; figures of anything but `dist` are not those of users.
+    #[arg(long, default_value = "dist", hide = true)]
     profile: Profile,
 }
 
@@ -90,8 +90,8 @@ struct Queue {
     /// Measure the wheel that was built last.
     #[arg(long)]
     no_build: bool,
-    /// How to compile; figures of anything but a release build say nothing.
-    #[arg(long, default_value = "release", hide = true)]
+    /// How to compile; figures of anything but `dist` are not those of users.
+    #[arg(long, default_value = "dist", hide = true)]
     profile: Profile,
 }
 
@@ -105,7 +105,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
 }
 
-/// The environment with the release wheel, as a user would have it.
+/// The environment with the wheel, as a user would have it.
 fn environment(build: bool, profile: Profile) -> Result<Venv> {
     preflight::ensure(Purpose::Run)?;
     let venv = Venv::ensure("bench", &["numpy", "psutil"])?;
