@@ -69,6 +69,30 @@ def test_arrays_small_and_large_come_back(client):
         np.testing.assert_array_equal(back, array * 2)
 
 
+def test_arrays_stay_their_own_and_writable(client):
+    client = client.with_options(env=fl.Env(requirements=["numpy==" + np.__version__]))
+
+    def mark(first, again, fixed):
+        twice = first is again
+        first[0] = 7
+        return twice, fixed.flags.writeable, {"first": first, "same": first, "fixed": fixed}
+
+    array, fixed = np.zeros(300_000), np.ones(300_000)
+    fixed.flags.writeable = False
+    twice, writeable, back = client.submit(mark, array, array, fixed).result(timeout=120)
+    assert twice and not writeable
+    assert array[0] == 0 and back["first"][0] == 7 and back["same"] is back["first"]
+    back["first"][1] = 8
+    assert not back["fixed"].flags.writeable and back["fixed"].all()
+
+
+def test_large_buffers_keep_their_type(client):
+    value = bytearray(os.urandom(2 << 20))
+    for kind in (bytes, bytearray):
+        back = client.submit(lambda b: b, kind(value)).result(timeout=RESULT_SECONDS)
+        assert type(back) is kind and back == value
+
+
 def test_keywords_go_to_the_function(client):
     future = client.submit(lambda *, timeout, memory: (timeout, memory), timeout=3, memory="x")
     assert future.result(timeout=RESULT_SECONDS) == (3, "x")

@@ -40,6 +40,12 @@ RETURNED, RAISED = 0, 1
 STDOUT, STDERR, PROGRESS = 1, 2, 3
 # Most bytes of one message; two of them fit into the smallest usual socket buffer (208 KiB).
 PIECE = 64 * 1024
+# Parts of one message sent or received at once. Source: IOV_MAX of Linux.
+MOST_PARTS = 1024
+# Buffers from this size are not copied into a pickle. Source: docs/design/payload.md.
+OUT_OF_BAND = 1 << 20
+# Types that hold no buffers.
+PLAIN = frozenset({int, float, bool, str, type(None), complex})
 # Virtual memory that an interpreter with its libraries may hold beyond what the task asked for.
 MEMORY_SLACK = 192 << 20
 
@@ -79,13 +85,24 @@ class Worker:
         if len(head) + len(body) <= PIECE:
             with self.lock:
                 self.send(head + body)
-            return
-        view = memoryview(body)
-        first = PIECE - len(head)
+        else:
+            self.transmit_parts([head, body])
+
+    def transmit_parts(self, parts):
+        """Sends a message from where its parts lie."""
+        piece, room = [], PIECE
         with self.lock:
-            self.send(head + bytes(view[:first]))
-            for at in range(first, len(view), PIECE):
-                self.send(view[at : at + PIECE])
+            for part in parts:
+                view = memoryview(part)
+                while len(view) > 0:
+                    piece.append(view[:room])
+                    view = view[room:]
+                    room -= len(piece[-1])
+                    if room == 0 or len(piece) == MOST_PARTS:
+                        self.sock.sendmsg(piece)
+                        piece, room = [], PIECE
+            if piece:
+                self.sock.sendmsg(piece)
 
     def read_body(self, head, got, total):
         """The body of the message in the buffer; the view is valid until the next message."""
@@ -102,6 +119,29 @@ class Worker:
             at += n
         return view
 
+    def read_parts(self, head, got, blobs):
+        """The parts of a body with blobs, each in memory of its own."""
+        lengths = struct.unpack_from("<%dQ" % (blobs + 1), self.view, head)
+        at = head + 8 * (blobs + 1)
+        parts = [bytearray(length) for length in lengths]
+        rest = [memoryview(part) for part in parts if part]
+        rest.reverse()
+        while rest:
+            if at < got:
+                # What came with the head.
+                n = min(got - at, len(rest[-1]))
+                rest[-1][:n] = self.view[at : at + n]
+                at += n
+            else:
+                n = self.sock.recvmsg_into(rest[: -MOST_PARTS - 1 : -1])[0]
+                if n == 0:
+                    os._exit(0)
+            while rest and n >= len(rest[-1]):
+                n -= len(rest.pop())
+            if n > 0:
+                rest[-1] = rest[-1][n:]
+        return parts
+
     def run(self):
         """Serves until the agent closes the socket."""
         recv_into, buffer, unpack = self.sock.recv_into, self.buffer, TASK.unpack_from
@@ -113,7 +153,10 @@ class Worker:
                 _, flags, _, code, attempt, blobs, token, deadline, task, limit, memory, total = unpack(buffer)
                 State.token, State.attempt, State.deadline, State.task = token, attempt, deadline, task
                 State.log_left, State.dropped = limit, 0
-                body = self.read_body(TASK.size, n, total)
+                if blobs == 0:
+                    body = self.read_body(TASK.size, n, total)
+                else:
+                    body = self.read_parts(TASK.size, n, blobs)
                 if memory != self.memory:
                     self.limit_memory(memory)
                 self.attempt(code, token, flags & FLAG_PICKLE, body, blobs)
@@ -162,7 +205,12 @@ class Worker:
         if State.dropped:
             dropped = min(State.dropped, 0xFFFFFFFF)
             self.transmit(LOG.pack(KIND_LOG, STDOUT, 0, dropped, token), b"")
-        self.transmit(RESULT.pack(KIND_RESULT, outcome, 0, cpu, peak, token, begin, end, len(answer)), answer)
+        if type(answer) is bytes:
+            self.transmit(RESULT.pack(KIND_RESULT, outcome, 0, cpu, peak, token, begin, end, len(answer)), answer)
+        else:
+            size = sum(map(len, answer))
+            head = RESULT.pack(KIND_RESULT, outcome, 0, cpu, peak, token, begin, end, size)
+            self.transmit_parts([head, *answer])
 
     _cpu_before = 0
 
@@ -200,43 +248,63 @@ class Worker:
 
 
 def load_arguments(body, blobs):
-    """Arguments as docs/design/payload.md lays them out; `body` leads with the lengths where there are blobs."""
+    """Arguments as docs/design/payload.md lays them out; with blobs, `body` is the list of the parts."""
     if blobs == 0:
-        if body[0] == 1:
-            return pickle.loads(body[1:])
         data, plain = body, []
     else:
-        lengths = struct.unpack_from("<%dQ" % (blobs + 1), body)
-        at = 8 * (blobs + 1)
-        parts = []
-        for length in lengths:
-            parts.append(body[at : at + length])
-            at += length
-        data, plain = parts[0], parts[1:]
+        data, *plain = body
+        body.clear()
     if data[0] == 1:
-        return pickle.loads(data[1:])
+        return pickle.loads(memoryview(data)[1:])
     if data[0] == 2:
         count = int.from_bytes(data[1:5], "little")
         buffers = []
         for i in range(count):
             blob = plain[int.from_bytes(data[6 + 5 * i : 10 + 5 * i], "little")]
-            buffers.append(bytes(blob) if data[5 + 5 * i] else bytearray(blob))
-        return pickle.loads(data[5 + 5 * count :], buffers=buffers)
+            # One that is named twice is copied, so that each array is its own.
+            own = bytes if data[5 + 5 * i] else bytearray
+            taken = own is bytes or any(blob is other for other in buffers)
+            buffers.append(own(blob) if taken else blob)
+        plain = blob = None
+        return pickle.loads(memoryview(data)[5 + 5 * count :], buffers=buffers)
     raise ValueError("unknown argument format")
 
 
 def encode_result(value, own):
     """The result's plaintext: pickle where the client trusts this provider, else the safe codec."""
     if own:
-        try:
+        if type(value) in PLAIN:
             return b"\x01" + pickle.dumps(value, 5)
-        except Exception:
-            import cloudpickle
-
-            return b"\x01" + cloudpickle.dumps(value, 5)
+        return encode_own(value)
     import farlane_value
 
     return b"\x00" + farlane_value.encode(value)
+
+
+def encode_own(value):
+    """A pickle; where it has large buffers, the parts of one that leaves them where they lie."""
+    if type(value) in (bytes, bytearray) and len(value) >= OUT_OF_BAND:
+        value = pickle.PickleBuffer(value)
+    buffers = []
+
+    def keep(buffer):
+        raw = buffer.raw()
+        if raw.nbytes < OUT_OF_BAND:
+            return True
+        buffers.append(raw)
+        return False
+
+    try:
+        body = pickle.dumps(value, 5, buffer_callback=keep)
+    except Exception:
+        import cloudpickle
+
+        buffers.clear()
+        body = cloudpickle.dumps(value, 5, buffer_callback=keep)
+    if not buffers:
+        return b"\x01" + body
+    table = b"".join(struct.pack("<BQ", raw.readonly, raw.nbytes) for raw in buffers)
+    return [b"\x02" + struct.pack("<I", len(buffers)) + table + struct.pack("<Q", len(body)), body, *buffers]
 
 
 def describe(error, phase, own):

@@ -3,6 +3,7 @@
 //! Owns fetching, checking against the digest, and a bounded cache on disk. Leaves opening to
 //! `engine`; nothing in the cache can be read without a task's keys.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use farlane_units::ByteCount;
 use farlane_wire::hello::BLOB_CHUNK;
 use farlane_wire::v1;
 use farlane_wire::v1::fleet_client::FleetClient;
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 use tonic::transport::Channel;
 
@@ -21,6 +23,10 @@ const AT_ONCE: usize = 8;
 const MOST: u64 = 2 << 30;
 /// Tries before an attempt is given up.
 const TRIES: u32 = 5;
+/// Reserved for a blob before its bytes come: address space, until they do.
+const RESERVED: u64 = 128 << 20;
+/// Blobs remembered as fetched. Source: what a map of a few hundred tasks shares.
+const SEEN: usize = 256;
 
 /// A blob that cannot be had.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -40,6 +46,8 @@ pub(crate) struct Blobs {
     dir: PathBuf,
     bound: ByteCount,
     turns: Semaphore,
+    /// Digests fetched before, oldest first.
+    seen: Mutex<VecDeque<Digest>>,
 }
 
 impl Blobs {
@@ -54,6 +62,7 @@ impl Blobs {
             dir,
             bound,
             turns: Semaphore::new(AT_ONCE),
+            seen: Mutex::default(),
         }
     }
 
@@ -72,9 +81,11 @@ impl Blobs {
         let mut last = String::new();
         for attempt in 0..TRIES {
             match self.fetch(&blob).await {
-                Ok(bytes) => {
-                    let bytes = checked(bytes, blob).await?;
-                    self.keep(path, bytes.clone());
+                Ok(None) => return Err(BlobError::Wrong),
+                Ok(Some(bytes)) => {
+                    if self.is_wanted_again(blob.digest) {
+                        self.keep(path, bytes.clone());
+                    }
                     return Ok(bytes);
                 }
                 Err(status) if status.code() == tonic::Code::NotFound => {
@@ -98,19 +109,36 @@ impl Blobs {
             .ok_or_else(|| tonic::Status::unavailable("not connected"))
     }
 
-    async fn fetch(&self, blob: &BlobRef) -> Result<BytesMut, tonic::Status> {
+    /// Whether this blob was fetched before: one that is needed once is not worth a copy on disk.
+    fn is_wanted_again(&self, digest: Digest) -> bool {
+        let mut seen = self.seen.lock();
+        if seen.contains(&digest) {
+            return true;
+        }
+        if seen.len() == SEEN {
+            seen.pop_front();
+        }
+        seen.push_back(digest);
+        false
+    }
+
+    /// `None` where the bytes are not those that were named.
+    async fn fetch(&self, blob: &BlobRef) -> Result<Option<Bytes>, tonic::Status> {
         let mut client = self.client().await?;
         let digest = farlane_wire::id::digest_bytes(&blob.digest);
         let request = v1::GetBlobRequest { digest, offset: 0 };
         let mut chunks = client.get_blob(request).await?.into_inner();
-        let mut out = BytesMut::with_capacity(blob.size.0.min(64 << 20) as usize);
+        let mut out = BytesMut::with_capacity(blob.size.0.min(RESERVED) as usize);
+        let mut hash = blake3::Hasher::new();
         while let Some(chunk) = chunks.message().await? {
             if out.len() + chunk.data.len() > blob.size.0 as usize {
                 return Err(tonic::Status::data_loss("longer than was named"));
             }
+            hash.update(&chunk.data);
             out.extend_from_slice(&chunk.data);
         }
-        Ok(out)
+        let right = *hash.finalize().as_bytes() == blob.digest.0;
+        Ok(right.then(|| out.freeze()))
     }
 
     /// Uploads ciphertext.
@@ -198,14 +226,6 @@ async fn digest(bytes: Bytes) -> Digest {
     }
     let hashed = tokio::task::spawn_blocking(move || Digest::of(&bytes)).await;
     hashed.unwrap_or_default()
-}
-
-async fn checked(bytes: BytesMut, blob: BlobRef) -> Result<Bytes, BlobError> {
-    let bytes = bytes.freeze();
-    if digest(bytes.clone()).await != blob.digest {
-        return Err(BlobError::Wrong);
-    }
-    Ok(bytes)
 }
 
 /// Removes the files longest unused until the folder holds at most `bound`.

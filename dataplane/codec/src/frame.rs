@@ -8,6 +8,8 @@
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
+
 const RAW: u8 = 0;
 const LZ4: u8 = 1;
 const LZ4_HEAD: usize = 5;
@@ -36,16 +38,33 @@ pub enum FrameError {
     },
 }
 
-/// Frames bytes, compressed where it pays. One allocation where they are small.
-pub fn compress(bytes: &[u8]) -> Vec<u8> {
-    let pays = bytes.len() >= SMALLEST && bytes.len() <= LARGEST && samples_shrink(bytes);
-    if pays && let Some(frame) = compress_lz4(bytes) {
-        return frame;
+/// A frame, in two parts that follow each other: what does not shrink is not copied.
+#[derive(Debug)]
+pub struct Frame<'a> {
+    head: &'static [u8],
+    body: Cow<'a, [u8]>,
+}
+
+impl Frame<'_> {
+    /// Its bytes, in their order.
+    pub fn parts(&self) -> [&[u8]; 2] {
+        [self.head, &self.body]
     }
-    let mut frame = Vec::with_capacity(1 + bytes.len());
-    frame.push(RAW);
-    frame.extend_from_slice(bytes);
-    frame
+}
+
+/// Frames bytes, compressed where it pays.
+pub fn compress(bytes: &[u8]) -> Frame<'_> {
+    let pays = bytes.len() >= SMALLEST && bytes.len() <= LARGEST && samples_shrink(bytes);
+    match pays.then(|| compress_lz4(bytes)).flatten() {
+        Some(frame) => Frame {
+            head: &[],
+            body: frame.into(),
+        },
+        None => Frame {
+            head: &[RAW],
+            body: bytes.into(),
+        },
+    }
 }
 
 fn is_worth(compressed: usize, of: usize) -> bool {
@@ -78,17 +97,10 @@ fn compress_lz4(bytes: &[u8]) -> Option<Vec<u8>> {
     Some(frame)
 }
 
-/// What was framed, at most `limit` bytes.
+/// What was framed, at most `limit` bytes; without a copy where nothing was compressed.
 ///
 /// *Errors*: damaged, or more than `limit`; nothing is allocated beyond it.
-pub fn decompress(frame: &[u8], limit: usize) -> Result<Vec<u8>, FrameError> {
-    decompress_cow(frame, limit).map(Cow::into_owned)
-}
-
-/// Like [`decompress`], without a copy where nothing was compressed.
-///
-/// *Errors*: as there.
-pub fn decompress_cow(frame: &[u8], limit: usize) -> Result<Cow<'_, [u8]>, FrameError> {
+pub fn decompress(frame: &[u8], limit: usize) -> Result<Cow<'_, [u8]>, FrameError> {
     let (kind, body) = frame.split_first().ok_or(FrameError::Unreadable)?;
     match *kind {
         RAW if body.len() > limit => Err(FrameError::TooLarge { limit }),
@@ -115,10 +127,25 @@ pub fn decompress_cow(frame: &[u8], limit: usize) -> Result<Cow<'_, [u8]>, Frame
     }
 }
 
+/// The same of bytes that somebody holds.
+///
+/// *Errors*: as [`decompress`].
+pub fn decompress_owned(frame: Bytes, limit: usize) -> Result<Bytes, FrameError> {
+    match decompress(&frame, limit)? {
+        Cow::Borrowed(raw) => Ok(frame.slice_ref(raw)),
+        Cow::Owned(plain) => Ok(plain.into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    /// The frame's bytes, as they are sealed.
+    fn compress(bytes: &[u8]) -> Vec<u8> {
+        super::compress(bytes).parts().concat()
+    }
 
     /// Bytes without repetition.
     fn noise(len: usize) -> Vec<u8> {
@@ -138,7 +165,7 @@ mod tests {
             let text: Vec<u8> = (0..len).map(|i| b"farlane "[i % 8]).collect();
             for bytes in [text, noise(len)] {
                 let frame = compress(&bytes);
-                assert_eq!(decompress(&frame, len).unwrap(), bytes);
+                assert_eq!(*decompress(&frame, len).unwrap(), bytes);
                 assert!(frame.len() <= len + 1);
                 if len > 0 {
                     let short = Err(FrameError::TooLarge { limit: len - 1 });

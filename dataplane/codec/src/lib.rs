@@ -6,4 +6,4 @@
 mod frame;
 pub mod value;
 
-pub use frame::{FrameError, compress, decompress, decompress_cow};
+pub use frame::{Frame, FrameError, compress, decompress, decompress_owned};

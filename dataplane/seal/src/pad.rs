@@ -10,7 +10,8 @@ use crate::stream;
 pub const SMALLEST: usize = 128;
 /// Up to here buckets are powers of two. Source: design.md, "Settled small things".
 const POWERS_UP_TO: usize = 16 * 1024;
-const MARK: u8 = 0x80;
+/// First byte of the padding.
+pub(crate) const MARK: u8 = 0x80;
 
 /// Bytes whose end is no padding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -59,15 +60,6 @@ pub fn unpad(padded: &[u8]) -> Result<&[u8], BadPadding> {
         return Err(BadPadding);
     }
     Ok(&padded[..mark])
-}
-
-/// Cuts the padding off in place.
-///
-/// *Errors*: as [`unpad`].
-pub fn unpad_in_place(padded: &mut Vec<u8>) -> Result<(), BadPadding> {
-    let len = unpad(padded)?.len();
-    padded.truncate(len);
-    Ok(())
 }
 
 #[cfg(test)]

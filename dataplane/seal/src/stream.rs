@@ -11,6 +11,7 @@
 //! that nothing can be cut off or put on; empty plaintext is one empty chunk. All integers are
 //! big-endian.
 
+use bytes::{Bytes, BytesMut};
 use farlane_model::{AttemptRef, NodeId, TaskId, TenantId};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use ring::hkdf::{HKDF_SHA256, Salt};
@@ -258,26 +259,26 @@ fn position(aad: &mut [u8; AAD], index: u64, last: bool) {
 
 /// Seals `plaintext`, unpadded.
 pub fn seal(key: &TaskKey, context: &StreamContext, plaintext: &[u8]) -> Vec<u8> {
-    seal_with(&mut System, key, context, plaintext, plaintext.len())
+    seal_with(&mut System, key, context, &[plaintext], plaintext.len())
 }
 
 /// Pads and seals: what every stream of a task is sent as. One allocation.
 pub fn seal_padded(key: &TaskKey, context: &StreamContext, plaintext: &[u8]) -> Vec<u8> {
-    seal_with(
-        &mut System,
-        key,
-        context,
-        plaintext,
-        pad::padded_len(plaintext.len()),
-    )
+    seal_padded_parts(key, context, &[plaintext])
 }
 
-/// Seals `plaintext`, padded where `padded` is longer than it.
+/// The same of a plaintext that lies in several places, in their order.
+pub fn seal_padded_parts(key: &TaskKey, context: &StreamContext, parts: &[&[u8]]) -> Vec<u8> {
+    let len = parts.iter().map(|part| part.len()).sum();
+    seal_with(&mut System, key, context, parts, pad::padded_len(len))
+}
+
+/// Seals the parts, padded where `padded` is longer than they are.
 pub(crate) fn seal_with(
     random: &mut impl Randomness,
     key: &TaskKey,
     context: &StreamContext,
-    plaintext: &[u8],
+    parts: &[&[u8]],
     padded: usize,
 ) -> Vec<u8> {
     let mut out = Vec::with_capacity(sealed_len(padded));
@@ -288,11 +289,12 @@ pub(crate) fn seal_with(
     out.extend_from_slice(&salt);
     let mut aad = context.associated();
     let key = stream_key(key, &salt, &aad[..INFO]);
+    let mut source = Source::of(parts);
     let (mut index, mut from) = (0u64, 0usize);
     loop {
         let to = padded.min(from + CHUNK);
         let start = out.len();
-        append_padded(&mut out, plaintext, from, to);
+        source.append(&mut out, to - from);
         position(&mut aad, index, to == padded);
         let tag = key
             .seal_in_place_separate_tag(nonce(index), Aad::from(&aad), &mut out[start..])
@@ -305,17 +307,43 @@ pub(crate) fn seal_with(
     }
 }
 
-/// Appends bytes `from..to` of the padded plaintext.
-fn append_padded(out: &mut Vec<u8>, plaintext: &[u8], from: usize, to: usize) {
-    let len = plaintext.len();
-    out.extend_from_slice(&plaintext[from.min(len)..to.min(len)]);
-    if to > len && from <= len {
-        out.push(0x80);
+/// The padded plaintext, read once from its start.
+struct Source<'a> {
+    part: &'a [u8],
+    later: &'a [&'a [u8]],
+    marked: bool,
+}
+
+impl<'a> Source<'a> {
+    fn of(parts: &'a [&'a [u8]]) -> Self {
+        Self {
+            part: &[],
+            later: parts,
+            marked: false,
+        }
     }
-    let have = out.len();
-    let missing =
-        (to - from) - (to.min(len) - from.min(len)) - usize::from(to > len && from <= len);
-    out.resize(have + missing, 0);
+
+    /// Appends the next `len` bytes: what is left of the parts, then one mark, then zeros.
+    fn append(&mut self, out: &mut Vec<u8>, len: usize) {
+        let end = out.len() + len;
+        while out.len() < end {
+            let (now, rest) = self.part.split_at(self.part.len().min(end - out.len()));
+            out.extend_from_slice(now);
+            self.part = rest;
+            if !self.part.is_empty() {
+                return;
+            }
+            match self.later.split_first() {
+                Some((next, later)) => (self.part, self.later) = (next, later),
+                None => break,
+            }
+        }
+        if out.len() < end && !self.marked {
+            out.push(pad::MARK);
+            self.marked = true;
+        }
+        out.resize(end, 0);
+    }
 }
 
 /// Opens what [`seal`] made.
@@ -328,37 +356,89 @@ pub fn open(
     sealed: &[u8],
     limit: usize,
 ) -> Result<Vec<u8>, OpenError> {
-    let len = plaintext_len(sealed).ok_or(OpenError::NotSealed)?;
-    if sealed[..2] != MAGIC || sealed[2] != context.suite.code() || sealed[3] != 0 {
-        return Err(OpenError::NotSealed);
-    }
-    if len > limit {
-        return Err(OpenError::TooLarge { limit });
-    }
-    let mut aad = context.associated();
-    let key = stream_key(key, &sealed[4..HEADER], &aad[..INFO]);
-    let mut out = Vec::with_capacity(len + TAG);
-    let mut rest = &sealed[HEADER..];
-    let mut index = 0;
-    loop {
-        let (chunk, after) = rest.split_at(rest.len().min(CHUNK + TAG));
+    let mut opening = Opening::begin(key, context, sealed, limit)?;
+    let mut out = Vec::with_capacity(opening.len + TAG);
+    for chunk in sealed[HEADER..].chunks(CHUNK + TAG) {
         let start = out.len();
         out.extend_from_slice(chunk);
-        position(&mut aad, index, after.is_empty());
-        let opened = key
-            .open_in_place(nonce(index), Aad::from(&aad), &mut out[start..])
-            .map(|plain| plain.len());
-        match opened {
-            Ok(plain) => out.truncate(start + plain),
-            Err(_) => {
+        match opening.chunk(&mut out[start..]) {
+            Some(plain) => out.truncate(start + plain),
+            None => {
                 out.zeroize();
                 return Err(OpenError::Damaged);
             }
         }
-        if after.is_empty() {
-            return Ok(out);
+    }
+    Ok(out)
+}
+
+/// Opens what [`seal`] made where it lies: the plaintext takes the place of the ciphertext, without a
+/// second buffer.
+///
+/// *Errors*: as [`open`]; the buffer is zeroed then.
+fn open_in_place(
+    key: &TaskKey,
+    context: &StreamContext,
+    buffer: &mut BytesMut,
+    limit: usize,
+) -> Result<(), OpenError> {
+    let mut opening = Opening::begin(key, context, buffer, limit)?;
+    let (mut from, mut to) = (HEADER, 0);
+    while from < buffer.len() {
+        let end = buffer.len().min(from + CHUNK + TAG);
+        buffer.copy_within(from..end, to);
+        let Some(plain) = opening.chunk(&mut buffer[to..to + end - from]) else {
+            buffer[..].zeroize();
+            return Err(OpenError::Damaged);
+        };
+        (from, to) = (end, to + plain);
+    }
+    buffer.truncate(to);
+    Ok(())
+}
+
+/// A stream that is being opened, chunk by chunk.
+struct Opening {
+    key: LessSafeKey,
+    aad: [u8; AAD],
+    /// Bytes of plaintext in all.
+    len: usize,
+    chunks: u64,
+    index: u64,
+}
+
+impl Opening {
+    fn begin(
+        key: &TaskKey,
+        context: &StreamContext,
+        sealed: &[u8],
+        limit: usize,
+    ) -> Result<Self, OpenError> {
+        let len = plaintext_len(sealed).ok_or(OpenError::NotSealed)?;
+        if sealed[..2] != MAGIC || sealed[2] != context.suite.code() || sealed[3] != 0 {
+            return Err(OpenError::NotSealed);
         }
-        (rest, index) = (after, index + 1);
+        if len > limit {
+            return Err(OpenError::TooLarge { limit });
+        }
+        let aad = context.associated();
+        Ok(Self {
+            key: stream_key(key, &sealed[4..HEADER], &aad[..INFO]),
+            aad,
+            len,
+            chunks: len.div_ceil(CHUNK).max(1) as u64,
+            index: 0,
+        })
+    }
+
+    /// Opens the next chunk where it lies; the bytes of its plaintext, `None` where it does not verify.
+    fn chunk(&mut self, chunk: &mut [u8]) -> Option<usize> {
+        position(&mut self.aad, self.index, self.index + 1 == self.chunks);
+        let opened = self
+            .key
+            .open_in_place(nonce(self.index), Aad::from(&self.aad), chunk);
+        self.index += 1;
+        opened.map(|plain| plain.len()).ok()
     }
 }
 
@@ -372,8 +452,28 @@ pub fn open_padded(
     limit: usize,
 ) -> Result<Vec<u8>, OpenError> {
     let mut out = open(key, context, sealed, limit)?;
-    pad::unpad_in_place(&mut out).map_err(|_| OpenError::Damaged)?;
+    let plain = pad::unpad(&out).map_err(|_| OpenError::Damaged)?.len();
+    out.truncate(plain);
     Ok(out)
+}
+
+/// The same, where it lies if nobody else holds the bytes.
+///
+/// *Errors*: as [`open_padded`].
+pub fn open_padded_owned(
+    key: &TaskKey,
+    context: &StreamContext,
+    sealed: Bytes,
+    limit: usize,
+) -> Result<Bytes, OpenError> {
+    let mut buffer = match sealed.try_into_mut() {
+        Ok(buffer) => buffer,
+        Err(shared) => return open_padded(key, context, &shared, limit).map(Bytes::from),
+    };
+    open_in_place(key, context, &mut buffer, limit)?;
+    let plain = pad::unpad(&buffer).map_err(|_| OpenError::Damaged)?.len();
+    buffer.truncate(plain);
+    Ok(buffer.freeze())
 }
 
 #[cfg(test)]

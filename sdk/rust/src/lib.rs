@@ -30,5 +30,5 @@ pub use options::{
     BLOB_CHUNK_BYTES, ConnectOptions, MAX_BATCH_BYTES, MAX_BATCH_TASKS, MAX_BATCHES_IN_FLIGHT,
     MIN_BLOB_BUFFER,
 };
-pub use outcome::{Codec, Delivered, Outcome, Receipt, Sink};
+pub use outcome::{Buffer, Codec, Delivered, Outcome, Receipt, Sink};
 pub use session::live::Phase;

@@ -96,7 +96,7 @@ impl Logs {
         let mut pieces = Vec::new();
         if !chunk.sealed.is_empty() {
             let context = StreamContext::log(self.network.tenant(), attempt, node, chunk.chunk);
-            let plain = open_plain(&self.key, &context, &chunk.sealed)?;
+            let plain = open_plain(&self.key, &context, chunk.sealed)?;
             read_records(&plain, &mut pieces).ok_or_else(|| bad("a log chunk cannot be read"))?;
         }
         if chunk.dropped_bytes > 0 {

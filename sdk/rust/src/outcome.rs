@@ -1,6 +1,6 @@
 //! What comes back: one [`Delivered`] for each task, opened and checked.
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use farlane_model::{AttemptRef, Exit, NodeId};
 use farlane_units::{Millis, UsdMicros};
 
@@ -13,6 +13,8 @@ pub enum Outcome {
         codec: Codec,
         /// The encoded value.
         body: Bytes,
+        /// The large buffers that a pickle left out, in its order.
+        buffers: Vec<Buffer>,
     },
     /// The safe-encoded exception record of docs/design/payload.md.
     Raised {
@@ -41,6 +43,41 @@ pub enum Codec {
     Safe,
     /// Python's pickle.
     Pickle,
+}
+
+/// A buffer beside a pickle: what `pickle.loads(…, buffers=)` takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Buffer {
+    /// Whether its owner could not write to it either.
+    pub read_only: bool,
+    /// What it holds.
+    pub bytes: Bytes,
+}
+
+impl Buffer {
+    /// The pickle and the buffers behind it, of docs/design/payload.md, codec 2.
+    ///
+    /// *Errors*: `None` where the lengths are not those of the bytes.
+    pub(crate) fn split(mut body: Bytes) -> Option<(Bytes, Vec<Self>)> {
+        let count = body.try_get_u32_le().ok()?;
+        let mut table = Vec::new();
+        for _ in 0..count {
+            let read_only = body.try_get_u8().ok()? != 0;
+            table.push((read_only, body.try_get_u64_le().ok()?));
+        }
+        let pickle = body.try_get_u64_le().ok()?;
+        let mut take = |len: u64| {
+            let len = usize::try_from(len).ok()?;
+            (len <= body.len()).then(|| body.split_to(len))
+        };
+        let pickle = take(pickle)?;
+        let buffers = table.into_iter().map(|(read_only, len)| {
+            let bytes = take(len)?;
+            Some(Self { read_only, bytes })
+        });
+        let buffers = buffers.collect::<Option<_>>()?;
+        body.is_empty().then_some((pickle, buffers))
+    }
 }
 
 /// Where and when it ran, and what it cost.
@@ -77,3 +114,37 @@ pub struct Delivered {
 
 /// Takes delivered tasks in batches, from one thread, in no promised order between tasks.
 pub type Sink = Box<dyn Fn(Vec<Delivered>) + Send + Sync>;
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use bytes::BufMut;
+
+    use super::*;
+
+    #[test]
+    fn buffers_come_apart_as_they_were_put_together_and_lies_are_refused() {
+        let mut body = Vec::new();
+        body.put_u32_le(2);
+        for (read_only, len) in [(1, 3), (0, 0)] {
+            body.put_u8(read_only);
+            body.put_u64_le(len);
+        }
+        body.put_u64_le(2);
+        body.put_slice(b"pkabc");
+        let (pickle, buffers) = Buffer::split(body.clone().into()).unwrap();
+        let wanted = [(true, &b"abc"[..]), (false, b"")].map(|(read_only, bytes)| Buffer {
+            read_only,
+            bytes: Bytes::from_static(bytes),
+        });
+        assert_eq!((&pickle[..], &buffers[..]), (&b"pk"[..], &wanted[..]));
+        for cut in 0..body.len() {
+            let cut = Bytes::copy_from_slice(&body[..cut]);
+            assert_eq!(Buffer::split(cut), None);
+        }
+        body.push(0);
+        assert_eq!(Buffer::split(body.clone().into()), None);
+        body[..4].fill(0xff);
+        assert_eq!(Buffer::split(body.into()), None);
+    }
+}

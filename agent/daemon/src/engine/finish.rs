@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use farlane_model::{Digest, Exit, ExitKind, LostCause, MAX_ROW_BYTES, Sealed};
 use farlane_reconcile::Event;
-use farlane_seal::stream::seal_padded;
+use farlane_seal::stream::seal_padded_parts;
 use farlane_seal::{StreamContext, TaskKey, batch};
 use farlane_wire::v1;
 
@@ -45,11 +45,8 @@ struct Plain {
 
 impl Plain {
     fn seal(self) -> (Bytes, Digest) {
-        let sealed = seal_padded(
-            &self.key,
-            &self.context,
-            &farlane_codec::compress(&self.bytes),
-        );
+        let frame = farlane_codec::compress(&self.bytes);
+        let sealed = seal_padded_parts(&self.key, &self.context, &frame.parts());
         let digest = Digest::of(&sealed);
         (sealed.into(), digest)
     }

@@ -6,7 +6,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use farlane_model::{AttemptRef, NodeId};
 use farlane_seal::StreamContext;
-use farlane_seal::stream::seal_padded;
+use farlane_seal::stream::seal_padded_parts;
 use farlane_wire::v1;
 use farlane_wire::v1::fleet_client::FleetClient;
 use tokio::sync::{mpsc, watch};
@@ -73,7 +73,8 @@ impl Log {
                 return chunks;
             }
             let context = StreamContext::log(grant.tenant, at, node, self.chunks);
-            let sealed = seal_padded(&grant.key, &context, &farlane_codec::compress(&piece));
+            let frame = farlane_codec::compress(&piece);
+            let sealed = seal_padded_parts(&grant.key, &context, &frame.parts());
             chunks.push(v1::LogChunk {
                 attempt: Some(at.into()),
                 chunk: self.chunks,
@@ -215,9 +216,10 @@ mod tests {
         for chunk in &chunks {
             let context =
                 StreamContext::log(Default::default(), at, NodeId::default(), chunk.chunk);
-            let sealed =
-                farlane_seal::stream::open_padded(&granted().key, &context, &chunk.sealed, 1 << 20);
-            let plain = farlane_codec::decompress(&sealed.unwrap(), 1 << 20).unwrap();
+            let opened =
+                farlane_seal::stream::open_padded(&granted().key, &context, &chunk.sealed, 1 << 20)
+                    .unwrap();
+            let plain = farlane_codec::decompress(&opened, 1 << 20).unwrap();
             let mut rest = &plain[..];
             while !rest.is_empty() {
                 let len = u32::from_le_bytes(rest[1..5].try_into().unwrap()) as usize;

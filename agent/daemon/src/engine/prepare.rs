@@ -11,7 +11,7 @@ use bytes::Bytes;
 use farlane_codec::FrameError;
 use farlane_model::{BlobRef, Digest, Sealed, TenantId};
 use farlane_seal::payload::Payload;
-use farlane_seal::stream::{OpenError, open_padded};
+use farlane_seal::stream::{OpenError, open_padded_owned};
 use farlane_seal::{BlobKey, StreamContext, StreamKind, TaskKey};
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
@@ -172,7 +172,7 @@ impl Preparer {
         if sealed.len() > INLINE || spec.environment.is_some() {
             return None;
         }
-        let payload = match open_payload(order, sealed) {
+        let payload = match open_payload(order, sealed.clone()) {
             Ok(payload) => payload,
             Err(unready) => return Some(Err(unready)),
         };
@@ -209,7 +209,7 @@ impl Preparer {
         let order = Arc::new(order);
         let payload = {
             let order = order.clone();
-            blocking(sealed.len(), move || open_payload(&order, &sealed)).await?
+            blocking(sealed.len(), move || open_payload(&order, sealed)).await?
         };
         let tenant = order.grant.tenant;
         let spec = &order.spec.spec;
@@ -297,12 +297,12 @@ impl Preparer {
     ) -> Result<Bytes, Unready> {
         let sealed = self.blobs.get(blob).await?;
         let (key, context) = (key.clone(), StreamContext::blob(kind, tenant));
-        blocking(sealed.len(), move || open(&key, &context, &sealed, limit)).await
+        blocking(sealed.len(), move || open(&key, &context, sealed, limit)).await
     }
 }
 
-fn open_payload(order: &Order, sealed: &Bytes) -> Result<Payload, Unready> {
-    if Digest::of(sealed) != order.grant.payload_digest {
+fn open_payload(order: &Order, sealed: Bytes) -> Result<Payload, Unready> {
+    if Digest::of(&sealed) != order.grant.payload_digest {
         return Err(Unready::Refused(
             "the payload is not the one that was granted",
         ));
@@ -321,21 +321,20 @@ fn open_payload(order: &Order, sealed: &Bytes) -> Result<Payload, Unready> {
 fn open(
     key: &TaskKey,
     context: &StreamContext,
-    sealed: &[u8],
+    sealed: Bytes,
     limit: usize,
 ) -> Result<Bytes, Unready> {
     const LARGE: &str = "what the task brings is larger than the memory that it asks for";
     // Padding and the frame's head come on top; source: farlane-seal, `pad`, an eighth at most.
-    let padded = open_padded(key, context, sealed, limit + limit / 8 + 4096);
-    let padded = padded.map_err(|error| match error {
+    let frame = open_padded_owned(key, context, sealed, limit + limit / 8 + 4096);
+    let frame = frame.map_err(|error| match error {
         OpenError::TooLarge { .. } => Unready::Refused(LARGE),
         _ => Unready::Refused("sealed bytes do not open with the granted key"),
     })?;
-    let plain = farlane_codec::decompress(&padded, limit).map_err(|error| match error {
+    farlane_codec::decompress_owned(frame, limit).map_err(|error| match error {
         FrameError::TooLarge { .. } => Unready::Refused(LARGE),
         _ => Unready::Refused("sealed bytes cannot be decompressed"),
-    })?;
-    Ok(plain.into())
+    })
 }
 
 /// Runs `work` here when its input is small, else where it may block.
@@ -379,14 +378,16 @@ mod tests {
         let (key, tenant) = (TaskKey::from_bytes([1; 32]), TenantId::default());
         let context = StreamContext::blob(StreamKind::Argument, tenant);
         let sealed = |len| {
-            let plain = farlane_codec::compress(&vec![0; len]);
-            farlane_seal::stream::seal_padded(&key, &context, &plain)
+            let plain = vec![0; len];
+            let frame = farlane_codec::compress(&plain);
+            let parts = farlane_seal::stream::seal_padded_parts(&key, &context, &frame.parts());
+            Bytes::from(parts)
         };
         let limit = 1 << 20;
-        assert!(open(&key, &context, &sealed(limit), limit).is_ok_and(|b| b.len() == limit));
+        assert!(open(&key, &context, sealed(limit), limit).is_ok_and(|b| b.len() == limit));
         assert!(sealed(limit + 1).len() < limit / 16);
         for large in [limit + 1, 64 * limit] {
-            let refused = open(&key, &context, &sealed(large), limit);
+            let refused = open(&key, &context, sealed(large), limit);
             assert!(matches!(refused, Err(Unready::Refused(why)) if why.contains("larger")));
         }
     }

@@ -11,7 +11,7 @@ use farlane_model::*;
 use farlane_seal::grant::Grant;
 use farlane_seal::payload::Payload;
 use farlane_seal::record::NodeRecord;
-use farlane_seal::stream::{open_padded, seal_padded};
+use farlane_seal::stream::{open_padded, seal_padded_parts};
 use farlane_seal::{BlobKey, StreamContext, StreamKind, TaskKey, batch};
 use farlane_units::{ByteCount, MilliCpu, Millis};
 use farlane_wire::v1;
@@ -139,7 +139,7 @@ impl Function {
         let seal = |kind, plain: &[u8]| {
             let key = BlobKey::generate();
             let context = StreamContext::blob(kind, tenant);
-            let sealed = seal_padded(&key, &context, &farlane_codec::compress(plain));
+            let sealed = seal_padded_parts(&key, &context, &farlane_codec::compress(plain).parts());
             (network.put_blob(sealed), key)
         };
         let (code, code_key) = seal(StreamKind::Code, &code);
@@ -209,8 +209,10 @@ impl Function {
             arguments: self.calls[n].clone(),
             blobs: vec![],
         };
-        let plain = farlane_codec::compress(&payload.encode());
-        let sealed = seal_padded(&key, &StreamContext::payload(tenant, task), &plain);
+        let plain = payload.encode();
+        let frame = farlane_codec::compress(&plain);
+        let context = StreamContext::payload(tenant, task);
+        let sealed = seal_padded_parts(&key, &context, &frame.parts());
         let digest = Digest::of(&sealed);
         let payload = match sealed.len() <= MAX_ROW_BYTES {
             true => Sealed::Inline(sealed.into()),
@@ -295,7 +297,8 @@ impl Function {
                 Sealed::Blob(blob) => self.network.seen.lock().blobs[&blob.digest].clone(),
             };
             let opened = open_padded(&call.key, &context, &bytes, 1 << 30).unwrap();
-            farlane_codec::decompress(&opened, 1 << 30).unwrap()
+            let plain = farlane_codec::decompress(&opened, 1 << 30).unwrap();
+            plain.into_owned()
         });
         Outcome {
             exit,

@@ -38,6 +38,15 @@ fn what_is_sealed_opens_at_every_size() {
             open_padded(&key, &context(), &padded, 1 << 20).unwrap(),
             plain
         );
+        let (left, right) = plain.split_at(len / 3);
+        let parts = seal_padded_parts(&key, &context(), &[left, &[], right]);
+        assert_eq!(parts.len(), padded.len());
+        let alone = Bytes::from(parts);
+        let held = alone.clone();
+        for sealed in [held.clone(), Bytes::copy_from_slice(&held)] {
+            let opened = open_padded_owned(&key, &context(), sealed, 1 << 20).unwrap();
+            assert_eq!(opened, plain, "{len}");
+        }
         let whole = open(&key, &context(), &padded, 1 << 20).unwrap();
         assert_eq!(whole, pad::pad(&plain), "{len}");
     }
@@ -65,6 +74,11 @@ fn any_wrong_bit_is_refused() {
         let mut bad = long.clone();
         bad[at] ^= 0x10;
         assert!(open(&key, &context(), &bad, 1 << 20).is_err(), "byte {at}");
+        let mut buffer = BytesMut::from(&bad[..]);
+        assert!(open_in_place(&key, &context(), &mut buffer, 1 << 20).is_err());
+        // Nothing is opened of what has another head; nothing is left of what was opened in part.
+        let opened = buffer.iter().all(|b| *b == 0);
+        assert!(opened || at < 4, "byte {at}");
     }
 }
 

@@ -55,7 +55,7 @@ fn streams(all: &mut Vectors, script: &mut Script, cast: &Cast) {
     for (name, context) in contexts {
         let plain = b"farlane";
         let padded = pad::padded_len(plain.len());
-        let sealed = stream::seal_with(script, &key, &context, plain, padded);
+        let sealed = stream::seal_with(script, &key, &context, &[plain], padded);
         assert_eq!(
             stream::open_padded(&key, &context, &sealed, 1024).unwrap(),
             plain
@@ -64,7 +64,7 @@ fn streams(all: &mut Vectors, script: &mut Script, cast: &Cast) {
     }
     let long = vec![0x5a; stream::CHUNK + 1];
     let context = StreamContext::payload(tenant, task);
-    let sealed = stream::seal_with(script, &key, &context, &long, long.len());
+    let sealed = stream::seal_with(script, &key, &context, &[&long], long.len());
     note(all, "stream.two-chunks.digest", Digest::of(&sealed).0);
 }
 

@@ -240,9 +240,10 @@ fn prepare(shared: &Shared, waiting: Waiting) -> Prepared {
             .map(|b| (b.0.blob, b.0.key.clone()))
             .collect(),
     };
-    let plain = farlane_codec::compress(&payload.encode());
+    let plain = payload.encode();
+    let frame = farlane_codec::compress(&plain);
     let context = StreamContext::payload(tenant, task);
-    let sealed = Bytes::from(stream::seal_padded(&key, &context, &plain));
+    let sealed = Bytes::from(stream::seal_padded_parts(&key, &context, &frame.parts()));
     let payload_digest = Digest::of(&sealed);
     let bytes = ENVELOPE_BYTES + sealed.len().min(MAX_ROW_BYTES) + 48 * call.blobs.len();
     let place = if sealed.len() > MAX_ROW_BYTES {

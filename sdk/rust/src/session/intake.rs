@@ -3,7 +3,6 @@
 //! Owns the delivery thread. One node signature is verified for each batch, whatever its size; what
 //! fails a check is delivered as a failure and never tried again.
 
-use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -20,7 +19,7 @@ use farlane_wire::v1;
 use super::Shared;
 use super::driver::failed;
 use crate::options::MAX_OPENED_BYTES;
-use crate::outcome::{Codec, Delivered, Outcome, Receipt, Sink};
+use crate::outcome::{Buffer, Codec, Delivered, Outcome, Receipt, Sink};
 use crate::{Error, blobs};
 
 /// Results gathered into one call of the sink: large enough to share the caller's lock, small
@@ -137,7 +136,7 @@ impl Intake {
             Work::Fetched(fetched) => {
                 let Fetched { result, body } = *fetched;
                 let outcome = match body {
-                    Ok(body) => open(&self.shared, &result, &body),
+                    Ok(body) => open(&self.shared, &result, body),
                     Err(error) => Outcome::Failed(error),
                 };
                 out.push(delivered(result, outcome));
@@ -167,7 +166,7 @@ impl Intake {
             match &result.sealed {
                 Some(Sealed::Blob(blob)) => self.fetch(*blob, result),
                 Some(Sealed::Inline(body)) => {
-                    let outcome = open(&self.shared, &result, body);
+                    let outcome = open(&self.shared, &result, body.clone());
                     out.push(delivered(result, outcome));
                 }
                 None => {
@@ -367,7 +366,7 @@ fn without_body(exit: &Exit) -> Outcome {
 }
 
 /// Opens a verified body.
-fn open(shared: &Shared, result: &Checked, sealed: &[u8]) -> Outcome {
+fn open(shared: &Shared, result: &Checked, sealed: Bytes) -> Outcome {
     let Some(signer) = result.signer else {
         return Outcome::Failed(Error::Integrity(
             "a result is not signed by any node".to_owned(),
@@ -392,16 +391,12 @@ fn open(shared: &Shared, result: &Checked, sealed: &[u8]) -> Outcome {
 pub(crate) fn open_plain(
     key: &TaskKey,
     context: &StreamContext,
-    sealed: &[u8],
+    sealed: Bytes,
 ) -> Result<Bytes, Error> {
-    let padded = stream::open_padded(key, context, sealed, MAX_OPENED_BYTES)
+    let frame = stream::open_padded_owned(key, context, sealed, MAX_OPENED_BYTES)
         .map_err(|e| Error::Integrity(e.to_string()))?;
-    let padded = Bytes::from(padded);
-    match farlane_codec::decompress_cow(&padded, MAX_OPENED_BYTES) {
-        Ok(Cow::Borrowed(raw)) => Ok(padded.slice_ref(raw)),
-        Ok(Cow::Owned(plain)) => Ok(Bytes::from(plain)),
-        Err(error) => Err(Error::Integrity(error.to_string())),
-    }
+    farlane_codec::decompress_owned(frame, MAX_OPENED_BYTES)
+        .map_err(|e| Error::Integrity(e.to_string()))
 }
 
 fn decode(result: &Checked, signer: Signer, plain: Bytes) -> Outcome {
@@ -414,12 +409,22 @@ fn decode(result: &Checked, signer: Signer, plain: Bytes) -> Outcome {
         (ExitKind::Returned, 0) => Outcome::Returned {
             codec: Codec::Safe,
             body,
+            buffers: Vec::new(),
         },
         (ExitKind::Returned, 1) if signer.own => Outcome::Returned {
             codec: Codec::Pickle,
             body,
+            buffers: Vec::new(),
         },
-        (ExitKind::Returned, 1) => {
+        (ExitKind::Returned, 2) if signer.own => match Buffer::split(body) {
+            Some((body, buffers)) => Outcome::Returned {
+                codec: Codec::Pickle,
+                body,
+                buffers,
+            },
+            None => bad("a result whose buffers do not fit"),
+        },
+        (ExitKind::Returned, 1 | 2) => {
             bad("a provider that is not your own sent a pickle, which could run code here")
         }
         (ExitKind::Raised, 0) => Outcome::Raised {
