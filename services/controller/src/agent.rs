@@ -82,7 +82,7 @@ impl Controller {
         let (mut live, ended) = (attempts(&observed.live)?, attempts(&observed.ended)?);
         let ungranted: HashSet<_> = attempts(&observed.ungranted)?.into_iter().collect();
         live.retain(|attempt| !ungranted.contains(attempt));
-        let spec = self.spec_of(node, &hello.spec_bytes)?;
+        let (spec, stands_until) = self.spec_of(node, &hello.spec_bytes)?;
         self.update_node(node, boot, spec, &ended).await?;
 
         let (link, outbound) = Link::new();
@@ -90,6 +90,7 @@ impl Controller {
             link,
             node,
             boot,
+            stands_until,
             push: Default::default(),
         });
         let now = self.now();
@@ -199,8 +200,7 @@ impl AgentSession {
 
     /// Says why, and ends the stream after it.
     pub fn refuse(&self, error: &ControlError) {
-        self.link.frame(ToAgent::Refused(error.refusal()));
-        self.link.link.end();
+        self.link.refuse(error);
     }
 
     /// Resolves when the server wants the stream to end.
@@ -324,7 +324,7 @@ impl AgentSession {
 
     async fn update(&self, update: v1::NodeUpdate) -> Result<(), ControlError> {
         let (node, boot) = (self.link.node, self.link.boot);
-        let spec = self.controller.spec_of(node, &update.spec_bytes)?;
+        let (spec, _) = self.controller.spec_of(node, &update.spec_bytes)?;
         let order = UpdateNode { node, boot, spec };
         self.controller
             .order_quietly(Order::UpdateNode(order))

@@ -38,12 +38,29 @@ fn bounded_spec(record: &NodeRecord, bytes: &[u8]) -> Result<Bytes, ControlError
     Ok(spec.to_canonical().into())
 }
 
+/// Its provider stands for the node no longer.
+pub(crate) fn enrolment_ended() -> ControlError {
+    ControlError::Denied {
+        why: "the node's enrolment certificate has ended; its provider makes a new join file \
+              (`farlane tokens create`), and the machine joins with it in a new state folder"
+            .to_owned(),
+    }
+}
+
 impl Controller {
-    /// [`bounded_spec`] of a registered node.
+    /// [`bounded_spec`] of a registered node, and until when its provider stands for it.
     ///
     /// *Errors*: unknown, its certificate has ended, or not a spec.
-    pub(crate) fn spec_of(&self, node: NodeId, bytes: &[u8]) -> Result<Bytes, ControlError> {
-        bounded_spec(&self.standing_record(node)?, bytes)
+    pub(crate) fn spec_of(
+        &self,
+        node: NodeId,
+        bytes: &[u8],
+    ) -> Result<(Bytes, Millis), ControlError> {
+        let record = self.standing_record(node)?;
+        Ok((
+            bounded_spec(&record, bytes)?,
+            record.certificate().not_after,
+        ))
     }
 
     /// The record of a registered node that its provider still stands for.
@@ -58,12 +75,7 @@ impl Controller {
             detail: e.to_string(),
         })?;
         match record.certificate().not_after <= self.wall() {
-            true => Err(ControlError::Denied {
-                why: "the node's enrolment certificate has ended; its provider makes a new join \
-                      file (`farlane tokens create`), and the machine joins with it in a new \
-                      state folder"
-                    .to_owned(),
-            }),
+            true => Err(enrolment_ended()),
             false => Ok(record),
         }
     }

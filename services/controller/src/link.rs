@@ -110,6 +110,8 @@ pub(crate) struct AgentLink {
     pub link: Link<v1::ControlFrame>,
     pub node: NodeId,
     pub boot: BootId,
+    /// Wall time until which its provider stands for the node.
+    pub stands_until: Millis,
     pub push: Mutex<AgentPush>,
 }
 
@@ -145,6 +147,11 @@ fn tell<T: Eq + Hash>(told: &mut HashSet<T>, what: T, most: usize) -> bool {
 }
 
 impl AgentLink {
+    /// Says why, and ends the stream.
+    pub fn refuse(&self, error: &ControlError) {
+        self.frame(v1::control_frame::Body::Refused(error.refusal()));
+        self.link.end();
+    }
     pub fn frame(&self, body: v1::control_frame::Body) -> bool {
         self.link.send(v1::ControlFrame { body: Some(body) })
     }

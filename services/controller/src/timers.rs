@@ -13,6 +13,7 @@ use farlane_model::{AttemptRef, KeyId, LostCause, NodeId, SessionId};
 use farlane_state::{Order, Return, ReturnReason, expired};
 use farlane_units::Micros;
 
+use crate::enrol::enrolment_ended;
 use crate::lease::LEASE;
 use crate::{ControlError, Controller};
 
@@ -20,8 +21,8 @@ use crate::{ControlError, Controller};
 const TICK: Duration = Duration::from_millis(250);
 /// Items of one order of this room. Source: farlane-state takes up to 8192.
 const PAGE: usize = 2048;
-/// Every so many ticks: keys that have ended and infeasible tasks, retention of results, idle sessions
-/// and old output.
+/// Every so many ticks: keys and enrolments that have ended and infeasible tasks, retention of results,
+/// idle sessions and old output.
 const EACH_SECOND: u64 = 4;
 const EACH_TEN_SECONDS: u64 = 40;
 const EACH_HOUR: u64 = 4 * 3600;
@@ -119,7 +120,7 @@ impl Controller {
             }
             let mut orders = self.due_now();
             if count.is_multiple_of(EACH_SECOND) {
-                self.end_expired_sessions();
+                self.end_what_expired();
                 orders.extend(self.infeasible());
                 orders.extend(self.mend_granters());
                 orders.extend(self.refused_everywhere());
@@ -248,12 +249,17 @@ impl Controller {
             }));
     }
 
-    /// Ends the sessions whose keys have ended.
-    fn end_expired_sessions(&self) {
+    /// Ends the sessions whose keys, and the streams of nodes whose enrolments have ended.
+    fn end_what_expired(&self) {
         let wall = self.wall();
         for session in self.links.sessions() {
             if session.expires <= wall {
                 session.refuse(&ControlError::KeyExpired);
+            }
+        }
+        for agent in self.links.agents() {
+            if agent.stands_until <= wall {
+                agent.refuse(&enrolment_ended());
             }
         }
     }

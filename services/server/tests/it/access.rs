@@ -6,6 +6,7 @@ use farlane_seal::{NodeIdentity, SessionKey};
 use farlane_store::{Pepper, Store};
 use farlane_units::Millis;
 use farlane_wire::v1::client_frame::Body as Up;
+use farlane_wire::v1::control_frame::Body as ToAgent;
 use farlane_wire::v1::fleet_client::FleetClient;
 use farlane_wire::v1::session_frame::Body as Down;
 use farlane_wire::{ErrorCode, channel, id, v1};
@@ -206,12 +207,14 @@ async fn a_join_secret_is_not_lost_with_a_server_and_serves_one_machine() {
 #[tokio::test]
 async fn a_machine_is_certified_no_longer_than_its_provider_stands_for_it() {
     let world = World::start().await;
-    let not_after = wall().saturating_add(Millis(3_000));
+    let not_after = wall().saturating_add(Millis(6_000));
     let (seed, cert) = world.promise("eu-central", not_after);
     let identity = NodeIdentity::generate();
     let record = NodeRecord::make(&identity, &seed, &cert, "host").unwrap();
     let secret = token(&world, &record, 60_000).await.unwrap();
-    let kept = enrol(&world, &secret, &record, 4).await.unwrap();
+    let mut kept = enrol(&world, &secret, &record, 4).await.unwrap();
+    kept.seed = *identity.expose();
+    let mut machine = Machine::start(&world, kept.clone()).await;
     let pems = Some((kept.chain_pem.as_str(), kept.key_pem.as_str()));
     let own = channel::connect(&world.urls(), world.ca(), pems)
         .await
@@ -235,6 +238,16 @@ async fn a_machine_is_certified_no_longer_than_its_provider_stands_for_it() {
         refused.message().contains("farlane tokens create"),
         "{refused}"
     );
+    // The stream that was open ends too.
+    let ended = soon("the end of the stream", async {
+        loop {
+            if let ToAgent::Refused(refusal) = machine.frame().await {
+                return refusal;
+            }
+        }
+    })
+    .await;
+    assert_eq!(ended.code, "permission_denied");
     let late = enrol(&world, &secret, &record, 4).await.err().unwrap();
     assert_eq!(code(&late), Some(ErrorCode::JoinRefused));
 }
