@@ -81,18 +81,21 @@ def test_a_fork_bomb_is_contained(network, once):
         import os
         import time
 
-        until = time.time() + 3
-        while time.time() < until:
+        me, full = os.getpid(), 0
+        until = time.monotonic() + 3
+        while time.monotonic() < until or (os.getpid() == me and not full):
             try:
                 os.fork()
             except OSError:
+                full += 1
                 time.sleep(0.01)
+        if os.getpid() != me:
+            # The forks are the task's own code too, and hold on until they are ended.
+            time.sleep(600)
         return "survived"
 
-    future = once.with_options(timeout=10).submit(bomb)
-    # The forks are the task's own code too: the first that comes to its end may be any of them.
-    error = future.exception(timeout=RESULT_SECONDS)
-    assert error is None or isinstance(error, (fl.WorkerLost, fl.TaskTimeout)), error
+    # It meets the bound of its processes and goes on; what it forked ends with it.
+    assert once.submit(bomb).result(timeout=RESULT_SECONDS) == "survived"
     # A template and a worker that others need may have come to be meanwhile.
     wait_for(lambda: len(network.descendants()) <= before + 8, "the bomb's processes to end", 30)
 
@@ -119,7 +122,7 @@ def test_full_scratch_is_an_error_of_the_task(once):
 
     with pytest.raises(OSError) as caught:
         once.with_options(scratch="16MiB").submit(fill).result(timeout=RESULT_SECONDS)
-    assert caught.value.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG), caught.value
+    assert caught.value.errno == errno.ENOSPC, caught.value
 
 
 def test_a_task_has_no_network(network, once):

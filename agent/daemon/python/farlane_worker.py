@@ -1,25 +1,17 @@
-"""Template and worker: the processes inside the sandbox that run tasks.
+"""Worker: the loop of a process inside the sandbox that runs tasks.
 
-Owns the template (a fork server: single-threaded, warm, process 1 of its sandbox) and the loop of the
-workers that it forks. Leaves sealing, limits of time, and every decision to the agent, to which it
-speaks over SEQPACKET sockets. Python 3.10 or newer, standard library and cloudpickle only.
+Owns the functions that it has loaded, and the task that runs. Leaves forking to `farlane_template`, what it may
+see and use to `farlane_room`, and sealing, limits of time, and every decision to the agent, to which it speaks
+over a SEQPACKET socket. Python 3.10 or newer, standard library and cloudpickle only.
 
-    agent --F number + fds--> template --fork--> worker --HELLO--> agent
     agent --CODE, TASK------> worker  --LOG*, RESULT-------------> agent      one message a task, each way
-    agent --K number--------> template: kills the worker and what descends from it
-    agent <-X number, status- template: a worker has ended
 
 A task's message stays in the socket until its worker is ready to run it, so the agent can take back
 what has not begun. Bodies above one message follow in pieces that only the total length delimits.
 """
 
-import errno
-import gc
-import json
 import os
 import pickle
-import select
-import signal
 import socket
 import struct
 import sys
@@ -66,9 +58,9 @@ class State:
 class Worker:
     """One worker: its socket and the functions it has loaded."""
 
-    def __init__(self, sock, scratch):
+    def __init__(self, sock, room):
         self.sock = sock
-        self.scratch = scratch
+        self.room = room
         self.send = sock.send
         self.codes = {}
         self.functions = {}
@@ -161,7 +153,9 @@ class Worker:
                     self.limit_memory(memory)
                 self.attempt(code, token, flags & FLAG_PICKLE, body, blobs)
                 body = None
-                self.scratch.sweep()
+                if not self.room.clear():
+                    # What it left running would see the next task; that one is taken back from the socket.
+                    os._exit(0)
             elif buffer[0] == KIND_CODE:
                 _, _, _, code, total = CODE.unpack_from(buffer)
                 self.codes[code] = bytes(self.read_body(CODE.size, n, total))
@@ -365,251 +359,12 @@ def open_streams(worker):
     State.progress = staticmethod(progress)
 
 
-class Scratch:
-    """A worker's own folder: what a task leaves there is gone before the next one."""
-
-    def __init__(self, parent):
-        self.path = os.path.join(parent, "w%d" % os.getpid())
-        # Left by a process of the same number, where process numbers are the machine's.
-        remove(self.path)
-        os.mkdir(self.path, 0o700)
-        os.chdir(self.path)
-        for name in ("TMPDIR", "HOME"):
-            os.environ[name] = self.path
-        self.folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
-        self.changed = os.fstat(self.folder).st_mtime_ns
-
-    def sweep(self):
-        """Empties it where something was made or removed in it since the last time."""
-        if os.fstat(self.folder).st_mtime_ns == self.changed:
-            return
-        remove_below(self.path)
-        os.fchdir(self.folder)
-        self.changed = os.fstat(self.folder).st_mtime_ns
-
-
-def remove(path):
-    """Removes a folder with all in it; a link that a task put in its place, and not where it leads."""
-    if os.path.islink(path):
-        try_quietly(os.unlink, path)
-    elif os.path.lexists(path):
-        remove_below(path)
-        try_quietly(os.rmdir, path)
-
-
-def remove_below(path):
-    """Removes what a folder holds; what cannot be removed stays within the scratch's bound."""
-    for folder, folders, files in os.walk(path, topdown=False):
-        for name in files:
-            try_quietly(os.unlink, os.path.join(folder, name))
-        for name in folders:
-            below = os.path.join(folder, name)
-            try_quietly(os.unlink if os.path.islink(below) else os.rmdir, below)
-
-
-def try_quietly(what, path):
-    """Does it, and does not mind an error of the system's."""
-    try:
-        what(path)
-    except OSError:
-        pass
-
-
-def die_with_parent(parent):
-    """Outlives its template by nothing, where no process namespace sees to that."""
-    try:
-        import ctypes
-    except ImportError:
-        return
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(0)
-
-
-def worker_main(fds, scratch, parent):
-    """Life of a forked worker; never returns."""
-    data, logs = fds
-    if parent != 1:
-        die_with_parent(parent)
-    os.setsid()
-    null = os.open("/dev/null", os.O_RDONLY)
-    os.dup2(null, 0)
-    os.dup2(logs, 1)
-    os.dup2(logs, 2)
-    os.close(null)
-    os.close(logs)
-    sock = socket.socket(fileno=data)
+def serve(fd, room):
+    """Life of a worker after its template forked it; never returns."""
+    sock = socket.socket(fileno=fd)
     sock.setblocking(True)
-    worker = Worker(sock, Scratch(scratch))
+    worker = Worker(sock, room)
     open_streams(worker)
     os.register_at_fork(after_in_child=sock.close)
     sock.send(struct.pack("<BI", KIND_HELLO, worker.pid))
     worker.run()
-
-
-class Template:
-    """The fork server."""
-
-    def __init__(self, control, scratch):
-        self.control = control
-        self.scratch = scratch
-        self.workers = {}
-        self.numbers = {}
-
-    def serve(self):
-        wake_read, wake_write = os.pipe()
-        for fd in (wake_read, wake_write):
-            os.set_blocking(fd, False)
-        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        poll = select.poll()
-        poll.register(self.control, select.POLLIN)
-        poll.register(wake_read, select.POLLIN)
-        self.control.send(b"R" + sys.version.split()[0].encode())
-        while True:
-            for fd, _ in poll.poll():
-                if fd == wake_read:
-                    os.read(wake_read, 512)
-                    self.reap()
-                elif not self.command(wake_read, wake_write):
-                    return
-
-    def command(self, *inherited):
-        message, fds, _, _ = socket.recv_fds(self.control, 64, 4)
-        if not message:
-            return False
-        number = int.from_bytes(message[1:5], "little")
-        if message[:1] == b"F":
-            self.fork(number, fds, inherited)
-        elif message[:1] == b"K" and number in self.numbers:
-            self.kill(self.numbers[number])
-        return True
-
-    def fork(self, number, fds, inherited):
-        me = os.getpid()
-        try:
-            pid = os.fork()
-        except OSError as error:
-            for fd in fds:
-                os.close(fd)
-            self.control.send(b"E" + number.to_bytes(4, "little") + error.errno.to_bytes(4, "little"))
-            return
-        if pid == 0:
-            try:
-                signal.set_wakeup_fd(-1)
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                for fd in inherited:
-                    os.close(fd)
-                self.control.close()
-                worker_main(fds, self.scratch, me)
-            finally:
-                os._exit(70)
-        for fd in fds:
-            os.close(fd)
-        self.workers[pid] = number
-        self.numbers[number] = pid
-
-    def kill(self, pid, group_only=False):
-        """Ends a process and its group; what else it left behind is swept when it is reaped."""
-        for end in (os.killpg,) if group_only else (os.killpg, os.kill):
-            try:
-                end(pid, signal.SIGKILL)
-            except OSError:
-                pass
-
-    def reap(self):
-        reaped = []
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                break
-            if pid == 0:
-                break
-            reaped.append(pid)
-            number = self.workers.pop(pid, None)
-            if number is not None:
-                del self.numbers[number]
-                self.control.send(b"X" + number.to_bytes(4, "little") + status.to_bytes(4, "little"))
-        for pid in reaped:
-            self.kill(pid, group_only=True)
-            remove(os.path.join(self.scratch, "w%d" % pid))
-        if reaped:
-            self.sweep()
-
-    def sweep(self):
-        """Kills orphans: this process is their reaper, and every live worker is a child it knows.
-
-        Each death brings a new signal and a new sweep, until nothing is left.
-        """
-        me = os.getpid()
-        for entry in os.listdir("/proc"):
-            if not entry.isdigit() or int(entry) == me or int(entry) in self.workers:
-                continue
-            try:
-                with open("/proc/%s/stat" % entry, "rb") as file:
-                    fields = file.read().rpartition(b")")[2].split()
-            except OSError:
-                continue
-            if int(fields[1]) == me and fields[0] != b"Z":
-                self.kill(int(entry))
-
-
-def isolate(settings):
-    """Limits that hold for every worker; set before the first fork, lowered only."""
-    import resource
-
-    for name, value in settings.get("limits", {}).items():
-        kind = getattr(resource, "RLIMIT_" + name, None)
-        if kind is not None:
-            hard = resource.getrlimit(kind)[1]
-            value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-            resource.setrlimit(kind, (value, value))
-
-
-def main():
-    control = socket.socket(fileno=int(sys.argv[1]))
-    settings = json.loads(control.recv(PIECE))
-    root = settings["root"]
-    sys.path[:] = [p for p in sys.path if p and p != root and not p.startswith(root + "/")]
-    sys.path += [root + "/lib", root + "/cloudpickle.whl"]
-    if settings.get("environment"):
-        import site
-
-        sys.path.append(settings["environment"])
-        site.addsitedir(settings["environment"])
-    sys.path.append(root + "/shim")
-    State.node, State.region = settings.get("node", ""), settings.get("region", "")
-    isolate(settings)
-    import types
-
-    import cloudpickle
-    import farlane_error
-    import farlane_value
-
-    del cloudpickle, farlane_error, farlane_value
-    if os.getpid() != 1:
-        # Before the first fork, so that no worker has to load it.
-        try:
-            import ctypes
-
-            del ctypes
-        except ImportError:
-            pass
-    runtime = types.ModuleType("_farlane_worker")
-    runtime.State = State
-    sys.modules["_farlane_worker"] = runtime
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    sys.argv = [""]
-    os.chdir(settings["scratch"])
-    gc.collect()
-    gc.freeze()
-    Template(control, settings["scratch"]).serve()
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except OSError as error:
-        if error.errno not in (errno.EPIPE, errno.ECONNRESET):
-            raise

@@ -82,8 +82,11 @@ impl Agent {
         let (end, ended) = oneshot::channel();
         let pythons = probed.found.pythons;
         let cache = config.blob_cache.unwrap_or(BLOB_CACHE);
+        let patience = config
+            .transfer_patience
+            .unwrap_or(crate::progress::PATIENCE);
         let preparer = Arc::new(Preparer {
-            blobs: Blobs::new(live.clone(), folder.path("blobs"), cache),
+            blobs: Blobs::new(live.clone(), folder.path("blobs"), cache, patience),
             codes: Codes::default(),
             environments: Environments::new(
                 shared.environments,
@@ -204,11 +207,17 @@ fn probe(config: &AgentConfig, folder: &Folder) -> Result<Probed, StartError> {
     };
     let wanted = config.strongest_tier.unwrap_or(Tier::MicroVm);
     let enforced = match wanted {
-        Tier::Process => sandbox::unconfined(),
+        Tier::Process => sandbox::unconfined(sandbox.cgroups.is_some()),
         _ => sandbox::probe(&sandbox),
     };
     if let Some(advice) = &enforced.advice {
         tracing::warn!(%advice, "no namespaces here: only your own tenant's work can run (tier 0)");
+    }
+    if sandbox.cgroups.is_none() {
+        tracing::info!(
+            "no control groups may be made here: a task's memory is bounded for each of its processes, not \
+             for all together; under systemd, `Delegate=memory pids` in the unit allows it"
+        );
     }
     if enforced.tier == Tier::Namespaces {
         only_those_that_run(&sandbox, &mut found);

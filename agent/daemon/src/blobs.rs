@@ -17,6 +17,8 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 use tonic::transport::Channel;
 
+use crate::progress::{Moved, moving};
+
 /// Blobs under way at once. Source: two fill a link; more only add memory.
 const AT_ONCE: usize = 8;
 /// Largest blob held in memory. Source: the largest single argument that is promised.
@@ -43,6 +45,8 @@ pub(crate) enum BlobError {
 #[derive(Debug)]
 pub(crate) struct Blobs {
     channel: watch::Receiver<Option<Channel>>,
+    /// Longest that a transfer stands still.
+    patience: Duration,
     dir: PathBuf,
     bound: ByteCount,
     turns: Semaphore,
@@ -55,10 +59,12 @@ impl Blobs {
         channel: watch::Receiver<Option<Channel>>,
         dir: PathBuf,
         bound: ByteCount,
+        patience: Duration,
     ) -> Self {
         let _ = std::fs::create_dir_all(&dir);
         Self {
             channel,
+            patience,
             dir,
             bound,
             turns: Semaphore::new(AT_ONCE),
@@ -127,18 +133,23 @@ impl Blobs {
         let mut client = self.client().await?;
         let digest = farlane_wire::id::digest_bytes(&blob.digest);
         let request = v1::GetBlobRequest { digest, offset: 0 };
-        let mut chunks = client.get_blob(request).await?.into_inner();
-        let mut out = BytesMut::with_capacity(blob.size.0.min(RESERVED) as usize);
-        let mut hash = blake3::Hasher::new();
-        while let Some(chunk) = chunks.message().await? {
-            if out.len() + chunk.data.len() > blob.size.0 as usize {
-                return Err(tonic::Status::data_loss("longer than was named"));
+        let moved = Moved::default();
+        let fetching = async {
+            let mut chunks = client.get_blob(request).await?.into_inner();
+            let mut out = BytesMut::with_capacity(blob.size.0.min(RESERVED) as usize);
+            let mut hash = blake3::Hasher::new();
+            while let Some(chunk) = chunks.message().await? {
+                moved.on();
+                if out.len() + chunk.data.len() > blob.size.0 as usize {
+                    return Err(tonic::Status::data_loss("longer than was named"));
+                }
+                hash.update(&chunk.data);
+                out.extend_from_slice(&chunk.data);
             }
-            hash.update(&chunk.data);
-            out.extend_from_slice(&chunk.data);
-        }
-        let right = *hash.finalize().as_bytes() == blob.digest.0;
-        Ok(right.then(|| out.freeze()))
+            let right = *hash.finalize().as_bytes() == blob.digest.0;
+            Ok(right.then(|| out.freeze()))
+        };
+        moving(self.patience, &moved, fetching).await
     }
 
     /// Uploads ciphertext.
@@ -157,10 +168,11 @@ impl Blobs {
                 Ok(client) => client,
                 Err(status) => return Err(BlobError::Refused(status.message().to_owned())),
             };
-            match client
-                .put_blob(tokio_stream::iter(chunks(blob, &bytes)))
-                .await
-            {
+            let moved = Moved::default();
+            let marks = moved.clone();
+            let chunks = chunks(blob, &bytes).into_iter();
+            let putting = client.put_blob(tokio_stream::iter(chunks.inspect(move |_| marks.on())));
+            match moving(self.patience, &moved, putting).await {
                 Ok(_) => return Ok(blob),
                 Err(status) => last = status.message().to_owned(),
             }

@@ -1,6 +1,7 @@
 //! What an agent is told at its start.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use farlane_model::{TenantId, Tier};
 use farlane_units::{ByteCount, MilliCpu, UsdMicros};
@@ -38,6 +39,8 @@ pub struct AgentConfig {
     pub env_cache: Option<ByteCount>,
     /// Most bytes of fetched blobs kept; 2 GiB by default.
     pub blob_cache: Option<ByteCount>,
+    /// Longest that a transfer stands still before it is tried again; 30 s by default.
+    pub transfer_patience: Option<Duration>,
 }
 
 impl AgentConfig {

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -55,30 +55,59 @@ pub(crate) struct Environments {
     bound: ByteCount,
     turns: Semaphore,
     building: Arc<Mutex<Building>>,
+    uses: Arc<Mutex<Uses>>,
 }
 
 type Building = HashMap<Digest, Arc<OnceCell<PathBuf>>>;
+type Uses = HashMap<PathBuf, Weak<Environment>>;
+
+/// An environment that is not removed for as long as this is held: by attempts that wait for it, and by the
+/// sandbox that shows it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Environment {
+    path: PathBuf,
+}
+
+impl Environment {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
 
 impl Environments {
     /// `uv` is the one configured; else it is looked for.
     pub(crate) fn new(dir: PathBuf, uv: Option<PathBuf>, bound: ByteCount) -> Self {
         let _ = std::fs::create_dir_all(&dir);
-        let building = Arc::default();
         Self {
             dir,
             uv,
             bound,
             turns: Semaphore::new(AT_ONCE),
-            building,
+            building: Arc::default(),
+            uses: Arc::default(),
         }
     }
 
-    /// The folder of a built environment; those who ask at the same time share one build.
+    /// From here on it stays, whether or not it has been built.
+    fn using(&self, path: &Path) -> Arc<Environment> {
+        let mut uses = self.uses.lock();
+        if let Some(known) = uses.get(path).and_then(Weak::upgrade) {
+            return known;
+        }
+        uses.retain(|_, environment| environment.strong_count() > 0);
+        let path = path.to_owned();
+        let environment = Arc::new(Environment { path: path.clone() });
+        uses.insert(path, Arc::downgrade(&environment));
+        environment
+    }
+
+    /// A built environment; those who ask at the same time share one build.
     ///
     /// *Errors*: the build's log. The next one who asks tries again.
-    pub(crate) async fn get(&self, wanted: Wanted<'_>) -> Result<PathBuf, BuildError> {
+    pub(crate) async fn get(&self, wanted: Wanted<'_>) -> Result<Arc<Environment>, BuildError> {
         let name = name(&wanted);
         let path = self.dir.join(name.to_string());
+        let environment = self.using(&path);
         let cell = self.building.lock().entry(name).or_default().clone();
         let built = cell
             .get_or_try_init(|| async {
@@ -101,7 +130,7 @@ impl Environments {
             .append(true)
             .open(built.join(COMPLETE))
             .and_then(|file| file.set_modified(std::time::SystemTime::now()));
-        Ok(built.clone())
+        Ok(environment)
     }
 
     async fn build(&self, wanted: &Wanted<'_>, path: &Path) -> Result<(), BuildError> {
@@ -113,10 +142,10 @@ impl Environments {
         }
         let _turn = self.turns.acquire().await;
         let (dir, bound, building) = (self.dir.clone(), self.bound, self.building.clone());
-        let (but, python) = (path.to_owned(), wanted.python.clone());
+        let (uses, python) = (self.uses.clone(), wanted.python.clone());
         let configured = self.uv.clone().map(|path| vec![path]);
         let uv = blocking(move || {
-            shrink(&dir, bound, &building, &but);
+            shrink(&dir, bound, &building, &uses);
             configured.or_else(|| find_uv(&python))
         });
         let uv = uv.await.flatten().ok_or_else(|| {
@@ -210,8 +239,8 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     tokio::task::spawn_blocking(work).await.ok()
 }
 
-/// Removes what was used longest ago, `but` one, until the bound holds.
-fn shrink(dir: &Path, bound: ByteCount, building: &Mutex<Building>, but: &Path) {
+/// Removes what was used longest ago and nobody uses now, until the bound holds.
+fn shrink(dir: &Path, bound: ByteCount, building: &Mutex<Building>, uses: &Mutex<Uses>) {
     let Ok(entries) = dir.read_dir() else {
         return;
     };
@@ -229,16 +258,32 @@ fn shrink(dir: &Path, bound: ByteCount, building: &Mutex<Building>, but: &Path) 
         let _ = std::fs::remove_dir_all(downloads);
     }
     let mut total: u64 = all.iter().map(|(_, size, _)| size).sum();
-    for (used, size, path) in all {
-        let recent = used.elapsed().is_ok_and(|age| age < PATIENCE);
-        if total <= bound.0 || recent || path == but {
-            continue;
-        }
-        building.lock().retain(|_, cell| cell.get() != Some(&path));
-        if std::fs::remove_dir_all(&path).is_ok() {
+    for (_, size, path) in all {
+        if total > bound.0 && take_away(&path, building, uses) {
             total -= size;
         }
     }
+}
+
+/// Removes an environment that nobody uses; false where somebody does, or it will not go.
+fn take_away(path: &Path, building: &Mutex<Building>, uses: &Mutex<Uses>) -> bool {
+    let away = {
+        // Whoever comes after this finds it gone, and builds it again.
+        let uses = uses.lock();
+        let is_used = |known: &Weak<Environment>| known.strong_count() > 0;
+        if uses.get(path).is_some_and(is_used) {
+            return false;
+        }
+        building
+            .lock()
+            .retain(|_, cell| cell.get().is_none_or(|built| built != path));
+        let away = path.with_extension("gone");
+        match std::fs::rename(path, &away) {
+            Ok(()) => away,
+            Err(_) => return false,
+        }
+    };
+    std::fs::remove_dir_all(away).is_ok()
 }
 
 /// The first line of a lock that is no `name==version`, marker, hash or comment: options and paths
@@ -358,6 +403,45 @@ mod tests {
             );
         }
         assert!(strange_line(&[0xff]).is_some());
+    }
+
+    #[tokio::test]
+    async fn what_is_used_is_not_removed_however_long_ago_it_was_asked_for() {
+        let dir = tempfile::tempdir().unwrap_or_else(|error| panic!("{error}"));
+        let environments = Environments::new(dir.path().join("e"), None, ByteCount(1500));
+        let long_ago = std::time::SystemTime::UNIX_EPOCH;
+        let put = |name: &str| {
+            let path = environments.dir.join(name);
+            let made = std::fs::create_dir(&path)
+                .and_then(|()| std::fs::write(path.join("module.py"), [b'#'; 1000]))
+                .and_then(|()| std::fs::File::create(path.join(COMPLETE)))
+                .and_then(|file| file.set_modified(long_ago));
+            made.unwrap_or_else(|error| panic!("{error}"));
+            path
+        };
+        let shrink = || {
+            let environments = &environments;
+            super::shrink(
+                &environments.dir,
+                environments.bound,
+                &environments.building,
+                &environments.uses,
+            );
+        };
+        let (used, unused) = (put("a"), put("b"));
+        let (running, waiting) = (environments.using(&used), environments.using(&used));
+        shrink();
+        assert!(used.join("module.py").exists() && !unused.exists());
+        put("b");
+        drop(running);
+        shrink();
+        assert!(used.exists() && !unused.exists(), "one still waits");
+        put("b");
+        drop(waiting);
+        shrink();
+        assert!(!used.exists() && unused.exists());
+        let left = environments.dir.read_dir().map_or(0, Iterator::count);
+        assert_eq!(left, 1, "nothing lies around half removed");
     }
 
     #[tokio::test]

@@ -11,6 +11,14 @@ const FILES: &[(&str, &[u8])] = &[
         include_bytes!("../python/farlane_worker.py"),
     ),
     (
+        "lib/farlane_template.py",
+        include_bytes!("../python/farlane_template.py"),
+    ),
+    (
+        "lib/farlane_room.py",
+        include_bytes!("../python/farlane_room.py"),
+    ),
+    (
         "lib/farlane_error.py",
         include_bytes!("../python/farlane_error.py"),
     ),

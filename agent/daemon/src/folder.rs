@@ -31,6 +31,8 @@ pub(crate) struct NetworkFile {
 pub(crate) struct Transport {
     pub(crate) certificate_pem: String,
     pub(crate) key_pem: String,
+    /// When it came, in wall time in milliseconds.
+    pub(crate) issued_ms: u64,
     /// Wall time in milliseconds.
     pub(crate) not_after_ms: u64,
 }
@@ -54,6 +56,8 @@ pub(crate) struct Joined {
 struct TransportFile {
     certificate_pem: String,
     key_pem: String,
+    #[serde(default)]
+    issued_ms: u64,
     not_after_ms: u64,
 }
 
@@ -103,11 +107,13 @@ impl Folder {
         let TransportFile {
             certificate_pem,
             key_pem,
+            issued_ms,
             not_after_ms,
         } = file;
         let transport = Transport {
             certificate_pem,
             key_pem,
+            issued_ms,
             not_after_ms,
         };
         Ok(Some(Joined {
@@ -148,6 +154,7 @@ impl Folder {
         let file = TransportFile {
             certificate_pem: transport.certificate_pem.clone(),
             key_pem: transport.key_pem.clone(),
+            issued_ms: transport.issued_ms,
             not_after_ms: transport.not_after_ms,
         };
         let bytes =

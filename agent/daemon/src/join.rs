@@ -123,6 +123,7 @@ fn transport(pem: &Bytes, key_pem: String, expires_ms: u64) -> Result<Transport,
     Ok(Transport {
         certificate_pem,
         key_pem,
+        issued_ms: SystemClock.wall().0,
         not_after_ms: expires_ms,
     })
 }

@@ -24,6 +24,7 @@ mod folder;
 mod join;
 mod link;
 mod probe;
+mod progress;
 mod sandbox;
 mod user;
 mod worker;

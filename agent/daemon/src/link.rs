@@ -26,9 +26,14 @@ const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LAST_WAIT: Duration = Duration::from_secs(5);
 /// Frames under way to the server beyond what HTTP/2 buffers; completions are held to two batches.
 const OUTGOING: usize = 1024;
-/// A certificate is renewed when less than this part of 24 h is left. Source: design.md, "Joining":
-/// they live 24 h; a third leaves 8 h in which a server may be away.
+/// A certificate is renewed when less than this is left, or less than a third of its life. Source: design.md,
+/// "Joining": they live 24 h; a third leaves 8 h in which a server may be away.
 const RENEW_BEFORE_MS: u64 = 8 * 3_600_000;
+/// Between two renewals, and between two tries, where the certificate lives long enough. Source: a thousandth
+/// of a day, so that a server that gives short ones by mistake is not asked without end.
+const RENEWAL_PAUSE: Duration = Duration::from_secs(60);
+/// And where it does not.
+const LEAST_PAUSE: Duration = Duration::from_millis(200);
 
 /// What the engine hears of the connection.
 #[derive(Debug)]
@@ -194,25 +199,25 @@ impl Link {
     }
 
     fn until_renewal(&self) -> Duration {
-        let now = SystemClock.wall().0;
-        let at = self.transport.not_after_ms.saturating_sub(RENEW_BEFORE_MS);
-        Duration::from_millis(at.saturating_sub(now))
+        let life = &self.transport;
+        let margin = life.not_after_ms.saturating_sub(life.issued_ms) / 3;
+        let at = life.not_after_ms - margin.min(RENEW_BEFORE_MS).min(life.not_after_ms);
+        Duration::from_millis(at.saturating_sub(SystemClock.wall().0))
     }
 
     /// How long to wait until the next renewal.
     async fn renew(&mut self, channel: Channel) -> Duration {
         let renewed = join::renew(channel).await;
         match renewed.and_then(|new| self.folder.keep_transport(&new).map(|()| new)) {
-            Ok(new) => {
-                self.transport = new;
-                // Certificates shorter than the margin are renewed at most each minute.
-                self.until_renewal().max(Duration::from_secs(60))
-            }
+            Ok(new) => self.transport = new,
             Err(error) => {
                 tracing::warn!(%error, "the transport certificate could not be renewed; trying again");
-                Duration::from_secs(60)
             }
         }
+        let left = self.transport.not_after_ms;
+        let left = Duration::from_millis(left.saturating_sub(SystemClock.wall().0));
+        let pause = (left / 10).clamp(LEAST_PAUSE, RENEWAL_PAUSE);
+        self.until_renewal().max(pause)
     }
 }
 

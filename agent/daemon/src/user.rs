@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::StartError;
+use crate::sandbox::Cgroups;
 
 /// Name of the system user.
 const NAME: &str = "farlane";
@@ -78,6 +79,9 @@ pub fn drop_privileges(command: &mut Command, state_dir: &Path) -> Result<User, 
         .map_err(StartError::io(format!("making {}", state_dir.display())))?;
     hand_over(state_dir, user)?;
     command.uid(user.uid).gid(user.gid);
+    if let Err(error) = Cgroups::hand_on(command, user) {
+        tracing::info!(%error, "the agent gets no control groups to bound tasks with");
+    }
     command
         .env("HOME", state_dir)
         .env_remove("XDG_DATA_HOME")

@@ -5,7 +5,6 @@
 //! ```
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -13,6 +12,7 @@ use bytes::Bytes;
 use farlane_model::{AttemptRef, Digest, PythonVersion, Sealed, TaskSpec, TenantId, Tier};
 use farlane_seal::TaskKey;
 
+use crate::environment::Environment;
 use crate::worker::WorkerNumber;
 
 /// Names an attempt within the agent's life; what workers answer to.
@@ -119,8 +119,8 @@ pub(crate) struct Prepared {
     pub(crate) code: Arc<Code>,
     pub(crate) arguments: Bytes,
     pub(crate) blobs: Vec<Bytes>,
-    /// Folder of the built environment.
-    pub(crate) environment: Option<PathBuf>,
+    /// The built environment, kept from removal.
+    pub(crate) environment: Option<Arc<Environment>>,
 }
 
 /// A function's pickle, opened.
@@ -156,6 +156,24 @@ pub(crate) struct Attempt {
     pub(crate) arrived_ms: u64,
     pub(crate) log: super::log::Log,
     pub(crate) told_started: bool,
+    /// What runs beside the loop for it: getting it ready, or its result out. Ends with it.
+    pub(crate) beside: Option<Beside>,
+}
+
+/// A task of the runtime that ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Beside(tokio::task::AbortHandle);
+
+impl Beside {
+    pub(crate) fn spawn(work: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(tokio::spawn(work).abort_handle())
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Attempt {

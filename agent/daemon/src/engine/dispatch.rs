@@ -9,13 +9,13 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use farlane_model::{Exit, ExitKind, LostCause};
 use farlane_units::ByteCount;
-use farlane_wire::v1;
-use farlane_wire::v1::agent_frame::Body;
 
 use super::Engine;
 use super::attempt::{Prepared, Spec, Stage, Token};
-use super::pool::{Doom, FAILURES, pieces};
+use super::pool::{FAILURES, pieces};
+use super::worker::{Doom, Worker};
 use crate::clock::ClusterClock;
+use crate::environment::Environment;
 use crate::worker::WorkerNumber;
 use crate::worker::message::{FLAG_PICKLE, TaskHead, code_head};
 use crate::worker::socket::{PIECE, Sent, Socket};
@@ -29,12 +29,9 @@ const AHEAD: u32 = 5_000;
 /// And at most so many. Source: the smallest usual socket buffer (208 KiB) holds 160 small messages.
 const MOST_AHEAD: usize = 64;
 /// A task that has run so long no longer holds up those behind it, in microseconds.
-const STUCK: u64 = 20_000;
+pub(super) const STUCK: u64 = 20_000;
 /// Functions that one worker holds.
 const CODES_A_WORKER: usize = 64;
-/// A worker that was told to die has this long, in milliseconds; then its sandbox goes.
-const DEATH: u64 = 2_000;
-
 /// Whether a pool can take more now.
 enum Step {
     Again,
@@ -98,6 +95,11 @@ impl Engine {
             .copied();
         let fits = self.pools.fits(cpus, memory);
         if let (Some(worker), true) = (idle, fits) {
+            if !self.pools.hold_to(worker, memory, resources.scratch.0) {
+                // It keeps what an earlier task left in its memory; a new one takes its place.
+                self.pools.dismiss(worker);
+                return Step::Again;
+            }
             return self.send(worker, token, cpus, memory);
         }
         let waiting = self
@@ -115,14 +117,15 @@ impl Engine {
                 }
             };
         }
-        match self.shortest(number, depth) {
+        match self.shortest(number, depth, memory) {
             Some(worker) => self.send(worker, token, cpus, memory),
             None => Step::Enough,
         }
     }
 
-    /// The worker with the fewest tasks ahead, where one may take another.
-    fn shortest(&self, number: TemplateNumber, depth: usize) -> Option<WorkerNumber> {
+    /// The worker with the fewest tasks ahead, where one may take another. It is bounded by what its first
+    /// asked for, so all behind that ask for the same.
+    fn shortest(&self, number: TemplateNumber, depth: usize, memory: u64) -> Option<WorkerNumber> {
         let pool = self.pools.pools.get(&number)?;
         let now = ClusterClock::steady();
         let can = |number: &WorkerNumber| {
@@ -132,6 +135,7 @@ impl Engine {
                 && worker.writer.is_none()
                 && !worker.queue.is_empty()
                 && worker.queue.len() < depth
+                && worker.memory == memory
                 && !worker.is_worn(now)
                 && ClusterClock::steady_micros().saturating_sub(worker.began) < STUCK;
             free.then_some((worker.queue.len(), *number))
@@ -146,7 +150,7 @@ impl Engine {
     fn start_template(
         &mut self,
         number: TemplateNumber,
-        environment: Option<std::path::PathBuf>,
+        environment: Option<Arc<Environment>>,
     ) -> Step {
         let given_up = match self.pools.pools.get(&number) {
             Some(pool) if pool.failures >= FAILURES => Some(pool.complaint.clone()),
@@ -176,14 +180,14 @@ impl Engine {
         };
         pool.failures = 0;
         let ready: Vec<_> = pool.ready.drain(..).collect();
-        let complaint = if complaint.is_empty() {
-            "nothing in it begins to work"
-        } else {
-            complaint
+        // Not in its own words: the control plane reads this, and the sandbox may quote a tenant.
+        let message = match complaint.is_empty() {
+            true => "the sandbox could not be made: nothing in it begins to work",
+            false => "the sandbox could not be made; what it said is in the attempt's log",
         };
-        let message = format!("the sandbox could not be made: {complaint}");
         for token in ready {
-            let exit = Exit::new(ExitKind::Lost(LostCause::Sandbox), message.clone());
+            self.complain(token, complaint);
+            let exit = Exit::new(ExitKind::Lost(LostCause::Sandbox), message);
             self.end(token, exit, None);
         }
     }
@@ -313,90 +317,6 @@ impl Engine {
             }
         }
     }
-
-    /// Looks for what has run too long, and for what waits behind it.
-    pub(super) fn overdue(&mut self) {
-        let (now, steady) = (ClusterClock::steady_micros(), ClusterClock::steady());
-        let (mut late, mut stuck, mut undead) = (Vec::new(), Vec::new(), Vec::new());
-        for (number, worker) in &self.pools.workers {
-            if let Some(doom) = &worker.doom {
-                if steady.saturating_sub(doom.since) > DEATH {
-                    undead.push(worker.pool);
-                }
-                continue;
-            }
-            let Some(token) = worker.queue.front().copied() else {
-                continue;
-            };
-            let ran = now.saturating_sub(worker.began);
-            let attempt = self.attempts.get(&token);
-            let timeout = attempt.and_then(|a| a.spec.as_ref()?.spec.timing.timeout);
-            if timeout.is_some_and(|timeout| ran > timeout.0.saturating_mul(1000)) {
-                late.push((*number, token));
-            } else if ran > STUCK && worker.queue.len() > 1 && worker.writer.is_none() {
-                stuck.push(*number);
-            }
-        }
-        undead.into_iter().for_each(|pool| self.end_template(pool));
-        for (number, token) in late {
-            self.kill_for(number, token, Some(Exit::plain(ExitKind::TimedOut)));
-        }
-        for number in stuck {
-            let Some(worker) = self.pools.workers.get_mut(&number) else {
-                continue;
-            };
-            let (pool, back) = (worker.pool, worker.take_back());
-            self.put_back(pool, back);
-        }
-    }
-
-    /// Tells which attempts have begun, once they have run for a while; only for people.
-    pub(super) fn tell_started(&mut self) {
-        let now = ClusterClock::steady_micros();
-        let mut begun = Vec::new();
-        for worker in self.pools.workers.values() {
-            if now.saturating_sub(worker.began) < STUCK {
-                continue;
-            }
-            let Some(attempt) = worker.queue.front().and_then(|t| self.attempts.get_mut(t)) else {
-                continue;
-            };
-            if !std::mem::replace(&mut attempt.told_started, true) {
-                begun.push(attempt.at.into());
-            }
-        }
-        if !begun.is_empty() {
-            self.tell(Body::Started(v1::Started { attempts: begun }));
-        }
-    }
-
-    /// Backlog credit follows what the node works off within a round trip.
-    pub(super) fn size_credit(&mut self) {
-        /// Beyond the round trip: two syncs and a plan under load.
-        const SLACK_MICROS: u64 = 5_000;
-        const EVERY_MS: u64 = 1_000;
-        if self.tasks_run < 8 || self.average_micros == 0 || self.out.is_none() {
-            return;
-        }
-        let steady = ClusterClock::steady();
-        let first = self.credit_told_at == 0;
-        if !first && steady.saturating_sub(self.credit_told_at) < EVERY_MS {
-            return;
-        }
-        let cores = u64::from(self.spec.cpus.0.div_ceil(1000));
-        // A worker needs about 25 µs a task beyond the task itself. Source: SPEC.md, CPU per no-op.
-        let each = self.average_micros + 25;
-        let window = self.round_trip_micros + SLACK_MICROS;
-        let wanted = (cores * window / each).clamp(2 * cores, 1024);
-        let wanted = u32::try_from(wanted).unwrap_or(1024);
-        let now = self.spec.backlog_credit;
-        if wanted >= now.saturating_mul(2) || wanted <= now / 2 {
-            self.spec.backlog_credit = wanted;
-            self.credit_told_at = steady;
-            let spec_bytes: Bytes = self.spec.to_canonical().into();
-            self.tell(Body::Update(v1::NodeUpdate { spec_bytes }));
-        }
-    }
 }
 
 /// How many tasks of this spec may lie in one worker's socket, the running one included.
@@ -410,12 +330,7 @@ fn depth(spec: &Spec) -> usize {
 }
 
 /// Sends function and task; what is too large for one piece only to a worker that has nothing else.
-fn transmit(
-    worker: &mut super::pool::Worker,
-    head: &TaskHead,
-    prepared: &Prepared,
-    idle: bool,
-) -> Sent {
+fn transmit(worker: &mut Worker, head: &TaskHead, prepared: &Prepared, idle: bool) -> Sent {
     let mut body = vec![prepared.arguments.clone()];
     if !prepared.blobs.is_empty() {
         let mut lengths = BytesMut::with_capacity(8 * (prepared.blobs.len() + 1));
@@ -460,7 +375,7 @@ fn transmit(
 }
 
 /// The worker has this function now; beyond a bound it forgets another.
-fn remember(worker: &mut super::pool::Worker, code: u32) {
+fn remember(worker: &mut Worker, code: u32) {
     if worker.codes.len() >= CODES_A_WORKER
         && worker.queue.is_empty()
         && let Some(other) = worker.codes.iter().copied().find(|other| *other != code)

@@ -9,10 +9,12 @@ use farlane_seal::stream::seal_padded_parts;
 use farlane_seal::{StreamContext, TaskKey, batch};
 use farlane_wire::v1;
 
-use super::attempt::{Stage, Token};
+use super::attempt::{Beside, Stage, Token};
 use super::complete::Item;
+use super::worker::Measured;
 use super::{Done, Engine};
 use crate::worker::message::{Answer, Outcome};
+use crate::worker::room::Room;
 
 /// Plaintext above this is sealed on a blocking thread. Source: lz4 and AES-256-GCM at 1 GB/s: 64 µs.
 const INLINE: usize = 64 * 1024;
@@ -54,7 +56,7 @@ impl Plain {
 
 impl Engine {
     /// A worker answered: seals the answer and lets it go.
-    pub(super) fn answered(&mut self, token: Token, answer: Answer) {
+    pub(super) fn answered(&mut self, token: Token, answer: Answer, measured: Measured) {
         let Some(attempt) = self.attempts.get(&token) else {
             return;
         };
@@ -72,10 +74,10 @@ impl Engine {
         let plain = Plain {
             key: grant.key.clone(),
             context,
-            bytes: answer.body.clone(),
+            bytes: answer.body,
         };
-        let usage = self.usage(token, &answer);
-        self.seal(token, Exit::plain(kind), plain, usage);
+        let usage = self.used(&measured);
+        self.seal(token, Exit::plain(kind), plain, usage, answer.room);
     }
 
     /// The environment could not be built: its log stands in for a result.
@@ -96,10 +98,10 @@ impl Engine {
             "the environment could not be built on this node",
         );
         let usage = self.no_usage(token);
-        self.seal(token, exit, plain, usage);
+        self.seal(token, exit, plain, usage, None);
     }
 
-    fn seal(&mut self, token: Token, exit: Exit, plain: Plain, usage: Usage) {
+    fn seal(&mut self, token: Token, exit: Exit, plain: Plain, usage: Usage, room: Option<Room>) {
         if plain.bytes.len() <= INLINE {
             let (bytes, digest) = plain.seal();
             if bytes.len() <= MAX_ROW_BYTES {
@@ -114,10 +116,16 @@ impl Engine {
                     },
                 );
             }
-            return self.upload(token, exit, usage, async move { Some((bytes, digest)) });
+            return self.upload(
+                token,
+                exit,
+                usage,
+                room,
+                async move { Some((bytes, digest)) },
+            );
         }
         let sealing = tokio::task::spawn_blocking(move || plain.seal());
-        self.upload(token, exit, usage, async move { sealing.await.ok() });
+        self.upload(token, exit, usage, room, async move { sealing.await.ok() });
     }
 
     fn upload(
@@ -125,13 +133,15 @@ impl Engine {
         token: Token,
         exit: Exit,
         usage: Usage,
+        room: Option<Room>,
         sealing: impl Future<Output = Option<(Bytes, Digest)>> + Send + 'static,
     ) {
-        if let Some(attempt) = self.attempts.get_mut(&token) {
-            attempt.stage = Stage::Finishing;
-        }
+        let Some(attempt) = self.attempts.get_mut(&token) else {
+            return;
+        };
+        attempt.stage = Stage::Finishing;
         let (preparer, done) = (Arc::clone(&self.preparer), self.done.clone());
-        tokio::spawn(async move {
+        attempt.beside = Some(Beside::spawn(async move {
             let result = match sealing.await {
                 None => Err("sealing the result failed".to_owned()),
                 Some((bytes, digest)) if bytes.len() <= MAX_ROW_BYTES => Ok(Sealing {
@@ -150,8 +160,9 @@ impl Engine {
                     Err(error) => Err(format!("the result could not be uploaded: {error}")),
                 },
             };
+            drop(room);
             let _ = done.send(Done::Sealed(token, result)).await;
-        });
+        }));
     }
 
     pub(super) fn sealed(&mut self, token: Token, sealed: Result<Sealing, String>) {
@@ -215,25 +226,17 @@ impl Engine {
         self.outbox.push(attempt.at, Item { completion, leaf });
     }
 
-    fn usage(&self, token: Token, answer: &Answer) -> Usage {
-        let arrived = self
-            .attempts
-            .get(&token)
-            .map_or(0, |attempt| attempt.arrived_ms);
-        let ended_ms = self.clock.at_monotonic(answer.end).0.max(arrived);
-        // A worker says when it began; it cannot have begun before its task was here.
-        let ran_ms = answer.end.saturating_sub(answer.begin) / 1_000_000;
-        let started_ms = ended_ms.saturating_sub(ran_ms).max(arrived);
-        let cpu_ms = u64::from(answer.cpu_us) / 1000;
+    /// What was measured, in cluster time.
+    pub(super) fn used(&self, measured: &Measured) -> Usage {
         Usage {
-            started_ms,
-            ended_ms,
-            cpu_ms,
-            peak: u64::from(answer.peak_kib) * 1024,
+            started_ms: self.clock.at(measured.began).0,
+            ended_ms: self.clock.at(measured.ended).0,
+            cpu_ms: measured.cpu_micros / 1000,
+            peak: measured.peak,
         }
     }
 
-    /// Of one that did not run, or died: from its arrival, or its beginning in a worker.
+    /// Of one that did not run.
     pub(super) fn no_usage(&self, _token: Token) -> Usage {
         let now = self.clock.now().0;
         Usage {

@@ -11,7 +11,7 @@ use farlane_wire::v1::control_frame::Body as In;
 use farlane_wire::{BadMessage, id, v1};
 use tokio::sync::watch;
 
-use super::attempt::{Attempt, Spec, Stage, Token};
+use super::attempt::{Attempt, Beside, Spec, Stage, Token};
 use super::log::Log;
 use super::prepare::{Order, Unready};
 use super::{Done, Engine};
@@ -214,6 +214,7 @@ impl Engine {
             arrived_ms: self.clock.now().0,
             log: Log::default(),
             told_started: false,
+            beside: None,
         };
         self.by_ref.insert(at, token);
         self.attempts.insert(token, attempt);
@@ -281,10 +282,10 @@ impl Engine {
             Some(prepared) => self.prepared(token, prepared),
             None => {
                 let (preparer, done) = (self.preparer.clone(), self.done.clone());
-                tokio::spawn(async move {
+                attempt.beside = Some(Beside::spawn(async move {
                     let prepared = preparer.prepare(order).await;
                     let _ = done.send(Done::Prepared(token, prepared)).await;
-                });
+                }));
             }
         }
     }
@@ -346,7 +347,6 @@ impl Engine {
         };
         let sent_to: Option<WorkerNumber> = match &attempt.stage {
             Stage::Sent(worker, _) => Some(*worker),
-            Stage::Finishing => return,
             _ => None,
         };
         match sent_to {

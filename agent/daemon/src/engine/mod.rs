@@ -18,8 +18,10 @@ mod intake;
 mod journal;
 mod log;
 mod outcome;
+mod overdue;
 mod pool;
 mod prepare;
+mod worker;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -109,6 +111,8 @@ pub(crate) struct Engine {
     done: mpsc::Sender<Done>,
     logs: mpsc::Sender<v1::LogChunk>,
     credit_told_at: u64,
+    /// When it was last looked for tasks that ran out of memory.
+    looked_at: u64,
     /// Moving average over all tasks, microseconds; 0 before any.
     average_micros: u64,
     tasks_run: u64,
@@ -226,6 +230,7 @@ impl Engine {
             done,
             logs,
             credit_told_at: 0,
+            looked_at: 0,
             average_micros: 0,
             tasks_run: 0,
             removed: None,

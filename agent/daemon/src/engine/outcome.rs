@@ -23,6 +23,7 @@ enum Death {
 const LAST_LOOKS: usize = 16;
 /// Output below Python's own streams counts as stdout.
 const STDOUT: u8 = 1;
+const STDERR: u8 = 2;
 
 impl Engine {
     /// Handles events; ends come last, so that nothing said before is missed.
@@ -41,7 +42,7 @@ impl Engine {
             match death {
                 Death::Worker(template, number, status) => {
                     if self.pools.is_of(number, template) {
-                        self.worker_ended(number, status, None);
+                        self.worker_ended(number, status);
                     }
                 }
                 Death::Template(number, complaint) => self.template_gone(number, complaint),
@@ -54,6 +55,17 @@ impl Engine {
             Event::TemplateReady { template } => {
                 if let Some(pool) = self.pools.pools.get_mut(&template) {
                     pool.up = true;
+                }
+            }
+            Event::WorkerForked {
+                template,
+                worker,
+                process,
+            } => {
+                if self.pools.is_of(worker, template)
+                    && let Some(worker) = self.pools.workers.get_mut(&worker)
+                {
+                    worker.meter.process = Some(process);
                 }
             }
             Event::Said { worker, said } => self.said(worker, said),
@@ -88,7 +100,7 @@ impl Engine {
                     dropped,
                     data,
                 } => {
-                    let owns = |w: &super::pool::Worker| w.queue.contains(&Token(token));
+                    let owns = |w: &super::worker::Worker| w.queue.contains(&Token(token));
                     if self.pools.workers.get(&number).is_some_and(owns) {
                         self.printed(Token(token), stream, &data, dropped);
                     }
@@ -107,6 +119,8 @@ impl Engine {
             return;
         };
         worker.up = true;
+        // What its beginning cost is nobody's.
+        worker.meter.read();
         worker.idle_since = ClusterClock::steady();
         let pool = worker.pool;
         if let Some(pool) = self.pools.pools.get_mut(&pool) {
@@ -194,13 +208,12 @@ impl Engine {
         let Some(worker) = self.pools.workers.get_mut(&number) else {
             return true;
         };
-        // What a worker says of its time it may have made up: it ran no longer than it lived. (Not since it
-        // became the first: answers come in turns, later than they were made.)
+        // For the size of what is sent ahead only, a worker's word counts, if it lived as long.
         let lived = now.saturating_sub(worker.born * 1000);
+        let measured = worker.measure(&answer, now);
         worker.queue.pop_front();
         worker.writer = None;
         worker.done += 1;
-        worker.began = now;
         let steady = now / 1000;
         worker.idle_since = steady;
         let worn = worker.queue.is_empty() && worker.doom.is_none() && worker.is_worn(steady);
@@ -213,7 +226,7 @@ impl Engine {
             0 => micros.max(1),
             average => (average - average / 16 + micros / 16).max(1),
         };
-        self.answered(token, answer);
+        self.answered(token, answer, measured);
         if worn {
             self.pools.dismiss(number);
         }
@@ -236,12 +249,7 @@ impl Engine {
     }
 
     /// A worker is gone: what it said last still counts, what it had not begun goes to another.
-    fn worker_ended(
-        &mut self,
-        number: WorkerNumber,
-        status: Option<WaitStatus>,
-        complaint: Option<&str>,
-    ) {
+    fn worker_ended(&mut self, number: WorkerNumber, status: Option<WaitStatus>) {
         let Some(worker) = self.pools.workers.get_mut(&number) else {
             return;
         };
@@ -271,11 +279,15 @@ impl Engine {
         }
         let killed = status.and_then(WaitStatus::signal) == Some(libc::SIGKILL);
         let pool = self.pools.pools.get_mut(&worker.pool);
-        let starved = killed && pool.is_some_and(super::pool::Pool::ran_out_of_memory);
+        let starved = killed
+            && (worker.meter.ran_out_of_memory()
+                || pool.is_some_and(super::pool::Pool::ran_out_of_memory));
         let verdict = worker.doom.take().and_then(|doom| doom.verdict);
-        let began = worker.began;
+        let usage = match worker.queue.is_empty() {
+            true => Usage::default(),
+            false => self.used(&worker.measure_death(ClusterClock::steady_micros())),
+        };
         for token in std::mem::take(&mut worker.queue) {
-            let usage = self.died(began);
             match &verdict {
                 Some((doomed, exit)) if *doomed == token => match exit.clone() {
                     Some(exit) => self.end(token, exit, Some(usage)),
@@ -285,18 +297,8 @@ impl Engine {
                     let exit = Exit::plain(ExitKind::Lost(LostCause::OutOfMemory));
                     self.end(token, exit, Some(usage));
                 }
-                _ => self.end(token, lost(status, complaint), Some(usage)),
+                _ => self.end(token, lost(status), Some(usage)),
             }
-        }
-    }
-
-    fn died(&self, began_micros: u64) -> Usage {
-        let ran = ClusterClock::steady_micros().saturating_sub(began_micros) / 1000;
-        let ended_ms = self.clock.now().0;
-        Usage {
-            started_ms: ended_ms.saturating_sub(ran),
-            ended_ms,
-            ..Usage::default()
         }
     }
 
@@ -307,31 +309,40 @@ impl Engine {
         if !pool.up {
             pool.failures += 1;
         }
-        if !complaint.is_empty() {
-            tracing::warn!(%complaint, "a sandbox ended");
+        // Of one that has begun a tenant may have written every word: those go to who submitted the work.
+        match pool.up {
+            true => tracing::warn!("a sandbox ended"),
+            false => tracing::warn!(%complaint, "a sandbox could not be made"),
         }
         pool.template = None;
+        pool.environment = None;
         pool.up = false;
-        pool.complaint = complaint;
-        let complaint = pool.complaint.clone();
+        pool.complaint = complaint.clone();
         for worker in std::mem::take(&mut pool.workers) {
-            self.worker_ended(worker, None, Some(&complaint));
+            let tokens = self.pools.workers.get(&worker).map(|w| w.queue.clone());
+            for token in tokens.unwrap_or_default() {
+                self.complain(token, &complaint);
+            }
+            self.worker_ended(worker, None);
         }
+    }
+
+    /// What a sandbox said on its way out, into the sealed log of an attempt that it ends with.
+    pub(super) fn complain(&mut self, token: Token, complaint: &str) {
+        self.printed(token, STDERR, complaint.as_bytes(), 0);
     }
 }
 
 /// Why a worker is gone, from how it ended.
-fn lost(status: Option<WaitStatus>, complaint: Option<&str>) -> Exit {
+fn lost(status: Option<WaitStatus>) -> Exit {
     let signal = status.and_then(WaitStatus::signal);
     let code = status.and_then(WaitStatus::code);
     match (signal, code) {
         (Some(signal), _) => Exit::plain(ExitKind::Lost(LostCause::Signal(signal))),
         (_, Some(code)) => Exit::plain(ExitKind::Lost(LostCause::ExitCode(code))),
-        _ => {
-            let why = complaint
-                .filter(|text| !text.is_empty())
-                .unwrap_or("its sandbox ended");
-            Exit::new(ExitKind::Lost(LostCause::Sandbox), why)
-        }
+        _ => Exit::new(
+            ExitKind::Lost(LostCause::Sandbox),
+            "its sandbox ended; what it said is in the attempt's log",
+        ),
     }
 }

@@ -1,28 +1,24 @@
 //! Templates and their workers, as dispatch sees them.
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::path::PathBuf;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use farlane_model::{Exit, NodeSpec, Tier};
+use farlane_model::{NodeSpec, Tier};
 use farlane_units::ByteCount;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 
 use super::attempt::{Attempt, PoolKey, Stage, Token};
 use super::prepare::Preparer;
+use super::worker::Worker;
 use crate::clock::ClusterClock;
+use crate::environment::Environment;
 use crate::sandbox::{Sandbox, SandboxError};
-use crate::worker::message::{TakenBack, taken_back};
+use crate::worker::room::Answers;
 use crate::worker::socket::PIECE;
 use crate::worker::template::{Limits, Place, Template, TemplateNumber};
 use crate::worker::{Event, Link, WorkerNumber, raw};
 
-/// A worker serves this many tasks. Source: docs/design/worker-recycling.md.
-const TASKS_A_WORKER: u32 = 10_000;
-/// And this long. Source: design.md, "Sandboxes".
-const LIFE_MS: u64 = 600_000;
 /// An idle worker is kept this long, and its template ten times as long. Source: a person thinks a
 /// minute between two calls; 15 MiB are cheap for as long.
 const IDLE_MS: u64 = 60_000;
@@ -35,95 +31,26 @@ pub(super) const FAILURES: u32 = 3;
 /// Scratch where a task does not ask for any. Source: a wheel's unpacked tests fit; 2 of them fit in
 /// the memory of the smallest node (4 GiB).
 const DEFAULT_SCRATCH: u64 = 256 << 20;
-/// Processes and threads in one sandbox, beyond those for each core. Source: joblib, OpenBLAS and
+/// Processes and threads of one task, beyond those for each core. Source: joblib, OpenBLAS and
 /// Arrow together start about 3 threads a core.
 const PROCESSES: u64 = 128;
 const PROCESSES_A_CORE: u64 = 64;
+/// Of all tasks of one sandbox, as often, where each task is bounded by itself. Source: so many fork bombs
+/// at once leave the others of their project without processes.
+const BOMBS: u64 = 4;
+/// A worker's memory beyond what its task asked for. Source: what an interpreter writes of its template's
+/// pages (11 MiB), a call and its answer on the way (16 MiB each before blobs), and their pages in the kernel.
+const WORKER_MEMORY: u64 = 48 << 20;
 /// Open files of a worker. Source: the usual soft limit, four times.
 const FILES: u64 = 4096;
-
-/// Why a worker is being killed.
-#[derive(Debug)]
-pub(super) struct Doom {
-    /// Whose end is decided already, and how; `None`: it ends without a word.
-    pub(super) verdict: Option<(Token, Option<Exit>)>,
-    pub(super) since: u64,
-}
-
-/// One worker.
-#[derive(Debug)]
-pub(super) struct Worker {
-    pub(super) pool: TemplateNumber,
-    pub(super) link: Link,
-    /// It has said hello.
-    pub(super) up: bool,
-    /// Sent to it and not answered; the first runs.
-    pub(super) queue: VecDeque<Token>,
-    /// Functions that it has.
-    pub(super) codes: HashSet<u32>,
-    pub(super) done: u32,
-    pub(super) born: u64,
-    pub(super) idle_since: u64,
-    /// Held while starting or running.
-    pub(super) cpus: u32,
-    pub(super) memory: u64,
-    /// When the first of the queue became the first, in microseconds.
-    pub(super) began: u64,
-    pub(super) doom: Option<Doom>,
-    /// Writes a message too large for one piece; nothing else is sent meanwhile.
-    pub(super) writer: Option<JoinHandle<()>>,
-}
-
-impl Worker {
-    pub(super) fn is_idle(&self) -> bool {
-        self.up && self.queue.is_empty() && self.doom.is_none() && self.writer.is_none()
-    }
-
-    pub(super) fn is_worn(&self, now: u64) -> bool {
-        self.done >= TASKS_A_WORKER || now.saturating_sub(self.born) > LIFE_MS
-    }
-
-    /// Takes back what it has not received, first sent first.
-    ///
-    /// Of a message in pieces nothing is: the worker may have read some of them, and the others hold what
-    /// the task's author chose, which may look like the head of anybody's task. For the same reason only
-    /// what was sent to this worker counts.
-    pub(super) fn take_back(&mut self) -> Vec<Token> {
-        if self.writer.is_some() {
-            return Vec::new();
-        }
-        let mut buffer = vec![0; PIECE];
-        let mut back = Vec::new();
-        while let Some(n) = self.link.socket.take_back(&mut buffer) {
-            match taken_back(&buffer[..n]) {
-                TakenBack::Task { token } if self.queue.contains(&Token(token)) => {
-                    back.push(Token(token));
-                }
-                TakenBack::Task { .. } => {}
-                TakenBack::Code { code } => {
-                    self.codes.remove(&code);
-                }
-                TakenBack::Other => {}
-            }
-        }
-        self.queue.retain(|token| !back.contains(token));
-        back
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        if let Some(writer) = &self.writer {
-            writer.abort();
-        }
-    }
-}
 
 /// One template and what waits for it.
 #[derive(Debug)]
 pub(super) struct Pool {
     pub(super) key: PoolKey,
     pub(super) template: Option<Template>,
+    /// What its template shows, kept from removal.
+    pub(super) environment: Option<Arc<Environment>>,
     pub(super) up: bool,
     pub(super) failures: u32,
     pub(super) complaint: String,
@@ -155,6 +82,8 @@ pub(super) struct Pools {
     place: Place,
     preparer: Arc<Preparer>,
     events: mpsc::Sender<Event>,
+    /// Bounds what workers answer, all together.
+    answers: Answers,
     /// Rotates, so that no pool always comes first.
     pub(super) turn: usize,
 }
@@ -178,6 +107,7 @@ impl Pools {
             place,
             preparer,
             events,
+            answers: Answers::default(),
             turn: 0,
         }
     }
@@ -197,6 +127,7 @@ impl Pools {
                 let pool = Pool {
                     key,
                     template: None,
+                    environment: None,
                     up: false,
                     failures: 0,
                     complaint: String::new(),
@@ -220,7 +151,7 @@ impl Pools {
     pub(super) fn start(
         &mut self,
         number: TemplateNumber,
-        environment: Option<PathBuf>,
+        environment: Option<Arc<Environment>>,
     ) -> Result<(), SandboxError> {
         let Some(pool) = self.pools.get_mut(&number) else {
             return Ok(());
@@ -245,23 +176,31 @@ impl Pools {
         let sandbox = Sandbox {
             tier: key.tier,
             python: python.clone(),
-            environment,
+            environment: environment.as_deref().map(|e| e.path().to_owned()),
             scratch: ByteCount(scratch),
             threads: key.threads,
             ..self.base.clone()
         };
         let cores = u64::from(self.cpus.div_ceil(1000));
+        let processes = PROCESSES + PROCESSES_A_CORE * cores;
+        let together = match sandbox.cgroups {
+            Some(_) => BOMBS * processes,
+            None => processes,
+        };
         let limits = Limits {
             core: 0,
             files: FILES,
             // Counted inside the sandbox's own user namespace; without one it would be the user's.
-            processes: (key.tier != Tier::Process).then_some(PROCESSES + PROCESSES_A_CORE * cores),
-            file_size: scratch,
+            processes: (key.tier != Tier::Process).then_some(together),
+            processes_a_worker: processes,
+            // One page more, so that a full file system says so first.
+            file_size: scratch + 4096,
             data: self.memory,
         };
         let template =
             Template::start(number, &sandbox, &self.place, &limits, self.events.clone())?;
         pool.template = Some(template);
+        pool.environment = environment;
         pool.oom_kills = 0;
         pool.up = false;
         Ok(())
@@ -283,27 +222,32 @@ impl Pools {
         let Some(template) = &pool.template else {
             return Ok(());
         };
-        let (link, output) = Link::open(worker, &self.events)?;
-        template.fork(worker, link.socket.far(), raw(&output))?;
+        let (link, output) = Link::open(worker, &self.events, &self.answers)?;
+        let group = template.worker_group();
+        template.fork(worker, link.socket.far(), raw(&output), group.as_ref())?;
         pool.workers.push(worker);
-        let now = ClusterClock::steady();
-        let worker_state = Worker {
-            pool: number,
-            link,
-            up: false,
-            queue: VecDeque::new(),
-            codes: HashSet::new(),
-            done: 0,
-            born: now,
-            idle_since: now,
-            cpus,
-            memory,
-            began: 0,
-            doom: None,
-            writer: None,
-        };
-        self.workers.insert(worker, worker_state);
+        let mut forked = Worker::new(number, link, ClusterClock::steady());
+        (forked.cpus, forked.memory) = (cpus, memory);
+        forked.meter.group = group;
+        self.workers.insert(worker, forked);
         Ok(())
+    }
+
+    /// Bounds an idle worker to what its next task may hold; false where it holds more already.
+    pub(super) fn hold_to(&mut self, number: WorkerNumber, memory: u64, scratch: u64) -> bool {
+        let node = self.memory;
+        let Some(worker) = self.workers.get_mut(&number) else {
+            return false;
+        };
+        let bound = match memory {
+            0 => node,
+            // Files in its scratch lie in memory too.
+            asked => asked
+                .saturating_add(scratch)
+                .saturating_add(WORKER_MEMORY)
+                .min(node),
+        };
+        worker.meter.hold_to(bound)
     }
 
     /// Cores and memory that workers hold.
@@ -437,62 +381,4 @@ pub(super) fn pieces(head: &[u8], body: Vec<Bytes>) -> Vec<Bytes> {
     }
     out.push(rest);
     out
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use crate::worker::message::TaskHead;
-
-    fn worker(events: &mpsc::Sender<Event>) -> Worker {
-        let (link, _output) = Link::open(WorkerNumber(1), events).unwrap();
-        Worker {
-            pool: TemplateNumber(1),
-            link,
-            up: true,
-            queue: VecDeque::new(),
-            codes: HashSet::new(),
-            done: 0,
-            born: 0,
-            idle_since: 0,
-            cpus: 0,
-            memory: 0,
-            began: 0,
-            doom: None,
-            writer: None,
-        }
-    }
-
-    fn task(token: u64) -> [u8; 72] {
-        let head = TaskHead {
-            flags: 0,
-            code: 1,
-            attempt: 1,
-            blobs: 0,
-            token,
-            deadline_ms: 0,
-            task: [0; 16],
-            log_limit: 0,
-            memory: 0,
-        };
-        head.encode(0)
-    }
-
-    #[tokio::test]
-    async fn a_body_that_looks_like_a_task_gives_nobody_elses_task_back() {
-        let (events, _kept) = mpsc::channel(16);
-        let mut worker = worker(&events);
-        worker.queue.extend([Token(7), Token(8)]);
-        for token in [8, 9] {
-            worker.link.socket.send(&task(token), &[]);
-        }
-        assert_eq!(worker.take_back(), [Token(8)]);
-        assert_eq!(worker.queue, [Token(7)]);
-        // Pieces of a large message: even its own token is not believed.
-        worker.link.socket.send(&task(7), &[]);
-        worker.writer = Some(tokio::spawn(std::future::pending()));
-        assert!(worker.take_back().is_empty());
-        assert_eq!(worker.queue, [Token(7)]);
-    }
 }

@@ -18,7 +18,7 @@ use tokio::sync::OnceCell;
 
 use super::attempt::{Attempt, Code, Granted, Prepared, Spec};
 use crate::blobs::{BlobError, Blobs};
-use crate::environment::{BuildError, Environments, Wanted};
+use crate::environment::{BuildError, Environment, Environments, Wanted};
 use crate::probe::python::Python;
 
 /// Sealed bytes above this are opened on a blocking thread. Source: AES-256-GCM and lz4 at 1 GB/s:
@@ -261,7 +261,7 @@ impl Preparer {
         order: &Order,
         wanted: farlane_model::EnvRef,
         key: &BlobKey,
-    ) -> Result<std::path::PathBuf, Unready> {
+    ) -> Result<Arc<Environment>, Unready> {
         let version = order.spec.spec.node.python;
         let python = self
             .pythons

@@ -25,8 +25,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Most candidates tried.
 const MOST: usize = 64;
 
-const QUESTION: &str = "import sys; v = sys.version_info; \
-print(v[0], v[1], sys.version.split()[0], sys.implementation.name); \
+const QUESTION: &str = "import sys, importlib.util as u; v = sys.version_info; \
+kind = sys.implementation.name if u.find_spec('_ctypes') else 'without-ctypes'; \
+print(v[0], v[1], sys.version.split()[0], kind); \
 print(getattr(sys, '_base_executable', None) or sys.executable); print(sys.base_prefix); print(sys.base_exec_prefix)";
 
 /// An interpreter that answered.
@@ -156,7 +157,7 @@ fn ask(path: &Path, user: Option<User>) -> Result<Python, String> {
     let mut lines = answer.lines();
     let words: Vec<&str> = lines.next().unwrap_or("").split(' ').collect();
     let [major, minor, full, "cpython"] = words[..] else {
-        return Err("not CPython".into());
+        return Err("not CPython with ctypes".into());
     };
     let version = PythonVersion {
         major: major.parse().map_err(|_| "no version")?,

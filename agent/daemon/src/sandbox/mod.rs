@@ -4,8 +4,10 @@
 //! Leaves what runs inside to `worker`, and whether any of it works here to [`probe`].
 //!
 //! ```text
-//! tier 1   agent ─ bwrap (own user, mount, pid, net, ipc, uts namespaces; no capabilities) ─ template
-//! tier 0   agent ─ template (no new privileges, no sockets, no tracing): own tenant only
+//! tier 1   agent ─ bwrap (own user, mount, pid, net, ipc, uts namespaces) ─ template ─ worker
+//!          template: may mount within its namespaces, runs nothing of a tenant's
+//!          worker: a mount namespace of its own, no capabilities, a narrower filter
+//! tier 0   agent ─ template (no new privileges, no sockets, no tracing) ─ worker: own tenant only
 //! ```
 
 mod cgroup;
@@ -23,6 +25,7 @@ use std::process::{Command, Stdio};
 
 use farlane_model::Tier;
 use farlane_units::ByteCount;
+use serde::Serialize;
 
 pub(crate) use cgroup::{Cgroups, Group};
 pub(crate) use probe::{Enforced, bubblewrap, probe, unconfined};
@@ -37,6 +40,9 @@ const ENVIRONMENT_INSIDE: &str = "/environment";
 /// The only folder that a task may write to, but for /tmp and /dev/shm.
 const SCRATCH_INSIDE: &str = "/scratch";
 
+/// Least bytes of a worker's file systems. Source: their own folders take a few pages.
+const LEAST_SCRATCH: u64 = 1 << 20;
+
 /// What one template process gets to see and use.
 #[derive(Debug, Clone)]
 pub(crate) struct Sandbox {
@@ -47,7 +53,7 @@ pub(crate) struct Sandbox {
     pub(crate) root: PathBuf,
     pub(crate) python: Python,
     pub(crate) environment: Option<PathBuf>,
-    /// Bound of each writable file system.
+    /// Bound of all that one worker may write, where it has file systems of its own.
     pub(crate) scratch: ByteCount,
     /// Scratch on disk, for tier 0 only.
     pub(crate) scratch_outside: PathBuf,
@@ -82,7 +88,31 @@ pub(crate) struct Inside {
     pub(crate) scratch: String,
 }
 
+/// What a worker shuts itself in with, in namespaces; see python/farlane_room.py.
+#[derive(Debug, Serialize)]
+pub(crate) struct Private {
+    /// The filter of system calls, as hexadecimal digits.
+    pub(crate) filter: String,
+    /// Bytes of its file systems together.
+    pub(crate) size: u64,
+}
+
 impl Sandbox {
+    /// What its workers shut themselves in with; `None` without namespaces.
+    ///
+    /// *Errors*: no filter for this machine.
+    pub(crate) fn private(&self) -> Result<Option<Private>, SandboxError> {
+        if self.tier == Tier::Process {
+            return Ok(None);
+        }
+        let filter = seccomp::filter(seccomp::Sockets::Namespaced, seccomp::Mounts::Denied)?;
+        let digits = |byte: &u8| format!("{byte:02x}");
+        Ok(Some(Private {
+            filter: seccomp::to_bytes(&filter).iter().map(digits).collect(),
+            size: self.scratch.get().max(LEAST_SCRATCH),
+        }))
+    }
+
     /// Paths as the process inside sees them.
     pub(crate) fn inside(&self) -> Inside {
         let text = |path: &Path| path.to_string_lossy().into_owned();
@@ -144,7 +174,7 @@ impl Sandbox {
     fn bare(&self) -> Result<Command, SandboxError> {
         let mut command = Command::new(&self.python.path);
         command.env_clear().envs(self.environment_variables());
-        let program = seccomp::filter(seccomp::Sockets::Denied)?;
+        let program = seccomp::filter(seccomp::Sockets::Denied, seccomp::Mounts::Denied)?;
         let mut rules = Some(landlock::rules(&self.readable(), &self.writable())?);
         #[allow(unsafe_code)]
         let apply = move || {
@@ -217,12 +247,14 @@ impl Sandbox {
         ] {
             command.arg(flag);
         }
-        command.args(["--cap-drop", "ALL", "--hostname", "farlane"]);
+        command.args(["--cap-drop", "ALL", "--cap-add", "CAP_SYS_ADMIN"]);
+        command.args(["--hostname", "farlane"]);
         for (name, value) in self.environment_variables() {
             command.args(["--setenv", name, &value]);
         }
         self.mounts(&mut command);
-        let filter = seccomp::to_bytes(&seccomp::filter(seccomp::Sockets::Namespaced)?);
+        let filter = seccomp::filter(seccomp::Sockets::Namespaced, seccomp::Mounts::Own)?;
+        let filter = seccomp::to_bytes(&filter);
         let file = memory_file(&filter).map_err(|source| SandboxError::Io {
             what: "the filter's memory file",
             source,
@@ -253,7 +285,8 @@ impl Sandbox {
                 .arg(format!("/etc/{file}"));
         }
         command.args(["--proc", "/proc", "--dev", "/dev"]);
-        let size = self.scratch.get().max(1 << 20).to_string();
+        // The template's; each worker mounts its own over them.
+        let size = LEAST_SCRATCH.to_string();
         for dir in [SCRATCH_INSIDE, "/tmp", "/dev/shm"] {
             command.args(["--size", &size, "--tmpfs", dir]);
         }
@@ -328,6 +361,12 @@ pub(crate) fn enter(command: &mut Command, group: &Group) -> std::io::Result<()>
         .iter()
         .map(File::try_clone)
         .collect::<Result<Vec<_>, _>>()?;
+    enter_all(command, entries);
+    Ok(())
+}
+
+/// The same, by the groups' open files.
+fn enter_all(command: &mut Command, entries: Vec<File>) {
     let write = move || {
         entries
             .iter()
@@ -338,7 +377,6 @@ pub(crate) fn enter(command: &mut Command, group: &Group) -> std::io::Result<()>
     unsafe {
         command.pre_exec(write);
     }
-    Ok(())
 }
 
 #[allow(unsafe_code)]

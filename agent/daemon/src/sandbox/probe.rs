@@ -9,9 +9,14 @@ use farlane_model::Tier;
 use super::Sandbox;
 use crate::user::User;
 
-/// Answered from inside: what a task must not be able to do, tried.
+/// Answered from inside, shut in as workers are: what a task must not be able to do, tried.
 const QUESTION: &str = "
-import os, socket
+import os, socket, sys
+alone = os.getpid() == 1
+sys.path.append(sys.argv[1] + '/lib')
+import farlane_room
+farlane_room.hide()
+farlane_room.shut_in(bytes.fromhex(sys.argv[2]), int(sys.argv[3]))
 def cannot(what):
     try:
         what()
@@ -20,10 +25,13 @@ def cannot(what):
     return False
 def reach():
     s = socket.socket(); s.settimeout(0.2); s.connect(('198.51.100.1', 9))
-print('alone', os.getpid() == 1)
+def mount():
+    farlane_room.call('mount', b'tmpfs', b'/tmp', b'tmpfs', 0, None)
+print('alone', alone)
 print('network', cannot(reach))
 print('files', cannot(lambda: open('/usr/farlane-probe', 'w')))
-print('mount', cannot(lambda: os.unshare(0x00020000)) if hasattr(os, 'unshare') else True)
+print('mount', cannot(mount) and cannot(lambda: farlane_room.call('unshare', 0x20000)))
+print('scratch', os.statvfs('/tmp')[1:3] == os.statvfs('/dev/shm')[1:3] == os.statvfs('/scratch')[1:3])
 ";
 
 /// What was found.
@@ -49,19 +57,35 @@ pub(crate) fn bubblewrap() -> Option<PathBuf> {
 pub(crate) fn probe(plan: &Sandbox) -> Enforced {
     let weak = |advice: String| Enforced {
         advice: Some(advice),
-        ..unconfined()
+        ..unconfined(plan.cgroups.is_some())
     };
     if plan.bwrap.is_none() {
         return weak(format!("install bubblewrap: `{}`", install_line()));
     }
-    let arguments = ["-I", "-S", "-c", QUESTION].map(Into::into);
+    let private = match plan.private() {
+        Ok(Some(private)) => private,
+        Ok(None) => return unconfined(plan.cgroups.is_some()),
+        Err(error) => return weak(error.to_string()),
+    };
+    let (root, size) = (plan.inside().root, private.size.to_string());
+    let arguments = [
+        "-I",
+        "-S",
+        "-B",
+        "-c",
+        QUESTION,
+        &root,
+        &private.filter,
+        &size,
+    ];
+    let arguments = arguments.map(Into::into);
     let mut command = match plan.command(&arguments, &[]) {
         Ok(command) => command,
         Err(error) => return weak(error.to_string()),
     };
     let (answer, complaint) = run(&mut command);
     let held = |name: &str| answer.lines().any(|line| line == format!("{name} True"));
-    if ["alone", "network", "files", "mount"]
+    if ["alone", "network", "files", "mount", "scratch"]
         .iter()
         .all(|name| held(name))
     {
@@ -71,11 +95,10 @@ pub(crate) fn probe(plan: &Sandbox) -> Enforced {
             "rlimits",
             "no-network",
             "scratch-size",
+            "own-tmp",
         ];
         let mut names: Vec<String> = names.map(String::from).into();
-        if plan.cgroups.is_some() {
-            names.extend(["cgroup-memory".into(), "cgroup-pids".into()]);
-        }
+        names.extend(bounds(plan.cgroups.is_some()));
         return Enforced {
             tier: Tier::Namespaces,
             names,
@@ -86,8 +109,9 @@ pub(crate) fn probe(plan: &Sandbox) -> Enforced {
 }
 
 /// What holds without namespaces.
-pub(crate) fn unconfined() -> Enforced {
+pub(crate) fn unconfined(has_cgroups: bool) -> Enforced {
     let mut names = vec!["seccomp".to_owned(), "rlimits".into()];
+    names.extend(bounds(has_cgroups));
     if super::landlock::is_enforced() {
         names.push("landlock".into());
     }
@@ -95,6 +119,14 @@ pub(crate) fn unconfined() -> Enforced {
         tier: Tier::Process,
         names,
         advice: None,
+    }
+}
+
+/// What holds a task to its `memory`: a control group all of it, else rlimits each process by itself.
+fn bounds(has_cgroups: bool) -> Vec<String> {
+    match has_cgroups {
+        true => vec!["cgroup-memory".into(), "cgroup-pids".into()],
+        false => vec!["memory-a-process".into()],
     }
 }
 

@@ -21,8 +21,19 @@ pub(crate) enum Sockets {
     Denied,
 }
 
+/// What a process may change of its own namespaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mounts {
+    /// Nothing.
+    Denied,
+    /// A template's: its workers mount file systems of their own before they give that up.
+    Own,
+}
+
 /// Flags of clone(2) that make namespaces. Source: linux/sched.h.
 const CLONE_NAMESPACES: u64 = 0x7E02_0080;
+/// The one kind of namespace that a template's workers make.
+const CLONE_NEWNS: u64 = 0x0002_0000;
 
 macro_rules! calls {
     ($($name:ident)*) => { &[$(libc::$name),*] };
@@ -80,7 +91,7 @@ pub(crate) struct NoFilter(String);
 /// The compiled filter.
 ///
 /// *Errors*: an architecture other than x86-64, aarch64 and riscv64.
-pub(crate) fn filter(sockets: Sockets) -> Result<BpfProgram, NoFilter> {
+pub(crate) fn filter(sockets: Sockets, mounts: Mounts) -> Result<BpfProgram, NoFilter> {
     let bad = |e: seccompiler::BackendError| NoFilter(e.to_string());
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = ALLOWED
         .iter()
@@ -107,6 +118,13 @@ pub(crate) fn filter(sockets: Sockets) -> Result<BpfProgram, NoFilter> {
                 rules.remove(&call);
             }
         }
+    }
+    if mounts == Mounts::Own {
+        let own = SeccompCondition::new(0, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, CLONE_NEWNS);
+        let own = SeccompRule::new(vec![own.map_err(bad)?]).map_err(bad)?;
+        rules.insert(libc::SYS_unshare, vec![own]);
+        rules.insert(libc::SYS_mount, vec![]);
+        rules.insert(libc::SYS_capset, vec![]);
     }
     let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(bad)?;
     let refuse = SeccompAction::Errno(libc::ENOSYS as u32);

@@ -2,6 +2,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use super::room::Room;
 use super::socket::PIECE;
 
 const TASK: u8 = 1;
@@ -122,6 +123,8 @@ pub(crate) struct Answer {
     pub(crate) begin: u64,
     pub(crate) end: u64,
     pub(crate) body: Bytes,
+    /// What its bytes take of the bound of all answers, where it is large.
+    pub(crate) room: Option<Room>,
 }
 
 /// A message that no worker of ours sends.
@@ -137,6 +140,18 @@ pub(crate) struct Assembler {
 }
 
 impl Assembler {
+    /// How long the answer will be whose pieces are coming.
+    pub(crate) fn begun(&self) -> Option<usize> {
+        self.partial.as_ref().map(|(_, _, total)| *total)
+    }
+
+    /// Room for the answer whose pieces are coming.
+    pub(crate) fn give(&mut self, room: Room) {
+        if let Some((answer, ..)) = &mut self.partial {
+            answer.room = Some(room);
+        }
+    }
+
     /// Takes one received message.
     ///
     /// *Errors*: unknown, cut, or an answer above `limit` bytes.
@@ -190,6 +205,7 @@ impl Assembler {
             begin,
             end,
             body: Bytes::new(),
+            room: None,
         };
         if body.len() == total {
             answer.body = Bytes::copy_from_slice(body);

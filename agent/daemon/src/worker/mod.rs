@@ -3,6 +3,8 @@
 //! Owns their sockets, messages and processes. Leaves what they run, and when, to `engine`.
 
 pub(crate) mod message;
+pub(crate) mod process;
+pub(crate) mod room;
 pub(crate) mod socket;
 pub(crate) mod template;
 
@@ -10,12 +12,13 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, mpsc};
 
 use message::{Assembler, Said};
+use room::{Answers, SMALL};
 use socket::{PIECE, Socket, watched};
 use template::{TemplateNumber, WaitStatus};
 
@@ -46,6 +49,12 @@ pub(crate) enum Event {
         template: TemplateNumber,
         complaint: String,
     },
+    /// A worker was forked that no control group counts: its process.
+    WorkerForked {
+        template: TemplateNumber,
+        worker: WorkerNumber,
+        process: process::Process,
+    },
     /// A worker said this, in order.
     Said {
         worker: WorkerNumber,
@@ -73,8 +82,16 @@ pub(crate) struct Link {
     pub(crate) socket: Arc<Socket>,
     reader: tokio::task::JoinHandle<()>,
     printer: tokio::task::JoinHandle<()>,
-    assembler: Arc<parking_lot::Mutex<Assembler>>,
+    hearing: Arc<Hearing>,
     output: Arc<Output>,
+}
+
+/// How far a worker has been heard.
+#[derive(Debug, Default)]
+struct Hearing {
+    assembler: parking_lot::Mutex<Assembler>,
+    /// Its answer is large and waits for room.
+    waits: AtomicBool,
 }
 
 /// What a worker prints below Python's own streams, read when its task is known.
@@ -107,6 +124,7 @@ impl Link {
     pub(crate) fn open(
         worker: WorkerNumber,
         events: &mpsc::Sender<Event>,
+        answers: &Answers,
     ) -> std::io::Result<(Self, OwnedFd)> {
         let socket = Arc::new(Socket::pair()?);
         let (output, input) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
@@ -121,12 +139,13 @@ impl Link {
             looked,
             found,
         });
-        let assembler = Arc::default();
+        let hearing = Arc::default();
         let reader = tokio::spawn(read(
             worker,
             socket.clone(),
-            Arc::clone(&assembler),
+            Arc::clone(&hearing),
             events.clone(),
+            answers.clone(),
         ));
         let printer = tokio::spawn(print(worker, output.clone(), events.clone()));
         Ok((
@@ -134,11 +153,16 @@ impl Link {
                 socket,
                 reader,
                 printer,
-                assembler,
+                hearing,
                 output,
             },
             input,
         ))
+    }
+
+    /// Whether it has an answer that waits, unread, for room: not a task that runs.
+    pub(crate) fn waits(&self) -> bool {
+        self.hearing.waits.load(Ordering::Relaxed)
     }
 
     /// What it has printed and nobody has read yet; at most so much at once that endless output does not
@@ -159,7 +183,7 @@ impl Link {
     /// What the worker said before it ended and nobody has read yet.
     pub(crate) fn last_words(&self) -> Vec<Said> {
         self.reader.abort();
-        let mut assembler = self.assembler.lock();
+        let mut assembler = self.hearing.assembler.lock();
         let mut buffer = vec![0; PIECE];
         let (mut said, mut bytes) = (Vec::new(), 0);
         for _ in 0..LAST_MESSAGES {
@@ -190,38 +214,68 @@ impl Drop for Link {
 async fn read(
     worker: WorkerNumber,
     socket: Arc<Socket>,
-    assembler: Arc<parking_lot::Mutex<Assembler>>,
+    hearing: Arc<Hearing>,
     events: mpsc::Sender<Event>,
+    answers: Answers,
 ) {
     let mut buffer = vec![0; PIECE];
+    let mut until = None;
     // Room first: what was received is never held across an await, so `last_words` misses nothing.
     while let Ok(room) = events.reserve().await {
-        let Some(first) = socket.receive(&mut buffer).await else {
-            return;
+        let Ok(first) = receive(&socket, &mut buffer, until).await else {
+            let said = Vec::new();
+            return room.send(Event::Violated { worker, said });
         };
+        let Some(first) = first else { return };
         let (mut said, mut messages, mut bytes) = (Vec::new(), 0, 0);
         let mut next = Some(first);
+        let mut begun = None;
         {
-            let mut assembler = assembler.lock();
+            let mut assembler = hearing.assembler.lock();
             while let Some(n) = next {
                 match assembler.take(&buffer[..n], MAX_ANSWER) {
                     Ok(one) => said.extend(one),
                     Err(_) => return room.send(Event::Violated { worker, said }),
                 }
                 (messages, bytes) = (messages + 1, bytes + n);
-                next = if messages < TURN && bytes < TURN_BYTES {
-                    socket.receive_now(&mut buffer)
-                } else {
-                    None
+                begun = assembler.begun().filter(|total| *total > SMALL);
+                if begun.is_none() {
+                    until = None;
+                }
+                let wants_room = begun.is_some() && until.is_none();
+                next = match messages < TURN && bytes < TURN_BYTES && !wants_room {
+                    true => socket.receive_now(&mut buffer),
+                    false => None,
                 };
             }
         }
         if !said.is_empty() {
             room.send(Event::Said { worker, said });
         }
+        if let (Some(total), None) = (begun, until) {
+            hearing.waits.store(true, Ordering::Relaxed);
+            let Some(room) = answers.room(total).await else {
+                return;
+            };
+            hearing.assembler.lock().give(room);
+            hearing.waits.store(false, Ordering::Relaxed);
+            until = Some(tokio::time::Instant::now() + answers.patience(total));
+        }
         if bytes >= TURN_BYTES {
             tokio::task::yield_now().await;
         }
+    }
+}
+
+/// Waits for a message, as long as it may take.
+async fn receive(
+    socket: &Socket,
+    buffer: &mut [u8],
+    until: Option<tokio::time::Instant>,
+) -> Result<Option<usize>, tokio::time::error::Elapsed> {
+    match until {
+        Some(until) => tokio::time::timeout_at(until, socket.receive(buffer)).await,
+        None => Ok(socket.receive(buffer).await),
     }
 }
 
@@ -253,12 +307,11 @@ pub(crate) fn raw(fd: &OwnedFd) -> i32 {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use std::sync::atomic::AtomicBool;
 
     #[tokio::test]
     async fn the_last_words_of_a_worker_end_though_somebody_goes_on_talking() {
         let (events, _kept) = mpsc::channel(1);
-        let (link, _output) = Link::open(WorkerNumber(1), &events).unwrap();
+        let (link, _output) = Link::open(WorkerNumber(1), &events, &Answers::default()).unwrap();
         let far = link.socket.far_clone().unwrap();
         let enough = Arc::new(AtomicBool::new(false));
         let talking = std::thread::spawn({

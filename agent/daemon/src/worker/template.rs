@@ -1,7 +1,7 @@
 //! A template process: forks workers inside its sandbox, kills them, and tells how they ended.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,9 +12,10 @@ use tokio::io::unix::AsyncFd;
 use tokio::process::Child;
 use tokio::sync::mpsc;
 
+use super::process::Process;
 use super::socket::{PIECE, send_with_fds, seqpacket, watched};
 use super::{Event, WorkerNumber};
-use crate::sandbox::{Group, Sandbox, SandboxError};
+use crate::sandbox::{Cgroups, Group, Private, Sandbox, SandboxError};
 
 /// Bytes of what a failing template says that are kept.
 const COMPLAINT: u64 = 2048;
@@ -47,6 +48,7 @@ struct Settings<'a> {
     node: &'a str,
     region: &'a str,
     limits: Limits,
+    private: Option<Private>,
 }
 
 /// Resource limits by their names, see setrlimit(2).
@@ -56,25 +58,26 @@ pub(crate) struct Limits {
     pub(crate) core: u64,
     #[serde(rename = "NOFILE")]
     pub(crate) files: u64,
+    /// Of all workers together.
     #[serde(rename = "NPROC", skip_serializing_if = "Option::is_none")]
     pub(crate) processes: Option<u64>,
+    /// Of one worker, where control groups can be made.
+    #[serde(skip)]
+    pub(crate) processes_a_worker: u64,
     #[serde(rename = "FSIZE")]
     pub(crate) file_size: u64,
     #[serde(rename = "DATA")]
     pub(crate) data: u64,
 }
 
-impl Limits {
-    /// A control group for the whole sandbox, where one can be made.
-    fn group(&self, sandbox: &Sandbox) -> Option<Group> {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        let count = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("farlane-{}-{count}", std::process::id());
-        let pids = self.processes.unwrap_or(self.files);
-        let made = sandbox.cgroups.as_ref()?.make(&name, self.data, pids);
-        made.inspect_err(|error| tracing::warn!(%error, "no control group for a sandbox"))
-            .ok()
-    }
+/// A control group of its own, where one can be made.
+fn group(cgroups: Option<&Cgroups>, memory: u64, processes: u64) -> Option<Group> {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let count = NEXT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("farlane-{}-{count}", std::process::id());
+    let made = cgroups?.make(&name, memory, processes);
+    made.inspect_err(|error| tracing::warn!(%error, "no control group for a sandbox"))
+        .ok()
 }
 
 /// Who the node is, for `context()`.
@@ -89,6 +92,8 @@ pub(crate) struct Place {
 pub(crate) struct Template {
     control: OwnedFd,
     group: Option<Group>,
+    cgroups: Option<Cgroups>,
+    limits: Limits,
     /// Held so that it dies with the agent's interest in it.
     _reaper: tokio::task::JoinHandle<()>,
     end: Option<tokio::sync::oneshot::Sender<()>>,
@@ -108,10 +113,12 @@ impl Template {
         let io = |what: &'static str| move |source| SandboxError::Io { what, source };
         let (near, far) = seqpacket(libc::SOCK_NONBLOCK).map_err(io("a template's socket"))?;
         let inside = sandbox.inside();
-        let program = format!("{}/lib/farlane_worker.py", inside.root);
+        let program = format!("{}/lib/farlane_template.py", inside.root);
         let fd = far.as_raw_fd().to_string();
         let arguments = ["-I", "-S", "-B", &program, &fd].map(Into::into);
-        let group = limits.group(sandbox);
+        let cgroups = sandbox.cgroups.clone();
+        let processes = limits.processes.unwrap_or(limits.files);
+        let group = group(cgroups.as_ref(), limits.data, processes);
         let mut command = sandbox.command(&arguments, &[far.as_raw_fd()])?;
         if let Some(group) = &group {
             crate::sandbox::enter(&mut command, group).map_err(io("entering a control group"))?;
@@ -130,6 +137,7 @@ impl Template {
             node: &place.node,
             region: &place.region,
             limits: limits.clone(),
+            private: sandbox.private()?,
         };
         let settings = serde_json::to_vec(&settings)
             .map_err(|e| io("the template's settings")(io::Error::other(e)))?;
@@ -140,16 +148,34 @@ impl Template {
         Ok(Self {
             control: near,
             group,
+            cgroups,
+            limits: limits.clone(),
             _reaper: reaper,
             end: Some(end),
         })
     }
 
-    /// Asks for a worker that speaks over `far` and prints to `output`.
+    /// A control group for one worker, held to nothing less than the whole sandbox yet.
+    pub(crate) fn worker_group(&self) -> Option<Group> {
+        let processes = self.limits.processes_a_worker;
+        group(self.cgroups.as_ref(), self.limits.data, processes)
+    }
+
+    /// Asks for a worker that speaks over `far`, prints to `output`, and lives in `group`. Without one
+    /// `Event::WorkerForked` follows.
     ///
     /// *Errors*: the template is gone or does not read.
-    pub(crate) fn fork(&self, worker: WorkerNumber, far: i32, output: i32) -> io::Result<()> {
-        self.tell(b'F', worker, &[far, output])
+    pub(crate) fn fork(
+        &self,
+        worker: WorkerNumber,
+        far: RawFd,
+        output: RawFd,
+        group: Option<&Group>,
+    ) -> io::Result<()> {
+        let entries = group.map_or(&[][..], |group| &group.entries);
+        let entries = entries.iter().map(AsRawFd::as_raw_fd);
+        let fds: Vec<RawFd> = [far, output].into_iter().chain(entries).collect();
+        self.tell(b'F', worker, &fds)
     }
 
     /// Kills a worker, its process group, and what descends from it.
@@ -200,8 +226,8 @@ async fn watch(
             return;
         };
         let mut buffer = [0; 512];
-        while let Some(n) = next(&control, &mut buffer).await {
-            if let Some(event) = read(number, &buffer[..n])
+        while let Some((n, passed)) = next(&control, &mut buffer).await {
+            if let Some(event) = read(number, &buffer[..n], passed)
                 && events.send(event).await.is_err()
             {
                 return;
@@ -229,26 +255,39 @@ async fn watch(
         .await;
 }
 
-async fn next(control: &AsyncFd<OwnedFd>, buffer: &mut [u8]) -> Option<usize> {
+/// One message, and the descriptor that came with it.
+async fn next(control: &AsyncFd<OwnedFd>, buffer: &mut [u8]) -> Option<(usize, Option<OwnedFd>)> {
     loop {
         let mut guard = control.readable().await.ok()?;
-        let got = guard.try_io(|fd| {
-            nix::sys::socket::recv(
-                fd.as_raw_fd(),
-                buffer,
-                nix::sys::socket::MsgFlags::MSG_DONTWAIT,
-            )
-            .map_err(io::Error::from)
-        });
-        match got {
-            Ok(Ok(0)) | Ok(Err(_)) => return None,
-            Ok(Ok(n)) => return Some(n),
+        match guard.try_io(|fd| receive(fd.as_raw_fd(), buffer)) {
+            Ok(Ok((0, _))) | Ok(Err(_)) => return None,
+            Ok(Ok(got)) => return Some(got),
             Err(_) => continue,
         }
     }
 }
 
-fn read(template: TemplateNumber, message: &[u8]) -> Option<Event> {
+fn receive(fd: RawFd, buffer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
+    use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+    let mut room = nix::cmsg_space!([RawFd; 2]);
+    let mut parts = [io::IoSliceMut::new(buffer)];
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+    let got = recvmsg::<()>(fd, &mut parts, Some(&mut room), flags)?;
+    let mut passed = Vec::new();
+    for message in got.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(fds) = message {
+            // SAFETY: the kernel has just made these for this process; nobody else knows of them.
+            #[allow(unsafe_code)]
+            passed.extend(
+                fds.into_iter()
+                    .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }),
+            );
+        }
+    }
+    Ok((got.bytes, passed.pop()))
+}
+
+fn read(template: TemplateNumber, message: &[u8], passed: Option<OwnedFd>) -> Option<Event> {
     debug_assert!(message.len() <= PIECE);
     let number = |at: usize| {
         let bytes = message.get(at..at + 4)?.try_into().ok()?;
@@ -260,6 +299,11 @@ fn read(template: TemplateNumber, message: &[u8]) -> Option<Event> {
             template,
             worker: WorkerNumber(number(1)?),
             status: Some(WaitStatus(i32::from_ne_bytes(number(5)?.to_ne_bytes()))),
+        }),
+        b'P' => Some(Event::WorkerForked {
+            template,
+            worker: WorkerNumber(number(1)?),
+            process: Process::new(passed?),
         }),
         b'E' => Some(Event::WorkerEnded {
             template,
@@ -284,14 +328,21 @@ mod tests {
             template,
             worker,
             status,
-        }) = read(me, &message)
+        }) = read(me, &message, None)
         else {
             panic!("it was read")
         };
         assert_eq!((template, worker), (me, WorkerNumber(9)));
         assert_eq!(status.and_then(WaitStatus::signal), Some(11));
-        for cut in [&b"X"[..], &message[..8], &b"E\x01"[..], b"?", b""] {
-            assert!(read(me, cut).is_none(), "{cut:?}");
+        for cut in [
+            &b"X"[..],
+            &message[..8],
+            &b"E\x01"[..],
+            b"?",
+            b"",
+            b"P\x01\0\0\0",
+        ] {
+            assert!(read(me, cut, None).is_none(), "{cut:?}");
         }
     }
 }

@@ -305,9 +305,8 @@ async fn past_its_lease_a_node_stops_and_forgets() {
     let dir = tempfile::tempdir().unwrap();
     let network = Network::start(true).await;
     *network.treatment.lock() = crate::network::Treatment {
-        renews: false,
-        acknowledges: true,
         lease_ms: 2_500,
+        ..Default::default()
     };
     let node = Node::start(&network, config(&network, dir.path())).await;
     let source = "def f():\n    import subprocess, time\n    subprocess.Popen(['sleep', '765432'])\n    time.sleep(60)";
@@ -318,6 +317,7 @@ async fn past_its_lease_a_node_stops_and_forgets() {
             seen.started.contains(&call.at).then_some(())
         })
         .await;
+    network.treatment.lock().renews = false;
     let began = Instant::now();
     while crate::tasks::runs("765432") || began.elapsed() < Duration::from_millis(100) {
         assert!(

@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod faults;
+mod isolation;
 mod network;
 mod node;
+mod servers;
+mod service;
 mod tasks;
 mod work;

@@ -1,0 +1,214 @@
+"""A worker's room: what it alone sees, what it may use, and what is cleared between two tasks.
+
+Owns private file systems, the filter of system calls, limits, and the children that a task leaves behind.
+Leaves forking to `farlane_template` and tasks to `farlane_worker`.
+
+    template: may mount and unshare in its own namespaces, runs nothing of a tenant's
+    worker:   mounts its own /scratch, /tmp and /dev/shm, then gives up every right to mount, then meets tasks
+
+Where there are no namespaces (tier 0) a worker has a folder of its own instead.
+"""
+
+import ctypes
+import os
+import signal
+import struct
+import time
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+# Source: linux/prctl.h, linux/sched.h, linux/mount.h, linux/capability.h.
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_CHILD_SUBREAPER, PR_CAP_AMBIENT = 1, 4, 22, 36, 47
+SECCOMP_MODE_FILTER, PR_CAP_AMBIENT_CLEAR_ALL = 2, 4
+CLONE_NEWNS = 0x20000
+MS_NOSUID, MS_NODEV, MS_BIND = 2, 4, 4096
+CAPABILITY_VERSION_3 = 0x20080522
+# Where a worker's private file systems are seen, and the folder of its one tmpfs behind each. The last hides
+# the others.
+PLACES = (("/tmp", "tmp"), ("/dev/shm", "shm"), ("/scratch", "work"))
+# A task's children have this long to die, in seconds; then the worker goes with them.
+DEATH = 1.0
+# Where the machine runs out of memory, tasks die before its own services. Source: proc(5), oom_score_adj.
+FIRST_TO_DIE = b"500"
+
+
+def call(name, *arguments):
+    """A function of the C library that answers below zero where it fails."""
+    if getattr(LIBC, name)(*arguments) < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, "%s: %s" % (name, os.strerror(number)))
+
+
+def prctl(option, first=0, second=0):
+    long = ctypes.c_ulong
+    second = second if isinstance(second, ctypes.c_void_p) else long(second)
+    call("prctl", option, long(first), second, long(0), long(0))
+
+
+def hide():
+    """Nobody but the machine's root reads this process's memory or environment, or traces it; forks inherit it."""
+    try:
+        with open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
+            file.write(FIRST_TO_DIE)
+    except OSError:
+        pass
+    prctl(PR_SET_DUMPABLE, 0)
+
+
+def isolate(limits):
+    """Limits that hold for every worker; set before the first fork, lowered only."""
+    import resource
+
+    for name, value in limits.items():
+        kind = getattr(resource, "RLIMIT_" + name, None)
+        if kind is not None:
+            hard = resource.getrlimit(kind)[1]
+            value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+            resource.setrlimit(kind, (value, value))
+
+
+def enter_groups(entries):
+    """Moves into the control groups that these open files lead to, and closes them."""
+    for entry in entries:
+        try:
+            os.write(entry, b"0")
+        except OSError:
+            # Then the sandbox's own group and the limits above bound it.
+            pass
+        os.close(entry)
+
+
+def shut_in(filter, size):
+    """File systems of its own, `size` bytes together; after them no right to mount, and the tasks' filter."""
+    call("unshare", CLONE_NEWNS)
+    root = PLACES[-1][0]
+    options = b"size=%d,mode=0700" % size
+    call("mount", b"tmpfs", root.encode(), b"tmpfs", ctypes.c_ulong(MS_NOSUID | MS_NODEV), options)
+    for place, name in PLACES:
+        folder = "%s/%s" % (root, name)
+        os.mkdir(folder)
+        os.chmod(folder, 0o700 if place == root else 0o1777)
+    for place, name in PLACES:
+        folder = "%s/%s" % (root, name)
+        call("mount", folder.encode(), place.encode(), None, ctypes.c_ulong(MS_BIND), None)
+    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
+    call("capset", struct.pack("<Ii", CAPABILITY_VERSION_3, 0), bytes(24))
+    # struct sock_fprog: a count of steps of 8 bytes, and where they are.
+    program = struct.pack("@HP", len(filter) // 8, ctypes.cast(ctypes.c_char_p(filter), ctypes.c_void_p).value)
+    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.cast(ctypes.c_char_p(program), ctypes.c_void_p))
+
+
+def die_with_parent(parent):
+    """Outlives its template by nothing, where no process namespace sees to that."""
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(0)
+
+
+class Room:
+    """A worker's writable folders: what a task leaves there is gone before the next one."""
+
+    def __init__(self, private, parent):
+        if private:
+            shut_in(*private)
+            self.path, self.folders = PLACES[-1][0], [place for place, _ in PLACES]
+        else:
+            self.path = os.path.join(parent, "w%d" % os.getpid())
+            self.folders = [self.path]
+            # Left by a process of the same number, where process numbers are the machine's.
+            remove(self.path)
+            os.mkdir(self.path, 0o700)
+        # What a task forks and leaves behind becomes this process's child, however it detached itself.
+        prctl(PR_SET_CHILD_SUBREAPER, 1)
+        os.chdir(self.path)
+        for name in ("TMPDIR", "HOME"):
+            os.environ[name] = self.path
+        self.folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        self.state = self.files if private else self.changed
+        self.before = self.state()
+
+    def files(self):
+        """How many more files fit: changes with every file below any of the folders."""
+        return os.fstatvfs(self.folder).f_ffree
+
+    def changed(self):
+        return os.fstat(self.folder).st_mtime_ns
+
+    def clear(self):
+        """Ends what the last task left running, then removes what it left lying. False where it lives on."""
+        if not no_children_left():
+            return False
+        if self.state() != self.before:
+            for folder in self.folders:
+                remove_below(folder)
+            os.fchdir(self.folder)
+            self.before = self.state()
+        return True
+
+
+def no_children_left():
+    """Kills whatever descends from this process, until nothing does."""
+    until = None
+    while True:
+        try:
+            if os.waitpid(-1, os.WNOHANG)[0] != 0:
+                continue
+        except ChildProcessError:
+            return True
+        if until is None:
+            until = time.monotonic() + DEATH
+        elif time.monotonic() > until:
+            return False
+        kill_children()
+        # What was killed is dead as soon as it is scheduled.
+        time.sleep(0.0005)
+
+
+def kill_children(but=()):
+    """Kills every process whose parent this one is, `but` those numbers; their own become this one's."""
+    me = os.getpid()
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit() or int(entry) in but:
+            continue
+        try:
+            with open("/proc/%s/stat" % entry, "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == me and fields[0] != b"Z":
+            kill(int(entry))
+
+
+def kill(pid, group_only=False):
+    """Ends a process and its group."""
+    for end in (os.killpg,) if group_only else (os.killpg, os.kill):
+        try:
+            end(pid, signal.SIGKILL)
+        except OSError:
+            pass
+
+
+def remove(path):
+    """Removes a folder with all in it; a link that a task put in its place, and not where it leads."""
+    if os.path.islink(path):
+        try_quietly(os.unlink, path)
+    elif os.path.lexists(path):
+        remove_below(path)
+        try_quietly(os.rmdir, path)
+
+
+def remove_below(path):
+    """Removes what a folder holds; what cannot be removed stays within the scratch's bound."""
+    for folder, folders, files in os.walk(path, topdown=False):
+        for name in files:
+            try_quietly(os.unlink, os.path.join(folder, name))
+        for name in folders:
+            below = os.path.join(folder, name)
+            try_quietly(os.unlink if os.path.islink(below) else os.rmdir, below)
+
+
+def try_quietly(what, path):
+    """Does it, and does not mind an error of the system's."""
+    try:
+        what(path)
+    except OSError:
+        pass

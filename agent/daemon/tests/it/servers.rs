@@ -1,0 +1,208 @@
+//! What servers may ask of an agent, and what they may not: clocks, leaders, certificates, slow transfers.
+
+use std::time::{Duration, Instant};
+
+use farlane_model::*;
+use farlane_units::Millis;
+use farlane_wire::v1;
+use farlane_wire::v1::control_frame::Body;
+
+use crate::network::{Network, now};
+use crate::node::{Node, config};
+use crate::work::{Ask, Function};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_lived_certificate_is_renewed_under_a_running_agent() {
+    let dir = tempfile::tempdir().unwrap();
+    let network = Network::start(true).await;
+    network.treatment.lock().certificate_ms = 1_500;
+    let node = Node::start(&network, config(&network, dir.path())).await;
+    let f = Function::new(&network, "def f(): return 1", &["()"], Ask::default());
+    assert_eq!(f.call(0).await.value(), "1");
+    network
+        .until("two renewals", |seen| (seen.renewals >= 2).then_some(()))
+        .await;
+    assert_eq!(f.call(0).await.value(), "1", "the connection is the same");
+    assert_eq!(network.seen.lock().hellos.len(), 1);
+    network.hang_up();
+    let shown = network
+        .until("the next connection", |seen| {
+            (seen.certificates.len() > 1).then(|| seen.certificates.clone())
+        })
+        .await;
+    assert_ne!(shown[0], shown[1], "the renewed one is shown");
+    node.stop().await;
+    // And kept: the next process of this agent needs no join file.
+    network.seen.lock().prekeys.clear();
+    let state = farlane_daemon::AgentConfig::new(dir.path().join("state"));
+    let node = Node::start(&network, state).await;
+    let shown = network.seen.lock().certificates.clone();
+    assert_ne!(shown.first(), shown.last());
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_goes_where_a_server_sends_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let network = Network::start(true).await;
+    let follower = network.follower().await;
+    let mut config = config(&network, dir.path());
+    config.join_file = Some(network.join_file_at(&follower));
+    let node = Node::start(&network, config).await;
+    let f = Function::new(&network, "def f(): return 'led'", &["()"], Ask::default());
+    assert_eq!(f.call(0).await.value(), "'led'");
+    let (sent_on, hellos) = {
+        let seen = network.seen.lock();
+        (seen.sent_on, seen.hellos.len())
+    };
+    assert_eq!((sent_on, hellos), (1, 1));
+    // After the leader hangs up it asks the one it knows again.
+    network.hang_up();
+    network
+        .until("the leader again", |seen| {
+            (seen.hellos.len() == 2).then_some(())
+        })
+        .await;
+    assert_eq!(f.call(0).await.value(), "'led'");
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_servers_clock_is_followed_but_not_back_to_what_has_expired() {
+    let dir = tempfile::tempdir().unwrap();
+    let network = Network::start(true).await;
+    network.treatment.lock().skew_ms = -30_000;
+    let node = Node::start(&network, config(&network, dir.path())).await;
+    let f = Function::new(&network, "def f(): return 1", &["()"], Ask::default());
+    let told = f.call(0).await.completion;
+    let behind = now().0 - told.ended_ms;
+    assert!((29_000..40_000).contains(&behind), "{behind}");
+    // A year back: certificates are checked by wall clocks, so no honest server is a day behind.
+    network.treatment.lock().skew_ms = -365 * 86_400_000;
+    network.hang_up();
+    network
+        .until("the next hello", |seen| {
+            (seen.hellos.len() > 1).then_some(())
+        })
+        .await;
+    let (call, assignment, mut grant) = f.prepare(0);
+    grant.open_by = Millis(now().0 - 30 * 86_400_000);
+    network.tell(f.assign(vec![assignment])).await;
+    network.tell(Body::Grant(network.grant(&[grant]))).await;
+    let told = f.call(0).await.completion;
+    let behind = now().0 - told.ended_ms;
+    assert!((86_000_000..87_000_000).contains(&behind), "{behind}");
+    assert!(
+        !network.seen.lock().completions.contains_key(&call.at),
+        "a grant that was over a month ago opens nothing"
+    );
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_clock_of_a_server_lengthens_a_lease() {
+    for skew_ms in [-365 * 86_400_000, 365 * 86_400_000] {
+        let dir = tempfile::tempdir().unwrap();
+        let network = Network::start(true).await;
+        *network.treatment.lock() = crate::network::Treatment {
+            lease_ms: 1_500,
+            renews: false,
+            skew_ms,
+            ..Default::default()
+        };
+        let node = Node::start(&network, config(&network, dir.path())).await;
+        let word = format!("76543{}", u8::from(skew_ms > 0));
+        let source =
+            format!("def f():\n    import subprocess\n    subprocess.run(['sleep', '{word}'])");
+        let f = Function::new(&network, &source, &["()"], Ask::default());
+        let (call, assignment, mut grant) = f.prepare(0);
+        grant.open_by = Millis(now().0 + 2 * 365 * 86_400_000);
+        network.tell(f.assign(vec![assignment])).await;
+        network.tell(Body::Grant(network.grant(&[grant]))).await;
+        let began = Instant::now();
+        while crate::tasks::runs(&word) || began.elapsed() < Duration::from_millis(1_600) {
+            assert!(
+                began.elapsed() < Duration::from_secs(20),
+                "it runs past its lease"
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(!network.seen.lock().completions.contains_key(&call.at));
+        node.stop().await;
+    }
+}
+
+fn stop(call: &crate::work::Call) -> Body {
+    Body::Stop(v1::Stop {
+        attempts: vec![call.at.into()],
+        reason: "enough".into(),
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_ends_an_upload_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let network = Network::start(true).await;
+    let node = Node::start(&network, config(&network, dir.path())).await;
+    network.treatment.lock().stalls_uploads = true;
+    let source = "import os\ndef f(size): return os.urandom(size)";
+    let f = Function::new(&network, source, &["(3_000_000,)", "(10,)"], Ask::default());
+    let call = f.submit(0, 1).await.remove(0);
+    network
+        .until("an upload", |seen| (seen.stalled == 1).then_some(()))
+        .await;
+    network.tell(stop(&call)).await;
+    let exit = f.outcome(&call).await.exit;
+    assert_eq!(
+        (exit.kind, exit.message.as_str()),
+        (ExitKind::Cancelled, "enough")
+    );
+    network
+        .until("the upload's end", |seen| {
+            (seen.given_up == 1).then_some(())
+        })
+        .await;
+    // One that the server forgot ends silently.
+    let call = f.submit(0, 1).await.remove(0);
+    network
+        .until("an upload", |seen| (seen.stalled == 2).then_some(()))
+        .await;
+    let desired = v1::Desired {
+        index: 9,
+        attempts: vec![],
+    };
+    network.tell(Body::Desired(desired)).await;
+    network
+        .until("the upload's end", |seen| {
+            (seen.given_up == 2).then_some(())
+        })
+        .await;
+    assert!(!network.seen.lock().completions.contains_key(&call.at));
+    network.treatment.lock().stalls_uploads = false;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn transfers_that_stand_still_are_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let network = Network::start(true).await;
+    let mut config = config(&network, dir.path());
+    config.transfer_patience = Some(Duration::from_millis(300));
+    let node = Node::start(&network, config).await;
+    network.treatment.lock().stalls_downloads = true;
+    let source = "import os\ndef f(size): return os.urandom(size)";
+    let f = Function::new(&network, source, &["(10,)", "(3_000_000,)"], Ask::default());
+    // Its function comes with the second try.
+    assert_eq!(f.call(0).await.exit.kind, ExitKind::Returned);
+    assert_eq!(network.seen.lock().stalled, 1);
+    network.treatment.lock().stalls_uploads = true;
+    let call = f.submit(1, 1).await.remove(0);
+    network
+        .until("a second try", |seen| {
+            (seen.stalled >= 3 && seen.given_up >= 1).then_some(())
+        })
+        .await;
+    network.treatment.lock().stalls_uploads = false;
+    assert_eq!(f.outcome(&call).await.exit.kind, ExitKind::Returned);
+    node.stop().await;
+}
