@@ -14,6 +14,7 @@ use farlane_wire::v1;
 use super::denial::{Denied, Refusal};
 use super::{Asked, Granting, OPEN_WITHIN, Source};
 use crate::session::Shared;
+use crate::session::live::Phase;
 
 /// What is needed to grant one attempt.
 struct Grantable {
@@ -133,7 +134,7 @@ impl Granting {
         wanted: &v1::GrantWanted,
     ) -> Result<(Grantable, Admission), Denied> {
         let found = self
-            .grantable(shared, attempt.task, wanted)
+            .grantable(shared, slot.0, attempt, wanted)
             .ok_or(Denied::Unknown)?;
         if let Some(context) = self.contexts.get(&slot) {
             context.record.suits(&found.place)?;
@@ -146,12 +147,19 @@ impl Granting {
     fn grantable(
         &self,
         shared: &Shared,
-        task: TaskId,
+        node: NodeId,
+        attempt: AttemptRef,
         wanted: &v1::GrantWanted,
     ) -> Option<Grantable> {
+        let task = attempt.task;
         let Source::Standing(keeper) = &self.source else {
-            let live = shared.live.lock();
-            let live = live.get(&task)?;
+            let mut live = shared.live.lock();
+            let live = live.get_mut(&task)?;
+            if live.phase == Phase::Queued {
+                // Who is asked for a grant knows it first; a return to the queue comes as news.
+                (live.phase, live.attempt, live.node) =
+                    (Phase::Placed, attempt.attempt, Some(node));
+            }
             let (spec, payload) = (live.spec, live.payload_digest);
             return Some(Grantable {
                 key: live.key.clone(),

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use farlane::{Call, Client, ConnectOptions, Delivered, Error, Network, Outcome, Spec, Template};
+use farlane::{
+    Call, Client, ConnectOptions, Delivered, Error, Network, Outcome, Phase, Spec, Template,
+};
 use farlane_model::{NodeRequest, PythonVersion, Resources, Retry, TaskId, Tier};
 use farlane_units::ByteCount;
 use farlane_wire::ErrorCode;
@@ -397,6 +399,18 @@ async fn a_standing_granter_serves_and_stops() {
     mock.knobs.lock().refuse_key = Some(ErrorCode::KeyRevoked);
     mock.cut();
     until("the end", || !standing.is_serving()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_was_granted_is_placed() {
+    let mock = Mock::start(true).await;
+    mock.knobs.lock().answer = Answer::Hold;
+    let (client, _) = client(&mock, options()).await;
+    let task = client.submit(call(&spec(&client), 1, "x")).await.unwrap();
+    until("the grant", || !mock.knobs.lock().granted.is_empty()).await;
+    let state = client.standing(task).unwrap();
+    assert_eq!((state.phase, state.attempt), (Phase::Placed, 1));
+    assert!(state.node.is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]
