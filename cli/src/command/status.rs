@@ -30,13 +30,15 @@ pub fn run(args: Args) -> Result<(), Problem> {
             "urls": urls,
             "server": status.server,
             "leader": status.leader,
-            "warnings": leaderless(&status).iter().collect::<Vec<_>>(),
+            "warnings": warnings(&status),
             "voters": status.voters,
             "epoch": status.epoch,
             "applied_index": status.applied_index,
             "cluster_time_ms": status.cluster_time_ms,
             "queued": status.queued,
             "placed": status.placed,
+            "outbox": status.outbox,
+            "outbox_limit": status.outbox_limit,
             "nodes_online": status.nodes_online,
             "nodes": status.nodes,
             "project": status.project,
@@ -70,10 +72,28 @@ pub fn run(args: Args) -> Result<(), Problem> {
         "tasks    {} queued, {} placed",
         status.queued, status.placed
     ))?;
-    match leaderless(&status) {
-        Some(warning) => show::line(&format!("warning  {warning}")),
-        None => Ok(()),
+    for warning in warnings(&status) {
+        show::line(&format!("warning  {warning}"))?;
     }
+    Ok(())
+}
+
+fn warnings(status: &v1::StatusReply) -> Vec<String> {
+    let found = [leaderless(status), behind(status)];
+    found.into_iter().flatten().collect()
+}
+
+/// That accounts do not take in what happens: from a tenth of the bound on, long before it bites.
+fn behind(status: &v1::StatusReply) -> Option<String> {
+    let (outbox, limit) = (status.outbox, status.outbox_limit);
+    let what = match outbox {
+        _ if limit == 0 || outbox < limit / 10 => return None,
+        _ if outbox < limit => format!("at {limit} no new work is taken"),
+        _ => "no new work is taken until it has".to_owned(),
+    };
+    Some(format!(
+        "the accounts' database has yet to take in {outbox} events, and {what}; see that it answers"
+    ))
 }
 
 /// What a server without a leader can still say, and cannot do.
@@ -106,5 +126,19 @@ mod tests {
         }
         status.leader = "https://s2:7443".into();
         assert_eq!(leaderless(&status), None);
+    }
+
+    #[test]
+    fn accounts_that_are_away_are_told_before_they_bite() {
+        let mut status = v1::StatusReply {
+            leader: "https://s1:7443".into(),
+            outbox: 399,
+            outbox_limit: 4_000,
+            ..Default::default()
+        };
+        assert_eq!(warnings(&status), Vec::<String>::new());
+        status.outbox = 400;
+        let warning = &warnings(&status)[0];
+        assert!(warning.contains("400 events"), "{warning}");
     }
 }

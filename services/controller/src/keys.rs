@@ -3,7 +3,7 @@
 //! Owns their use cases. Leaves secrets and their hashes to `farlane-store`.
 
 use farlane_state::{Revoke, Revoked};
-use farlane_store::{Key, NewKey, Scopes};
+use farlane_store::{Key, NewKey, Scope, Scopes};
 use farlane_units::Millis;
 use farlane_wire::v1;
 
@@ -75,9 +75,17 @@ impl Controller {
 
     /// Revokes a key, in accounts and in the replicated state: from now on no server takes it.
     ///
-    /// *Errors*: unknown, another project's, or no quorum.
+    /// *Errors*: unknown, another project's, one of the network's where the caller's is not, or no quorum.
     pub async fn revoke_key(&self, caller: &Caller, key: &str) -> Result<(), ControlError> {
         let key = key.parse().map_err(|_| ControlError::UnknownKey)?;
+        let keys = self.store.keys().list(caller.project).await?;
+        let held = keys.iter().find(|held| held.id == key);
+        let network = Scopes::from_iter([Scope::Network]);
+        if held.is_some_and(|held| held.scopes.covers(network)) && !caller.scopes.covers(network) {
+            return Err(ControlError::Denied {
+                why: "a key of the network is revoked by one that has the scope network".into(),
+            });
+        }
         if !self
             .store
             .keys()

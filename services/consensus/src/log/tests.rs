@@ -72,7 +72,9 @@ async fn any_history_reads_back_as_it_was() {
     for seed in 0..12 {
         let dir = tempfile::tempdir().unwrap();
         let random = SimulatedEntropy::new(seed);
-        let mut log = LogStore::open(dir.path(), 1, Followers::None).unwrap();
+        // Written by who appends, and by the thread.
+        let followers = [Followers::None, Followers::Some][seed as usize % 2];
+        let mut log = LogStore::open(dir.path(), 1, followers).unwrap();
         let (mut entries, mut purged, mut term) = (Vec::<Entry>::new(), None::<LogId>, 1);
         for step in 0..60 {
             let next = entries

@@ -91,6 +91,15 @@ async fn a_projects_admin_rules_the_project_and_not_the_network() {
     }
     // The founder's may, and may give the right on.
     let network = key(&world, &["network"], 0).await;
+    let keys = api
+        .list_keys(with_key(v1::ListKeysRequest {}, &admin))
+        .await
+        .unwrap();
+    let ruling = |key: &&v1::KeyView| key.scopes == ["network"];
+    let id = keys.get_ref().keys.iter().find(ruling).unwrap().id.clone();
+    let revoke_key = v1::RevokeKeyRequest { id };
+    let kept = api.revoke_key(with_key(revoke_key, &admin)).await.err();
+    assert_eq!(code(&kept.unwrap()), Some(ErrorCode::PermissionDenied));
     api.create_join_token(with_key(make, &network))
         .await
         .unwrap();
