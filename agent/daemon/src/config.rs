@@ -23,7 +23,7 @@ pub struct AgentConfig {
     pub disk: Option<ByteCount>,
     /// Price of one core for an hour; the join file's, else zero.
     pub price_usd_micros_core_hour: Option<UsdMicros>,
-    /// Added to those of the enrolment certificate.
+    /// Beside those of the enrolment certificate, which alone a server takes.
     pub labels: Vec<(String, String)>,
     /// Interpreters beside those that are found.
     pub interpreters: Vec<PathBuf>,

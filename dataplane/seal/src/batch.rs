@@ -11,7 +11,7 @@ use crate::sign::{NodeIdentity, SIGNATURE_BYTES, Sign};
 
 /// Bytes of one leaf.
 pub const LEAF_BYTES: usize = 32;
-/// Most leaves of a batch. Source: docs/design/spine.md, "Bounds".
+/// Most leaves of a batch. Source: docs/design/spine.md, "One call, hop by hop".
 pub const MAX_LEAVES: usize = 512;
 
 const LABEL: &[u8] = b"farlane/batch/1";

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ._future import Future
 
 # Calls of one `map` under way at once: enough for 20,000 a second over a round trip of 0.2 s; input beyond is not
-# read. Source: docs/design/spine.md, the window of a session in tasks.
+# read. Source: a quarter of a session's window, farlane_wire::hello::WINDOW_TASKS.
 WINDOW = 4096
 
 

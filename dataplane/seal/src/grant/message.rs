@@ -6,7 +6,7 @@ use farlane_units::Millis;
 
 use crate::key::{KEY_BYTES, TaskKey};
 
-/// Most grants of one batch. Source: docs/design/spine.md, "Bounds".
+/// Most grants of one batch. Source: docs/design/spine.md, "One call, hop by hop".
 pub const MAX_GRANTS: usize = 512;
 
 pub(super) const ROW: usize = 8 + 16 + 4 + 8 + 32 + 32 + KEY_BYTES;
