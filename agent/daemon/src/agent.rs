@@ -13,6 +13,7 @@ use crate::blobs::Blobs;
 use crate::engine::{Codes, Engine, Preparer, Setup};
 use crate::environment::Environments;
 use crate::folder::{Folder, Joined};
+use crate::join::Proof;
 use crate::link::Link;
 use crate::probe::machine::{self, Machine};
 use crate::probe::python::{self, Found};
@@ -97,6 +98,11 @@ impl Agent {
         });
         let mut boot = [0; 16];
         SystemEntropy.fill(&mut boot);
+        let proof = Proof {
+            identity: joined.identity.clone(),
+            node,
+            network: joined.network_id,
+        };
         let setup = Setup {
             identity: joined.identity,
             spec: with_terms(probed.spec, &joined.record),
@@ -113,8 +119,11 @@ impl Agent {
             folder,
             network: joined.network,
             transport: joined.transport,
+            proof,
             events,
             channel,
+            doubted: false,
+            proved: None,
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

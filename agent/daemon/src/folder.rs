@@ -11,6 +11,7 @@
 
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use farlane_seal::NodeIdentity;
 use farlane_seal::private_file;
 use farlane_seal::record::NodeRecord;
@@ -24,6 +25,8 @@ pub(crate) struct NetworkFile {
     pub(crate) version: u32,
     pub(crate) urls: Vec<String>,
     pub(crate) ca_pem: String,
+    /// Which network, in hexadecimal digits, as it said at the join.
+    pub(crate) network: String,
 }
 
 /// The transport certificate and its key.
@@ -49,6 +52,7 @@ pub(crate) struct Joined {
     pub(crate) identity: NodeIdentity,
     pub(crate) record: NodeRecord,
     pub(crate) network: NetworkFile,
+    pub(crate) network_id: Bytes,
     pub(crate) transport: Transport,
 }
 
@@ -103,6 +107,8 @@ impl Folder {
             return Err(self.bad("record", "it is another node's"));
         }
         let network = self.json::<NetworkFile>("network.json")?;
+        let network_id = hex::decode(&network.network)
+            .map_err(|e| self.bad("network.json", &format!("\"network\": {e}")))?;
         let file = self.json::<TransportFile>("transport.json")?;
         let TransportFile {
             certificate_pem,
@@ -120,6 +126,7 @@ impl Folder {
             identity,
             record,
             network,
+            network_id: network_id.into(),
             transport,
         }))
     }

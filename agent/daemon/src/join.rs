@@ -2,19 +2,21 @@
 //!
 //! ```text
 //! join file ─▶ identity made and certified with the seed ─▶ Enrol(secret, record, CSR) ─▶ certificate
-//! certificate at two thirds of its life ─▶ Renew(CSR of a new key) ─▶ certificate
+//! certificate at two thirds of its life ─▶ Renew(CSR of a new key, signed by the identity) ─▶ certificate
+//! certificate ended, or not taken ─▶ the same over a connection without one
 //! ```
 
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use farlane_model::NodeSpec;
+use farlane_model::{NodeId, NodeSpec};
 use farlane_runtime::{Clock, SystemClock};
 use farlane_seal::NodeIdentity;
 use farlane_seal::join::JoinFile;
 use farlane_seal::record::NodeRecord;
+use farlane_seal::renewal;
 use farlane_wire::v1::fleet_client::FleetClient;
-use farlane_wire::{channel, v1};
+use farlane_wire::{channel, id, v1};
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use tonic::transport::Channel;
 
@@ -26,7 +28,7 @@ use crate::folder::{Folder, Joined, NetworkFile, Transport};
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Clocks further apart than this break certificates, which are backdated 1 h. Source: design.md,
 /// "Joining".
-const WORST_SKEW_MS: i64 = 50 * 60_000;
+const WORST_SKEW_MS: u64 = farlane_seal::renewal::MAX_SKEW.0;
 /// A skew worth a warning.
 const BAD_SKEW_MS: i64 = 60_000;
 
@@ -64,6 +66,7 @@ pub(crate) async fn join(
         version: 1,
         urls: file.urls,
         ca_pem: file.ca_pem,
+        network: hex::encode(&reply.network),
     };
     let bytes = serde_json::to_vec(&network).map_err(|e| bad(&e))?;
     folder.keep("network.json", &bytes)?;
@@ -72,6 +75,7 @@ pub(crate) async fn join(
         identity,
         record,
         network,
+        network_id: reply.network,
         transport,
     })
 }
@@ -103,18 +107,50 @@ async fn enrol(file: &JoinFile, request: v1::EnrolRequest) -> Result<v1::EnrolRe
     }
 }
 
-/// A new certificate over the connection of the old one.
+/// What a node renews its certificate by.
+#[derive(Debug, Clone)]
+pub(crate) struct Proof {
+    pub(crate) identity: NodeIdentity,
+    pub(crate) node: NodeId,
+    pub(crate) network: Bytes,
+}
+
+/// Why there is no new certificate.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unrenewed {
+    /// The server's answer, or none.
+    #[error("{}", .0.message())]
+    Status(#[from] tonic::Status),
+    /// This machine's clock or system, or a certificate that cannot be read.
+    #[error(transparent)]
+    Here(#[from] StartError),
+}
+
+/// A new certificate, over a connection of the old one or of none.
 ///
 /// *Errors*: the server's, or a certificate that cannot be read.
-pub(crate) async fn renew(channel: Channel) -> Result<Transport, StartError> {
+pub(crate) async fn renew(channel: Channel, proof: &Proof) -> Result<Transport, Unrenewed> {
     let (key_pem, csr_der) = key_and_request()?;
-    let reply = FleetClient::new(channel)
-        .renew(v1::RenewRequest { csr_der })
-        .await
-        .map_err(|status| StartError::Refused(status.message().to_owned()))?
-        .into_inner();
+    let Proof {
+        identity,
+        node,
+        network,
+    } = proof;
+    let at = SystemClock.wall();
+    let signature = renewal::sign(identity, *node, network, at, &csr_der);
+    let request = v1::RenewRequest {
+        csr_der,
+        node: id::node_bytes(node),
+        at_ms: at.0,
+        signature: Bytes::copy_from_slice(&signature),
+    };
+    let reply = FleetClient::new(channel).renew(request).await?.into_inner();
     name_skew(reply.server_time_ms)?;
-    transport(&reply.certificate_pem, key_pem, reply.expires_ms)
+    Ok(transport(
+        &reply.certificate_pem,
+        key_pem,
+        reply.expires_ms,
+    )?)
 }
 
 fn transport(pem: &Bytes, key_pem: String, expires_ms: u64) -> Result<Transport, StartError> {
@@ -146,7 +182,7 @@ fn name_skew(server_ms: u64) -> Result<(), StartError> {
         return Ok(());
     }
     let skew_ms = SystemClock.wall().0 as i64 - server_ms as i64;
-    if skew_ms.abs() > WORST_SKEW_MS {
+    if skew_ms.unsigned_abs() > WORST_SKEW_MS {
         return Err(StartError::ClockSkew { skew_ms });
     }
     if skew_ms.abs() > BAD_SKEW_MS {

@@ -2,28 +2,32 @@
 //!
 //! ```text
 //! connect ─▶ hello out ─▶ ControlHello in ─(leader named: go there)─▶ Up ─ frames … ─▶ Down ─ wait ─┐
-//!    ▲                                                                                              │
-//!    └──────────────────────── 0.1 s doubling to 5 s, with jitter ◀─────────────────────────────────┘
+//!  ▲  ▲                                                                                             │
+//!  │  └─ Renew without a certificate ◀─ yes ─ has it ended, or was it not taken? ◀──────────────────┤
+//!  └────────────────────── 0.1 s doubling to 5 s, with jitter ◀── no ───────────────────────────────┘
 //! ```
 //! Owns TLS, backoff and the renewal of the certificate. Leaves every frame's meaning to `engine`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use farlane_runtime::{Clock, Entropy, SystemClock, SystemEntropy};
 use farlane_wire::v1::fleet_client::FleetClient;
-use farlane_wire::{ErrorCode, channel, v1};
+use farlane_wire::{Class, ErrorCode, channel, v1};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
 use crate::clock::ClusterClock;
 use crate::folder::{Folder, NetworkFile, Transport};
-use crate::join;
+use crate::join::{self, Proof, Unrenewed};
 
 /// First wait before a new try. Source: a restarted server is back in about that time.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 /// Longest wait.
 const LAST_WAIT: Duration = Duration::from_secs(5);
+/// After a refusal that only a person can lift: a wrong clock, an enrolment that has ended. Source: a
+/// server lets one address in once a second, so that sixty such machines behind one hold no other up.
+const REFUSED_WAIT: Duration = Duration::from_secs(60);
 /// Frames under way to the server beyond what HTTP/2 buffers; completions are held to two batches.
 const OUTGOING: usize = 1024;
 /// A certificate is renewed when less than this is left, or less than a third of its life. Source: design.md,
@@ -60,9 +64,15 @@ pub(crate) struct Link {
     pub(crate) folder: Folder,
     pub(crate) network: NetworkFile,
     pub(crate) transport: Transport,
+    pub(crate) proof: Proof,
     pub(crate) events: mpsc::Sender<LinkEvent>,
     /// The live connection, for blobs and logs.
     pub(crate) channel: watch::Sender<Option<Channel>>,
+    /// The last try ended without a word of the server's: it may not take the certificate, whatever
+    /// this machine's clock says of it.
+    pub(crate) doubted: bool,
+    /// When a certificate last came without the old one.
+    pub(crate) proved: Option<Instant>,
 }
 
 enum Ended {
@@ -70,6 +80,8 @@ enum Ended {
     Leader(String),
     /// Try again; `true` where it was up.
     Lost(bool, String),
+    /// Try again when a person may have seen to it.
+    Refused(String),
     Removed(String),
     /// Nobody listens any more.
     Unwanted,
@@ -102,6 +114,10 @@ impl Link {
                     }
                     tracing::info!(%why, "the connection to the control plane is down");
                 }
+                Ended::Refused(why) => {
+                    wait = REFUSED_WAIT;
+                    tracing::warn!(%why, "the control plane does not renew this machine's certificate");
+                }
             }
             hops = 0;
             if self.events.send(LinkEvent::Down).await.is_err() {
@@ -118,6 +134,11 @@ impl Link {
             .into_iter()
             .chain(self.network.urls.clone())
             .collect();
+        if self.must_prove()
+            && let Err(ended) = self.prove(&urls).await
+        {
+            return ended;
+        }
         let identity = (
             self.transport.certificate_pem.as_str(),
             self.transport.key_pem.as_str(),
@@ -141,7 +162,7 @@ impl Link {
             .max_encoding_message_size(channel::MAX_MESSAGE);
         let mut stream = match client.control(ReceiverStream::new(frames)).await {
             Ok(stream) => stream.into_inner(),
-            Err(status) => return refused(false, &status),
+            Err(status) => return self.unheard(&status),
         };
         let hello = match stream.message().await {
             Ok(Some(v1::ControlFrame {
@@ -153,8 +174,9 @@ impl Link {
                 return refusal(&no);
             }
             Ok(_) => return Ended::Lost(false, "the server did not say hello".into()),
-            Err(status) => return refused(false, &status),
+            Err(status) => return self.unheard(&status),
         };
+        self.doubted = false;
         if !hello.leader.is_empty() {
             return Ended::Leader(hello.leader);
         }
@@ -198,6 +220,46 @@ impl Link {
         }
     }
 
+    /// The stream ended before the server's hello.
+    fn unheard(&mut self, status: &tonic::Status) -> Ended {
+        // A server that does not take a certificate ends the connection; its own refusals have codes.
+        self.doubted = ErrorCode::of(status).is_none();
+        refused(false, status)
+    }
+
+    /// Whether the certificate cannot open a connection, as far as is known here.
+    fn must_prove(&self) -> bool {
+        let ended = self.transport.not_after_ms <= SystemClock.wall().0;
+        let tried = self.proved.is_some_and(|at| at.elapsed() < RENEWAL_PAUSE);
+        ended || (self.doubted && !tried)
+    }
+
+    /// Has a new key certified by the identity key alone.
+    async fn prove(&mut self, urls: &[String]) -> Result<(), Ended> {
+        // Whether or not that was it, the next try is one with what is there.
+        self.doubted = false;
+        let lost = |why: String| Ended::Lost(false, why);
+        let channel = channel::connect(urls, &self.network.ca_pem, None).await;
+        let channel = channel.map_err(|error| lost(error.to_string()))?;
+        let renewed = join::renew(channel, &self.proof).await;
+        let new = renewed.map_err(|error| match error {
+            Unrenewed::Status(status) => match ErrorCode::of(&status).map(ErrorCode::class) {
+                Some(Class::Caller) => match refused(false, &status) {
+                    Ended::Lost(_, why) => Ended::Refused(why),
+                    removed => removed,
+                },
+                _ => refused(false, &status),
+            },
+            Unrenewed::Here(error) => Ended::Refused(error.to_string()),
+        })?;
+        let kept = self.folder.keep_transport(&new);
+        kept.map_err(|error| lost(error.to_string()))?;
+        tracing::info!("the identity key brought a new transport certificate");
+        self.transport = new;
+        self.proved = Some(Instant::now());
+        Ok(())
+    }
+
     fn until_renewal(&self) -> Duration {
         let life = &self.transport;
         let margin = life.not_after_ms.saturating_sub(life.issued_ms) / 3;
@@ -207,8 +269,8 @@ impl Link {
 
     /// How long to wait until the next renewal.
     async fn renew(&mut self, channel: Channel) -> Duration {
-        let renewed = join::renew(channel).await;
-        match renewed.and_then(|new| self.folder.keep_transport(&new).map(|()| new)) {
+        let renewed = join::renew(channel, &self.proof).await;
+        match renewed.and_then(|new| Ok(self.folder.keep_transport(&new).map(|()| new)?)) {
             Ok(new) => self.transport = new,
             Err(error) => {
                 tracing::warn!(%error, "the transport certificate could not be renewed; trying again");

@@ -24,6 +24,7 @@ pub mod prekey;
 pub mod private_file;
 pub mod random;
 pub mod record;
+pub mod renewal;
 pub mod sign;
 pub mod stream;
 pub mod vault;

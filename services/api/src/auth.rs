@@ -143,10 +143,14 @@ impl Authenticator {
 ///
 /// *Errors*: it showed none.
 pub(crate) fn node<T>(request: &Request<T>) -> Result<NodeId, Status> {
-    let peer = request.extensions().get::<Peer>();
-    peer.and_then(|p| p.node).ok_or_else(|| {
+    peer_node(request).ok_or_else(|| {
         ErrorCode::Unauthenticated.status("this call needs a node's transport certificate")
     })
+}
+
+/// The node at the other end, where it showed a certificate.
+pub(crate) fn peer_node<T>(request: &Request<T>) -> Option<NodeId> {
+    request.extensions().get::<Peer>()?.node
 }
 
 /// Where a request comes from; none in a test without a listener.

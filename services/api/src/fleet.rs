@@ -1,4 +1,4 @@
-//! What agents call. Only `Enrol` is open to a peer without a node's certificate.
+//! What agents call. Only `Enrol` and `Renew` are open to a peer without a node's certificate.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -9,10 +9,11 @@ use farlane_transfer::{Owner, Reach};
 use farlane_wire::v1::control_frame::Body as ToAgent;
 use farlane_wire::v1::fleet_server::Fleet;
 use farlane_wire::v1::{self, agent_frame};
+use farlane_wire::{ErrorCode, id};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::attach::{Attached, attach};
-use crate::auth::{from, node};
+use crate::auth::{from, node, peer_node};
 use crate::joining::Joining;
 use crate::{Replies, blob, logs, status};
 
@@ -95,12 +96,17 @@ impl Fleet for FleetService {
         &self,
         request: Request<v1::RenewRequest>,
     ) -> Result<Response<v1::RenewReply>, Status> {
-        let node = node(&request)?;
-        Ok(Response::new(
-            self.controller
-                .renew(node, request.get_ref())
-                .map_err(status)?,
-        ))
+        match peer_node(&request) {
+            // What it signed is asked of it either way; only strangers are held down.
+            Some(node) if id::node_bytes(&node) == request.get_ref().node => {}
+            Some(_) => {
+                let message = "a node renews its own certificate, not another's";
+                return Err(ErrorCode::PermissionDenied.status(message));
+            }
+            None => self.joining.admit(from(&request), self.controller.wall())?,
+        }
+        let reply = self.controller.renew(request.get_ref()).map_err(status)?;
+        Ok(Response::new(reply))
     }
 
     async fn control(

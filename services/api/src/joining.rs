@@ -1,7 +1,8 @@
-//! How often machines may ask to join.
+//! How often machines may ask to join, and to come back without a certificate that is in force.
 //!
-//! Owns the one call that a stranger can make this server work for: each costs two signatures and a
-//! look into accounts. A secret of 256 bits is not found by guessing; what is held down is the work.
+//! Owns the two calls that a stranger can make this server work for: each costs two signatures, and a
+//! join a look into accounts. A secret of 256 bits is not found by guessing, nor is a signature; what is
+//! held down is the work.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -47,7 +48,7 @@ struct Buckets {
     sources: HashMap<IpAddr, Bucket>,
 }
 
-/// Who asked to join, and how often.
+/// Who asked to come in, and how often.
 #[derive(Debug, Default)]
 pub(crate) struct Joining(Mutex<Buckets>);
 
@@ -84,7 +85,7 @@ impl Buckets {
 
 fn later(whose: &str, wait: Millis) -> Status {
     ErrorCode::Unavailable.status(format!(
-        "too many machines ask to join {whose}; try again in {} s",
+        "too many machines ask to join or to come back {whose}; try again in {} s",
         wait.0.div_ceil(1000)
     ))
 }

@@ -78,6 +78,23 @@ pub enum ControlError {
         /// One line for people.
         why: String,
     },
+    /// What only the holder of a node's identity key can sign is not signed by it. The caller's fault.
+    #[error(
+        "the request is not signed by the identity key of that node for this network; a machine whose \
+         state folder is damaged or another's joins anew (`farlane tokens create`) in a new one"
+    )]
+    Unproven,
+    /// The caller's clock is further from this server's than certificates bear. Set it, and sign anew.
+    #[error(
+        "the clock of the machine is {} s {} this server's; set the one that is wrong (for instance \
+         `timedatectl set-ntp true`)",
+        .skew_ms.unsigned_abs() / 1000,
+        if *.skew_ms < 0 { "behind" } else { "ahead of" }
+    )]
+    ClockSkew {
+        /// The caller's time minus this server's.
+        skew_ms: i64,
+    },
     /// Known, and not allowed.
     #[error("{why}")]
     Denied {
@@ -140,6 +157,8 @@ impl ControlError {
             Self::UnknownKey => ErrorCode::UnknownKey,
             Self::NodeRevoked => ErrorCode::NodeRevoked,
             Self::Denied { .. } => ErrorCode::PermissionDenied,
+            Self::Unproven => ErrorCode::Unauthenticated,
+            Self::ClockSkew { .. } => ErrorCode::ClockSkew,
             Self::JoinRefused { .. } => ErrorCode::JoinRefused,
             Self::KeyExpired => ErrorCode::KeyExpired,
             Self::KeyRevoked => ErrorCode::KeyRevoked,

@@ -43,6 +43,10 @@ pub struct Seen {
     /// The certificate shown at each connection.
     pub certificates: Vec<Vec<u8>>,
     pub renewals: u32,
+    /// Those of them that came without a certificate.
+    pub proofs: u32,
+    /// Calls that were not answered because the network was away.
+    pub turned_away: u32,
     /// Hellos that were answered with the leader's address.
     pub sent_on: u32,
     /// Transfers that stood still, and uploads among them that were given up.
@@ -62,6 +66,12 @@ pub struct Treatment {
     pub lease_ms: u64,
     /// Life of a certificate.
     pub certificate_ms: u64,
+    /// Of the next certificates so many have ended already, whatever the network says of their life.
+    pub ended_certificates: u32,
+    /// No server answers, as behind a proxy that does.
+    pub away: bool,
+    /// The node was removed while it was not connected.
+    pub removed: bool,
     /// How far its clock is ahead of the machine's.
     pub skew_ms: i64,
     /// Uploads make no progress.
@@ -77,6 +87,9 @@ impl Default for Treatment {
             acknowledges: true,
             lease_ms: 10_000,
             certificate_ms: 86_400_000,
+            ended_certificates: 0,
+            away: false,
+            removed: false,
             skew_ms: 0,
             stalls_uploads: false,
             stalls_downloads: false,

@@ -42,6 +42,82 @@ async fn a_short_lived_certificate_is_renewed_under_a_running_agent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_machine_whose_certificate_ended_while_no_server_answered_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let network = Network::start(true).await;
+    let life_ms = 2_000;
+    network.treatment.lock().certificate_ms = life_ms;
+    let node = Node::start(&network, config(&network, dir.path())).await;
+    let f = Function::new(&network, "def f(): return 1", &["()"], Ask::default());
+    network.treatment.lock().away = true;
+    network.hang_up();
+    let (ended, before) = (now().0 + life_ms, network.seen.lock().proofs);
+    network
+        .until("a try after the end of the certificate", |seen| {
+            (seen.turned_away > 0 && now().0 > ended).then_some(())
+        })
+        .await;
+    {
+        let mut treatment = network.treatment.lock();
+        (treatment.away, treatment.certificate_ms) = (false, 86_400_000);
+    }
+    network
+        .until("the node again", |seen| {
+            (seen.hellos.len() == 2).then_some(())
+        })
+        .await;
+    assert_eq!(network.seen.lock().proofs, before + 1);
+    assert_eq!(f.call(0).await.value(), "1");
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ended_certificate_and_the_identity_are_enough_to_start_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let network = Network::start(true).await;
+    network.treatment.lock().certificate_ms = 1;
+    let node = Node::start(&network, config(&network, dir.path())).await;
+    node.stop().await;
+    let state = farlane_daemon::AgentConfig::new(dir.path().join("state"));
+    // Removed meanwhile: it is told so, and ends.
+    network.treatment.lock().removed = true;
+    let shutdown = farlane_runtime::Shutdown::new();
+    let agent = farlane_daemon::Agent::start(state.clone(), shutdown.requested()).await;
+    let ended = tokio::time::timeout(Duration::from_secs(20), agent.unwrap().wait()).await;
+    let ended = ended.unwrap().unwrap_err();
+    assert!(
+        matches!(&ended, farlane_daemon::AgentError::Removed(why) if why.contains("removed")),
+        "{ended}"
+    );
+    let before = {
+        let mut treatment = network.treatment.lock();
+        (treatment.removed, treatment.certificate_ms) = (false, 86_400_000);
+        let mut seen = network.seen.lock();
+        seen.prekeys.clear();
+        seen.proofs
+    };
+    let node = Node::start(&network, state).await;
+    assert_eq!(network.seen.lock().proofs, before + 1);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_no_server_takes_is_replaced_whatever_the_clock_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let network = Network::start(true).await;
+    network.treatment.lock().ended_certificates = 1;
+    let node = Node::start(&network, config(&network, dir.path())).await;
+    let (proofs, hellos) = {
+        let seen = network.seen.lock();
+        (seen.proofs, seen.hellos.len())
+    };
+    assert_eq!((proofs, hellos), (1, 1));
+    let f = Function::new(&network, "def f(): return 1", &["()"], Ask::default());
+    assert_eq!(f.call(0).await.value(), "1");
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_agent_goes_where_a_server_sends_it() {
     let dir = tempfile::tempdir().unwrap();
     let network = Network::start(true).await;

@@ -6,8 +6,10 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use farlane_model::*;
 use farlane_seal::record::NodeRecord;
+use farlane_seal::renewal;
+use farlane_units::Millis;
 use farlane_wire::v1::fleet_server::Fleet;
-use farlane_wire::{id, v1};
+use farlane_wire::{ErrorCode, id, v1};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -48,8 +50,22 @@ impl Fleet for Service {
         &self,
         request: Request<v1::RenewRequest>,
     ) -> Result<Response<v1::RenewReply>, Status> {
-        let certificate = self.network.certify(&request.into_inner().csr_der)?;
-        self.network.note(|seen| seen.renewals += 1);
+        self.network.reached()?;
+        let proven = request.peer_certs().is_none();
+        let request = request.into_inner();
+        let record = self.network.seen.lock().record.clone().unwrap();
+        assert_eq!(request.node, id::node_bytes(&record.node()));
+        let (at, csr) = (Millis(request.at_ms), &request.csr_der);
+        renewal::verify(&record, NETWORK, at, csr, &request.signature, now())
+            .map_err(|e| Status::unauthenticated(e.to_string()))?;
+        if self.network.treatment.lock().removed {
+            return Err(ErrorCode::NodeRevoked.status("the node was removed or revoked"));
+        }
+        let certificate = self.network.certify(csr)?;
+        self.network.note(|seen| {
+            seen.renewals += 1;
+            seen.proofs += u32::from(proven);
+        });
         Ok(Response::new(v1::RenewReply {
             certificate_pem: certificate.into(),
             expires_ms: now().0 + self.network.treatment.lock().certificate_ms,
@@ -62,6 +78,7 @@ impl Fleet for Service {
         &self,
         request: Request<Streaming<v1::AgentFrame>>,
     ) -> Result<Response<Self::ControlStream>, Status> {
+        self.network.reached()?;
         let certificates = request.peer_certs();
         let Some(shown) = certificates.as_ref().and_then(|certs| certs.first()) else {
             return Err(Status::unauthenticated("no certificate"));
@@ -163,9 +180,24 @@ impl Network {
         now().0.saturating_add_signed(self.treatment.lock().skew_ms)
     }
 
+    fn reached(&self) -> Result<(), Status> {
+        match self.treatment.lock().away {
+            true => self.note(|seen| {
+                seen.turned_away += 1;
+                Err(Status::unavailable("no server answers"))
+            }),
+            false => Ok(()),
+        }
+    }
+
     fn certify(&self, csr_der: &Bytes) -> Result<String, Status> {
-        let csr = rcgen::CertificateSigningRequestParams::from_der(&csr_der.to_vec().into())
+        let mut csr = rcgen::CertificateSigningRequestParams::from_der(&csr_der.to_vec().into())
             .map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let mut treatment = self.treatment.lock();
+        if treatment.ended_certificates > 0 {
+            treatment.ended_certificates -= 1;
+            csr.params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+        }
         Ok(csr.signed_by(&self.authority).unwrap().pem())
     }
 

@@ -20,7 +20,7 @@ use crate::prekey::PrekeyStock;
 use crate::record::{PrekeyKind, RevocationList, SignedPrekey};
 use crate::stream::{self, StreamContext, StreamKind};
 use crate::vault::{self, VaultSecret};
-use crate::{batch, pad, wrap};
+use crate::{batch, pad, renewal, wrap};
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/ours.json");
 
@@ -158,6 +158,9 @@ fn batches(all: &mut Vectors, cast: &Cast) {
     note(all, "batch.leaf", leaf.0);
     note(all, "batch.id", id);
     note(all, "batch.signature", signature);
+    let node = cast.record.node();
+    let renewal = renewal::sign(&cast.identity, node, NETWORK, NOW, b"request");
+    note(all, "renewal.signature", renewal);
 }
 
 #[test]

@@ -7,12 +7,11 @@ use farlane_store::{Pepper, Store};
 use farlane_units::Millis;
 use farlane_wire::v1::client_frame::Body as Up;
 use farlane_wire::v1::control_frame::Body as ToAgent;
-use farlane_wire::v1::fleet_client::FleetClient;
 use farlane_wire::v1::session_frame::Body as Down;
-use farlane_wire::{ErrorCode, channel, id, v1};
+use farlane_wire::{ErrorCode, id, v1};
 use tonic::Status;
 
-use crate::machine::{Machine, enrol, request, token};
+use crate::machine::{self, Machine, enrol, token};
 use crate::person::{self, Person, open, opening, spec, with_key};
 use crate::world::{World, soon, wall};
 
@@ -224,17 +223,10 @@ async fn a_machine_is_certified_no_longer_than_its_provider_stands_for_it() {
     let mut kept = enrol(&world, &secret, &record, 4).await.unwrap();
     kept.seed = *identity.expose();
     let mut machine = Machine::start(&world, kept.clone()).await;
-    let pems = Some((kept.chain_pem.as_str(), kept.key_pem.as_str()));
-    let own = channel::connect(&world.urls(), world.ca(), pems)
-        .await
-        .unwrap();
-    let mut fleet = FleetClient::new(own);
-    let renew = || v1::RenewRequest {
-        csr_der: request().1.into(),
-    };
+    let mut fleet = kept.fleet(&world).await;
     let refused = soon("the end of the enrolment", async {
         loop {
-            match fleet.renew(renew()).await {
+            match fleet.renew(kept.renewal().1).await {
                 Ok(renewed) => assert_eq!(renewed.into_inner().expires_ms, not_after.0),
                 Err(status) => return status,
             }
@@ -266,10 +258,7 @@ async fn strangers_who_ask_to_join_too_often_wait() {
     let world = World::start().await;
     // One that is on the network already is not held up.
     let machine = Machine::join(&world, 4).await;
-    let channel = channel::connect(&world.urls(), world.ca(), None)
-        .await
-        .unwrap();
-    let mut stranger = FleetClient::new(channel);
+    let mut stranger = machine::stranger(&world).await;
     let refused = soon("the bound", async {
         loop {
             let status = stranger.enrol(v1::EnrolRequest::default()).await;
@@ -281,7 +270,16 @@ async fn strangers_who_ask_to_join_too_often_wait() {
     })
     .await;
     assert!(refused.message().contains("too many machines"), "{refused}");
-    let csr_der = request().1.into();
+    // Without a certificate one that is known waits as they do.
+    let late = soon("the bound", async {
+        loop {
+            if let Err(status) = stranger.renew(machine.kept.renewal().1).await {
+                return status;
+            }
+        }
+    })
+    .await;
+    assert_eq!(code(&late), Some(ErrorCode::Unavailable), "{late}");
     let mut fleet = machine.fleet.clone();
-    fleet.renew(v1::RenewRequest { csr_der }).await.unwrap();
+    fleet.renew(machine.kept.renewal().1).await.unwrap();
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use farlane_model::{PythonVersion, SessionId};
 use farlane_seal::SessionKey;
 use farlane_wire::v1;
@@ -13,7 +14,7 @@ use farlane_wire::v1::fleet_client::FleetClient;
 use farlane_wire::v1::session_frame::Body as Down;
 use farlane_wire::{ErrorCode, channel};
 
-use crate::machine::{Machine, enrol, request, token};
+use crate::machine::{Machine, enrol, token};
 use crate::person::{self, Person, api, exit_kind, open, opening, spec, with_key};
 use crate::world::{World, soon, wall};
 
@@ -338,34 +339,26 @@ async fn an_ungranted_placement_returns_without_costing_a_retry() {
 #[tokio::test]
 async fn a_join_token_serves_once_and_only_its_own_machine() {
     let world = World::start().await;
-    let (_, record) = world.enrolment("eu-central");
+    let (identity, record) = world.enrolment("eu-central");
     let (_, other) = world.enrolment("eu-central");
     let secret = token(&world, &record, 60_000).await.unwrap();
     let stolen = enrol(&world, &secret, &other, 4).await.err().unwrap();
     assert_eq!(ErrorCode::of(&stolen), Some(ErrorCode::JoinRefused));
     let secret = token(&world, &record, 60_000).await.unwrap();
-    let kept = enrol(&world, &secret, &record, 4).await.unwrap();
+    let mut kept = enrol(&world, &secret, &record, 4).await.unwrap();
+    kept.seed = *identity.expose();
     let late = token(&world, &record, 0).await.err().unwrap();
     assert_eq!(ErrorCode::of(&late), Some(ErrorCode::InvalidArgument));
 
-    // Renewal needs the certificate, and gives one for the same node.
-    let identity = Some((kept.chain_pem.as_str(), kept.key_pem.as_str()));
-    let own = channel::connect(&world.urls(), world.ca(), identity)
-        .await
-        .unwrap();
-    let csr = || v1::RenewRequest {
-        csr_der: request().1.into(),
-    };
-    let renewed = FleetClient::new(own.clone())
-        .renew(csr())
-        .await
-        .unwrap()
-        .into_inner();
+    // Renewal needs the identity key, and gives a certificate for the same node.
+    let mut own = kept.fleet(&world).await;
+    let renewed = own.renew(kept.renewal().1).await.unwrap().into_inner();
     assert!(renewed.expires_ms > wall().0 + 23 * 3_600_000);
-    let stranger = channel::connect(&world.urls(), world.ca(), None)
-        .await
-        .unwrap();
-    let refused = FleetClient::new(stranger).renew(csr()).await.unwrap_err();
+    let unsigned = v1::RenewRequest {
+        signature: Bytes::new(),
+        ..kept.renewal().1
+    };
+    let refused = own.renew(unsigned).await.unwrap_err();
     assert_eq!(ErrorCode::of(&refused), Some(ErrorCode::Unauthenticated));
 
     // A removed node may do nothing more.
@@ -376,7 +369,7 @@ async fn a_join_token_serves_once_and_only_its_own_machine() {
         ..Default::default()
     };
     api.remove_node(with_key(remove, &world.key)).await.unwrap();
-    let refused = FleetClient::new(own).renew(csr()).await.unwrap_err();
+    let refused = own.renew(kept.renewal().1).await.unwrap_err();
     assert_eq!(ErrorCode::of(&refused), Some(ErrorCode::NodeRevoked));
 }
 
@@ -396,12 +389,8 @@ async fn another_authority_is_not_taken_on_either_side() {
     let foreign = channel::connect(&world.urls(), world.ca(), identity).await;
     // TLS 1.3 tells a client only with its first request that its certificate was not taken.
     if let Ok(channel) = foreign {
-        let refused = FleetClient::new(channel)
-            .renew(v1::RenewRequest {
-                csr_der: request().1.into(),
-            })
-            .await;
-        assert!(refused.is_err());
+        let (_, wish) = machine.kept.renewal();
+        assert!(FleetClient::new(channel).renew(wish).await.is_err());
     }
     let raft = v1::consensus_client::ConsensusClient::new(
         channel::connect(&world.urls(), world.ca(), None)

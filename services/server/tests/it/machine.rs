@@ -12,8 +12,9 @@ use farlane_seal::grant::{Grant, NodeContext, Opening};
 use farlane_seal::join::JoinSecret;
 use farlane_seal::prekey::PrekeyStock;
 use farlane_seal::record::NodeRecord;
+use farlane_seal::renewal;
 use farlane_seal::{NodeIdentity, StreamContext, TaskKey, stream};
-use farlane_units::{ByteCount, MilliCpu, UsdMicros};
+use farlane_units::{ByteCount, MilliCpu, Millis, UsdMicros};
 use farlane_wire::channel::{self, MAX_MESSAGE};
 use farlane_wire::v1::agent_frame::Body as Up;
 use farlane_wire::v1::control_frame::Body as Down;
@@ -34,7 +35,50 @@ pub struct Kept {
     pub record: NodeRecord,
     pub chain_pem: String,
     pub key_pem: String,
+    pub network: Bytes,
     pub credit: u32,
+}
+
+impl Kept {
+    /// By this machine's identity: a wish to have a new key certified, and the key.
+    pub fn renewal(&self) -> (rcgen::KeyPair, v1::RenewRequest) {
+        let (key, csr) = request();
+        (key, self.renewal_of(&csr, &self.network, wall()))
+    }
+
+    pub fn renewal_of(&self, csr: &[u8], network: &[u8], at: Millis) -> v1::RenewRequest {
+        let identity = NodeIdentity::from_seed(&self.seed);
+        let node = self.record.node();
+        let signature = renewal::sign(&identity, node, network, at, csr);
+        v1::RenewRequest {
+            csr_der: Bytes::copy_from_slice(csr),
+            node: id::node_bytes(&node),
+            at_ms: at.0,
+            signature: Bytes::copy_from_slice(&signature),
+        }
+    }
+
+    /// The same machine by another key and certificate.
+    pub fn with(&self, key: &rcgen::KeyPair, reply: &v1::RenewReply) -> Self {
+        Self {
+            chain_pem: String::from_utf8(reply.certificate_pem.to_vec()).unwrap(),
+            key_pem: key.serialize_pem(),
+            ..self.clone()
+        }
+    }
+
+    /// A connection by its certificate.
+    pub async fn fleet(&self, world: &World) -> FleetClient<Channel> {
+        let identity = Some((self.chain_pem.as_str(), self.key_pem.as_str()));
+        let channel = channel::connect(&world.urls(), world.ca(), identity).await;
+        FleetClient::new(channel.unwrap())
+    }
+}
+
+/// A connection of somebody without a certificate.
+pub async fn stranger(world: &World) -> FleetClient<Channel> {
+    let channel = channel::connect(&world.urls(), world.ca(), None).await;
+    FleetClient::new(channel.unwrap())
 }
 
 pub struct Machine {
@@ -130,6 +174,7 @@ pub async fn enrol(
         record: record.clone(),
         chain_pem: String::from_utf8(reply.certificate_pem.to_vec()).unwrap(),
         key_pem: key.serialize_pem(),
+        network: reply.network,
         credit,
     })
 }

@@ -9,5 +9,6 @@ mod leaders;
 mod machine;
 mod person;
 mod refusals;
+mod renewal;
 mod spine;
 mod world;
