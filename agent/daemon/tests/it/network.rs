@@ -18,8 +18,8 @@ use farlane_wire::{channel, id, v1};
 use parking_lot::Mutex;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::Status;
+use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 use crate::service::Service;
@@ -190,11 +190,12 @@ impl Network {
         .max_decoding_message_size(channel::MAX_MESSAGE)
         .max_encoding_message_size(channel::MAX_MESSAGE);
         let server = { Server::builder().tls_config(tls).unwrap() }
-            .tcp_nodelay(true)
             .initial_stream_window_size(channel::STREAM_WINDOW)
             .initial_connection_window_size(channel::CONNECTION_WINDOW)
             .add_service(service);
-        tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        // As real servers do; else answers wait 40 ms for the node's acknowledgement of others.
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        tokio::spawn(server.serve_with_incoming(incoming));
     }
 
     pub fn join_file(&self) -> String {
