@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -69,6 +70,25 @@ def test_a_frozen_agent_loses_its_lease_and_comes_back(fresh):
         asked = client.with_options(regions=["us-west"]).submit(pow, 2, 3)
         assert asked.result(timeout=RESULT_SECONDS) == 8
         assert future.result() == 2
+
+
+def test_a_machine_that_was_off_for_longer_than_its_certificate_lives_comes_back(fresh):
+    network = fresh().server()
+    west = network.agent("west", "us-west")
+    node, state = network.node("west"), Path(network.state("west"))
+    west.terminate()
+    west.wait(30)
+    kept = state / "transport.json"
+    before = json.loads(kept.read_text())
+    kept.write_text(json.dumps({**before, "not_after_ms": 1}))
+    own = network.json("config", "show")["tenant"]
+    network.part("west", "agent", "--state", str(state), "--name", "west", "--own-tenant", own)
+    with network.client(identity_file=network.folder / "config/farlane/profiles/default.json") as client:
+        assert client.submit(pow, 2, 3).result(timeout=RESULT_SECONDS) == 8
+    after = json.loads(kept.read_text())
+    assert after["certificate_pem"] != before["certificate_pem"]
+    assert after["not_after_ms"] > time.time() * 1000
+    assert network.node("west")["node"] == node["node"]
 
 
 @pytest.mark.timeout(300)
