@@ -18,6 +18,7 @@
 // openraft's own errors are large; they are rare, and not ours to box.
 #![allow(clippy::result_large_err)]
 
+mod arrears;
 mod batcher;
 mod body;
 mod consensus;

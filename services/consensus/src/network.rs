@@ -26,6 +26,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::arrears::Arrears;
 use crate::error::ConnectError;
 use crate::log::{read_entries, write_entries};
 use crate::machine::snapshot::{SnapshotData, Trailer, chunks};
@@ -159,6 +160,7 @@ fn part_message(kind: u8, body: &[u8]) -> RaftMessage {
 /// Makes the network of each target.
 pub(crate) struct Networks {
     pub connector: Arc<dyn Connector>,
+    pub arrears: Arc<Arrears>,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Networks {
@@ -169,6 +171,7 @@ impl RaftNetworkFactory<TypeConfig> for Networks {
             target,
             url: node.addr.clone(),
             connector: self.connector.clone(),
+            arrears: self.arrears.clone(),
             client: None,
         }
     }
@@ -179,6 +182,7 @@ pub(crate) struct Network {
     target: u64,
     url: String,
     connector: Arc<dyn Connector>,
+    arrears: Arc<Arrears>,
     client: Option<ConsensusClient<Channel>>,
 }
 
@@ -228,6 +232,7 @@ impl Network {
                 "a snapshot that is still being received was to be sent",
             ));
         };
+        let holds = snapshot.meta.last_log_id.map_or(0, |id| id.index);
         let head = SnapshotHead {
             vote,
             meta: snapshot.meta,
@@ -259,8 +264,9 @@ impl Network {
             let _ = sender.blocking_send(part_message(part::TRAILER, &trailer));
             Ok::<(), crate::machine::snapshot::SnapshotError>(())
         });
-        let target = self.target;
+        let (target, arrears) = (self.target, self.arrears.clone());
         let client = self.client().await.map_err(StreamingError::Unreachable)?;
+        arrears.began(target, holds);
         let answer = client.snapshot(ReceiverStream::new(receiver)).await;
         match reader.await {
             Ok(Ok(())) => {}
@@ -319,12 +325,16 @@ impl RaftNetwork<TypeConfig> for Network {
         cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _: RPCOption,
     ) -> Result<SnapshotResponse<u64>, Stream> {
-        tokio::select! {
+        let sent = tokio::select! {
             sent = tokio::time::timeout(SNAPSHOT_TIMEOUT, self.stream_snapshot(vote, snapshot)) => {
                 sent.unwrap_or_else(|_| Err(broken("the snapshot took too long")))
             }
             closed = cancel => Err(StreamingError::Closed(closed)),
+        };
+        if sent.is_err() {
+            self.arrears.failed(self.target);
         }
+        sent
     }
 
     fn backoff(&self) -> Backoff {

@@ -5,4 +5,5 @@ mod cluster;
 mod load;
 mod quiet;
 mod single;
+mod slow;
 mod three;

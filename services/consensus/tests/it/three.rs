@@ -75,7 +75,7 @@ fn tasks(consensus: &Consensus) -> Vec<(bytes::Bytes, bytes::Bytes)> {
         .scan(Table::Tasks, &[], &[0xff; 17], usize::MAX)
 }
 
-fn same(servers: &[Server]) -> bool {
+pub fn same(servers: &[Server]) -> bool {
     let all: Vec<_> = servers.iter().map(Server::consensus).collect();
     let index = all.iter().map(Consensus::applied_index).max().unwrap();
     all.iter().all(|one| one.applied_index() == index)
@@ -208,7 +208,7 @@ async fn a_fresh_server_is_caught_up_by_a_snapshot() {
 }
 
 /// An entry of nearly a megabyte that changes nothing: the same session opened again and again.
-fn open_filler() -> Vec<farlane_state::Command> {
+pub fn open_filler() -> Vec<farlane_state::Command> {
     let one = open(1);
     let count = 1_000_000 / (one.body.len() + 8);
     vec![one; count]
