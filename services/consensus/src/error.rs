@@ -38,7 +38,7 @@ pub enum ProposeError {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The folder or a file in it cannot be used.
-    #[error("cannot use {}", path.display())]
+    #[error("cannot use {}: {source}", path.display())]
     Io {
         /// Which.
         path: PathBuf,
@@ -70,16 +70,17 @@ pub enum StartError {
         /// What was found.
         what: String,
     },
-    /// The state file cannot be read.
-    #[error("the state file {} cannot be read", path.display())]
+    /// The state file cannot be read: damaged, or another build's. Restore it, run that build, or begin
+    /// anew.
+    #[error("the state file {} cannot be read: {source}", path.display())]
     StateFile {
         /// Which.
         path: PathBuf,
         /// Why.
         source: Box<redb::Error>,
     },
-    /// The rows do not make a state.
-    #[error("the rows of {} do not load", path.display())]
+    /// The rows do not make a state: damaged, or another build's. As above.
+    #[error("the rows of {} do not load: {source}", path.display())]
     Rows {
         /// Which.
         path: PathBuf,

@@ -18,7 +18,7 @@ use farlane_controller::{
     CertificateIssuer, IssueError, IssuedCertificate, NODE_CERTIFICATE_BACKDATE,
     NODE_CERTIFICATE_LIFE,
 };
-use farlane_model::NodeId;
+use farlane_model::{Digest, NodeId};
 use farlane_units::Millis;
 use farlane_wire::channel::SERVER_NAME;
 use rcgen::{
@@ -56,6 +56,15 @@ pub enum CaError {
     /// A certificate or key is damaged, or could not be made.
     #[error("the network's certificates are damaged: {0}")]
     Certificate(#[from] rcgen::Error),
+    /// The root's key and certificate are not a pair, or one is missing.
+    #[error(
+        "root.key and root.pem in {dir} do not belong together; put both back: from a copy of this \
+         server's folder, or from another server of the network"
+    )]
+    Unpaired {
+        /// Where.
+        dir: String,
+    },
     /// A certificate does not parse.
     #[error("the network's certificates are damaged: {0}")]
     Pem(String),
@@ -91,19 +100,27 @@ impl Authority {
         make_dir(dir)?;
         let (root_key, root_pem) =
             match (read(&dir.join("root.key"))?, read(&dir.join("root.pem"))?) {
-                (Some(key), Some(pem)) => (KeyPair::from_pem(&key)?, pem),
-                _ => make_root(dir, now)?,
+                (Some(key), Some(pem)) => kept_root(dir, &key, pem)?,
+                (None, None) => make_root(dir, now)?,
+                // A copy that was half done; one made anew would be another network's.
+                _ => return Err(unpaired(dir)),
             };
+        let common = |key: &KeyPair| common_name(server, &root_pem, key);
         let root = Issuer::from_ca_cert_pem(&root_pem, root_key)?;
-        let (key, pem) = match kept_intermediate(dir, now)? {
+        let (key, pem) = match kept_intermediate(dir, now, common)? {
             Some(kept) => kept,
-            None => make_intermediate(dir, server, &root, now)?,
+            None => make_intermediate(dir, &root, now, common)?,
         };
         Ok(Self {
             issuer: Issuer::from_ca_cert_pem(&pem, key)?,
             intermediate_pem: pem,
             root_pem,
         })
+    }
+
+    /// Hash of the root certificate, by which the servers of a network tell that they have the same.
+    pub fn root_print(&self) -> Digest {
+        Digest::of(self.root_pem.as_bytes())
     }
 
     /// The root certificate, which clients and nodes pin.
@@ -220,17 +237,39 @@ fn make_root(dir: &Path, now: Millis) -> Result<(KeyPair, String), CaError> {
     Ok((key, pem))
 }
 
+/// The root of an earlier start, or of the server that it was copied from.
+fn kept_root(dir: &Path, key: &str, pem: String) -> Result<(KeyPair, String), CaError> {
+    let key = KeyPair::from_pem(key)?;
+    let der =
+        CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|e| CaError::Pem(e.to_string()))?;
+    let (_, parsed) =
+        x509_parser::parse_x509_certificate(&der).map_err(|e| CaError::Pem(e.to_string()))?;
+    match parsed.public_key().subject_public_key.data.as_ref() == key.der_bytes() {
+        true => Ok((key, pem)),
+        false => Err(unpaired(dir)),
+    }
+}
+
+fn unpaired(dir: &Path) -> CaError {
+    CaError::Unpaired {
+        dir: dir.display().to_string(),
+    }
+}
+
+/// An intermediate's name. Its print keeps two of one server apart, and those of two roots.
+fn common_name(server: u64, root_pem: &str, key: &KeyPair) -> String {
+    let print = Digest::of(&[root_pem.as_bytes(), key.der_bytes()].concat()).to_string();
+    format!("Farlane server {server} {}", &print[..8])
+}
+
 fn make_intermediate(
     dir: &Path,
-    server: u64,
     root: &Issuer<'_, KeyPair>,
     now: Millis,
+    common: impl Fn(&KeyPair) -> String,
 ) -> Result<(KeyPair, String), CaError> {
     let key = KeyPair::generate()?;
-    // The key's fingerprint keeps two intermediates of one server apart.
-    let print: String = blake3_hex(key.der_bytes());
-    let common = format!("Farlane server {server} {print}");
-    let pem = authority_params(&common, 0, now, INTERMEDIATE_LIFE)
+    let pem = authority_params(&common(&key), 0, now, INTERMEDIATE_LIFE)
         .signed_by(&key, root)?
         .pem();
     write_secret(&dir.join("intermediate.key"), &key.serialize_pem())?;
@@ -238,12 +277,13 @@ fn make_intermediate(
     Ok((key, pem))
 }
 
-fn blake3_hex(bytes: &[u8]) -> String {
-    farlane_model::Digest::of(bytes).to_string()[..8].to_owned()
-}
-
-/// The intermediate of an earlier start, if it belongs together and has long enough to live.
-fn kept_intermediate(dir: &Path, now: Millis) -> Result<Option<(KeyPair, String)>, CaError> {
+/// The intermediate of an earlier start, if it is this root's, belongs together and has long enough to
+/// live.
+fn kept_intermediate(
+    dir: &Path,
+    now: Millis,
+    common: impl Fn(&KeyPair) -> String,
+) -> Result<Option<(KeyPair, String)>, CaError> {
     let (Some(key), Some(pem)) = (
         read(&dir.join("intermediate.key"))?,
         read(&dir.join("intermediate.pem"))?,
@@ -256,7 +296,10 @@ fn kept_intermediate(dir: &Path, now: Millis) -> Result<Option<(KeyPair, String)
         x509_parser::parse_x509_certificate(&der).map_err(|e| CaError::Pem(e.to_string()))?;
     let ends = parsed.validity().not_after.timestamp().saturating_mul(1000);
     let key = KeyPair::from_pem(&key)?;
+    let mut named = parsed.subject().iter_common_name();
+    let named = named.next().and_then(|name| name.as_str().ok());
     let fits = parsed.public_key().subject_public_key.data.as_ref() == key.der_bytes()
+        && named == Some(common(&key).as_str())
         && u64::try_from(ends).is_ok_and(|ends| ends > now.saturating_add(INTERMEDIATE_RENEW).0);
     Ok(fits.then_some((key, pem)))
 }
@@ -323,6 +366,27 @@ mod tests {
         let renewed = Authority::open(dir.path(), 1, later).unwrap();
         assert_eq!(first.root_pem(), renewed.root_pem());
         assert_ne!(first.intermediate_pem, renewed.intermediate_pem);
+    }
+
+    #[test]
+    fn a_root_copied_over_an_own_one_is_taken_whole_or_named() {
+        let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let one = Authority::open(first.path(), 1, NOW).unwrap();
+        let own = Authority::open(second.path(), 2, NOW).unwrap();
+        assert_ne!(one.root_print(), own.root_print());
+        let copy = |file: &str| fs::copy(first.path().join(file), second.path().join(file));
+        copy("root.pem").unwrap();
+        let half = Authority::open(second.path(), 2, NOW).unwrap_err();
+        assert!(matches!(half, CaError::Unpaired { .. }), "{half}");
+        copy("root.key").unwrap();
+        let two = Authority::open(second.path(), 2, NOW).unwrap();
+        assert_eq!(two.root_print(), one.root_print());
+        // The one made under its own root would be believed by nobody.
+        assert_ne!(two.intermediate_pem, own.intermediate_pem);
+        fs::remove_file(second.path().join("root.key")).unwrap();
+        let half = Authority::open(second.path(), 2, NOW).unwrap_err();
+        let said = half.to_string();
+        assert!(said.contains(&*second.path().to_string_lossy()), "{said}");
     }
 
     #[test]

@@ -63,6 +63,16 @@ pub enum ServerError {
     /// The network's certificates.
     #[error(transparent)]
     Authority(#[from] CaError),
+    /// The accounts are of a network with another root: clients and machines would believe no word of
+    /// this server.
+    #[error(
+        "{dir} holds another root certificate than the network of these accounts has; put its root.key \
+         and root.pem there: from a copy of this server's folder, or from another server of the network"
+    )]
+    OtherAuthority {
+        /// Where.
+        dir: PathBuf,
+    },
     /// TLS.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -88,6 +98,17 @@ pub enum ServerError {
     /// server again; nothing acknowledged is lost.
     #[error("{0}")]
     Replica(#[from] Failure),
+}
+
+impl ServerError {
+    /// Whether another build of Farlane may have written what this one cannot read.
+    pub fn is_of_another_build(&self) -> bool {
+        matches!(
+            self,
+            Self::Store(StoreError::OtherBuild { .. })
+                | Self::Consensus(StartError::StateFile { .. } | StartError::Rows { .. })
+        )
+    }
 }
 
 /// Starts servers.
@@ -136,7 +157,7 @@ impl Server {
             &shutdown,
         );
 
-        let store = open_store(&config).await?;
+        let store = open_store(&config, &authority).await?;
         let limits = Limits {
             blob: config.blob_limit,
             project: config.blob_project,
@@ -197,6 +218,24 @@ impl Running {
     /// The network's id; zero while several founding servers have not met yet.
     pub fn network(&self) -> [u8; 32] {
         self.consensus.read(|s| s.network()).0
+    }
+    /// Waits until the network is founded, which several servers do only together; false where the
+    /// replica failed before.
+    pub async fn founded(&self) -> bool {
+        let founding = async {
+            loop {
+                let applied = self.consensus.applied_index();
+                if self.consensus.read(|s| s.is_founded()) {
+                    return;
+                }
+                self.consensus.wait_applied(applied + 1).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = self.consensus.failed() => false,
+            () = founding => true,
+        }
     }
     /// The founder's project and key: `held`, if it is good still, else a new one.
     ///
@@ -354,14 +393,20 @@ fn renew(
     });
 }
 
-async fn open_store(config: &ServerConfig) -> Result<Store, ServerError> {
+async fn open_store(config: &ServerConfig, authority: &Authority) -> Result<Store, ServerError> {
     let path = config.data.join("pepper");
     let pepper = Pepper::load_or_create(&path).map_err(file_error(&path))?;
     let url = match config.database.as_str() {
         "" => format!("sqlite://{}", config.data.join("accounts.db").display()),
         url => url.to_owned(),
     };
-    Ok(Store::open(&url, pepper).await?)
+    let store = Store::open(&url, pepper).await?;
+    match store.is_alike("ca", &authority.root_print().0).await? {
+        true => Ok(store),
+        false => Err(ServerError::OtherAuthority {
+            dir: config.data.join("ca"),
+        }),
+    }
 }
 
 async fn open_consensus(

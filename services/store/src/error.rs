@@ -42,6 +42,22 @@ pub enum StoreError {
         /// What SQLite says.
         why: String,
     },
+    /// The rows are another build's. Run that one, or begin anew.
+    #[error(
+        "the accounts in {place} were written by another build of Farlane ({why}): run that build"
+    )]
+    OtherBuild {
+        /// Where.
+        place: String,
+        /// What is not as this build left it.
+        why: String,
+    },
+    /// API keys were hashed under another pepper than this server's: it would know none of them.
+    #[error(
+        "the file `pepper` is another than that under which the keys in these accounts were hashed; put \
+         the right one back: from a copy of this server's folder, or from another server of the network"
+    )]
+    OtherPepper,
     /// The schema could not be brought up to date.
     #[error("the database's schema cannot be brought up to date: {0}")]
     Migrate(#[from] sqlx::migrate::MigrateError),
@@ -74,6 +90,8 @@ impl StoreError {
             Self::BadUrl { .. }
             | Self::File { .. }
             | Self::BadName { .. }
+            | Self::OtherBuild { .. }
+            | Self::OtherPepper
             | Self::Damaged { .. } => Class::Caller,
             Self::Database(
                 sqlx::Error::Io(_)

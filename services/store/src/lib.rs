@@ -24,6 +24,7 @@ mod charge;
 mod error;
 mod join;
 mod key;
+mod mark;
 mod node;
 mod open;
 mod outbox;

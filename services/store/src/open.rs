@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use sqlx::migrate::MigrateError;
 use sqlx::{AnyPool, ConnectOptions, Connection, Executor};
 
 use crate::{
@@ -38,8 +39,8 @@ impl Store {
     /// Opens `url` (`sqlite:///path`, `sqlite::memory:`, `postgres://…`), makes the database's file
     /// where there is none (mode 0600) and brings the schema up to date.
     ///
-    /// *Errors*: not such an address; the file or server cannot be reached; the schema is newer than
-    /// this program.
+    /// *Errors*: not such an address; the file or server cannot be reached; the schema is another
+    /// build's; the keys in it were hashed under another pepper.
     pub async fn open(url: &str, pepper: Pepper) -> Result<Self, StoreError> {
         sqlx::any::install_default_drivers();
         let kind = kind_of(url)?;
@@ -86,8 +87,10 @@ impl Store {
             sqlx::migrate!("../../migrations/sql").run(&pool).await?;
             Ok::<_, StoreError>(pool)
         };
-        let pool = open.await.map_err(|error| damaged(&url, error))?;
-        Ok(Self { pool, pepper })
+        let pool = open.await.map_err(|error| named(&url, error))?;
+        let store = Self { pool, pepper };
+        store.check_pepper().await?;
+        Ok(store)
     }
 
     /// Tenants' projects.
@@ -133,11 +136,25 @@ impl Store {
     }
 }
 
-/// Tells a file that is no database any more from other failures. Source: sqlite.org/rescode.html,
-/// SQLITE_CORRUPT (11) and SQLITE_NOTADB (26); an extended code has the plain one in its low byte.
-fn damaged(url: &str, error: StoreError) -> StoreError {
-    let (StoreError::Database(inner)
-    | StoreError::Migrate(sqlx::migrate::MigrateError::Execute(inner))) = &error
+/// Tells a file that is no database any more, and another build's schema, from other failures. Source:
+/// sqlite.org/rescode.html, SQLITE_CORRUPT (11) and SQLITE_NOTADB (26); an extended code has the plain
+/// one in its low byte.
+fn named(url: &str, error: StoreError) -> StoreError {
+    let file = url.strip_prefix("sqlite://");
+    if let StoreError::Migrate(
+        why @ (MigrateError::VersionMissing(_)
+        | MigrateError::VersionMismatch(_)
+        | MigrateError::VersionTooOld(..)
+        | MigrateError::VersionTooNew(..)),
+    ) = &error
+    {
+        return StoreError::OtherBuild {
+            // An address of PostgreSQL may hold a password.
+            place: file.unwrap_or("the PostgreSQL database").to_owned(),
+            why: why.to_string(),
+        };
+    }
+    let (StoreError::Database(inner) | StoreError::Migrate(MigrateError::Execute(inner))) = &error
     else {
         return error;
     };
@@ -145,7 +162,7 @@ fn damaged(url: &str, error: StoreError) -> StoreError {
         return error;
     };
     let code = said.code().and_then(|code| code.parse::<u32>().ok());
-    match (code.map(|c| c & 0xff), url.strip_prefix("sqlite://")) {
+    match (code.map(|c| c & 0xff), file) {
         (Some(11 | 26), Some(path)) => StoreError::Damaged {
             path: path.to_owned(),
             why: said.message().to_owned(),
@@ -187,4 +204,46 @@ fn prepare_file(url: &str) -> Result<String, StoreError> {
         .set_permissions(std::fs::Permissions::from_mode(0o600))
         .map_err(file)?;
     Ok(format!("sqlite://{path}"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn address(dir: &tempfile::TempDir) -> String {
+        format!("sqlite://{}", dir.path().join("accounts.db").display())
+    }
+
+    #[tokio::test]
+    async fn another_builds_schema_is_named_with_its_place() {
+        for change in [
+            "UPDATE _sqlx_migrations SET checksum = x'00' WHERE version = 1",
+            "UPDATE _sqlx_migrations SET version = 999 WHERE version = 2",
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let pepper = Pepper::new([7; 32]);
+            let store = Store::open(&address(&dir), pepper.clone()).await.unwrap();
+            sqlx::query(change).execute(&store.pool).await.unwrap();
+            store.close().await;
+            let error = Store::open(&address(&dir), pepper).await.unwrap_err();
+            assert!(matches!(error, StoreError::OtherBuild { .. }), "{error}");
+            let place = dir.path().join("accounts.db").display().to_string();
+            assert!(error.to_string().contains(&place), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_wrong_pepper_is_told_at_the_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let right = Pepper::new([7; 32]);
+        let store = Store::open(&address(&dir), right.clone()).await.unwrap();
+        assert!(store.is_alike("ca", &[1; 32]).await.unwrap());
+        store.close().await;
+        let wrong = Store::open(&address(&dir), Pepper::new([8; 32])).await;
+        assert!(matches!(wrong.unwrap_err(), StoreError::OtherPepper));
+        let store = Store::open(&address(&dir), right).await.unwrap();
+        assert!(store.is_alike("ca", &[1; 32]).await.unwrap());
+        assert!(!store.is_alike("ca", &[2; 32]).await.unwrap());
+    }
 }
