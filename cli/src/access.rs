@@ -32,6 +32,14 @@ pub struct Access {
     pub network: Vec<u8>,
 }
 
+impl Access {
+    /// Whether it names a network: one that was written before several servers had founded theirs has
+    /// zeros there, and no server answers to that.
+    pub fn names_network(&self) -> bool {
+        self.network.iter().any(|byte| *byte != 0)
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Form {
@@ -122,6 +130,7 @@ mod tests {
         access.save(&path).unwrap();
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         let text = std::fs::read_to_string(&path).unwrap();
+        assert!(access.names_network());
         assert!(Access::from_json(&text).unwrap() == Some(access));
         assert!(Access::from_json("{\"version\": 1}").unwrap().is_none());
         assert!(Access::from_json("hello").unwrap().is_none());

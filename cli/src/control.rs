@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use farlane_runtime::Shutdown;
-use farlane_server::{Running, Server, ServerConfig};
+use farlane_server::{Running, Server, ServerConfig, ServerError};
 
 use crate::access::Access;
 use crate::problem::Problem;
@@ -19,22 +19,34 @@ pub fn access_file(data: &Path) -> PathBuf {
     data.join(ACCESS)
 }
 
-/// Starts a server and brings its founder's access file up to date: addresses may have changed.
+/// Starts a server. `whole` is the folder with everything that would have to go with the server's own.
 ///
-/// *Errors*: the server does not start; the file cannot be written.
+/// *Errors*: the server does not start.
 pub async fn start(
     config: ServerConfig,
+    whole: &Path,
     shutdown: Shutdown,
-) -> Result<(Running, Option<Access>), Problem> {
-    let path = access_file(&config.data);
-    let running = Server::start(config, shutdown)
-        .await
-        .map_err(Problem::failed)?;
-    let access = access(&running, &path).await?;
-    Ok((running, access))
+) -> Result<Running, Problem> {
+    let started = Server::start(config, shutdown).await;
+    started.map_err(|error| unstarted(&error, whole))
 }
 
-async fn access(running: &Running, path: &Path) -> Result<Option<Access>, Problem> {
+fn unstarted(error: &ServerError, whole: &Path) -> Problem {
+    match error.is_of_another_build() {
+        true => Problem::failed(error).next(format!(
+            "run the build that wrote it, or move {} away and start anew (another database too, where \
+             one is named): queue, results, history and the keys in there go with it",
+            whole.display()
+        )),
+        false => Problem::failed(error),
+    }
+}
+
+/// Brings the founder's access file in `data` up to date: addresses may have changed.
+///
+/// *Errors*: accounts cannot be read, or the file not written.
+pub async fn admit_founder(running: &Running, data: &Path) -> Result<Access, Problem> {
+    let path = &access_file(data);
     let held = match std::fs::read_to_string(path) {
         Ok(text) => Access::from_json(&text)?,
         Err(_) => None,
@@ -55,5 +67,5 @@ async fn access(running: &Running, path: &Path) -> Result<Option<Access>, Proble
     if held.as_ref() != Some(&access) {
         access.save(path)?;
     }
-    Ok(Some(access))
+    Ok(access)
 }

@@ -24,7 +24,7 @@ use farlane_units::{Millis, UsdMicros};
 
 use crate::access::Access;
 use crate::folders;
-use crate::problem::{Problem, doing};
+use crate::problem::{Exit, Problem, doing};
 
 /// Life of device records and manifests, which are renewed at two thirds of it. Chosen: a year, so
 /// that a laptop left alone for a winter still works.
@@ -258,8 +258,7 @@ impl Owner {
         now: Millis,
     ) -> Result<JoinFile, Problem> {
         let seed = EnrolmentSeed::generate();
-        let mut labels = wish.labels;
-        labels.sort();
+        let labels = sorted(wish.labels)?;
         let terms = EnrolmentTerms {
             enrolment: seed.public(),
             provider: self.provider.public(),
@@ -278,6 +277,25 @@ impl Owner {
             enrolment,
             expires: wish.expires,
         })
+    }
+}
+
+/// Labels as a certificate has them.
+///
+/// *Errors*: one has two values.
+pub fn sorted(mut labels: Vec<(String, String)>) -> Result<Vec<(String, String)>, Problem> {
+    labels.sort();
+    labels.dedup();
+    match labels.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        None => Ok(labels),
+        Some(pair) => Err(Problem::new(
+            Exit::Usage,
+            format!(
+                "--label gives {:?} two values, {:?} and {:?}",
+                pair[0].0, pair[0].1, pair[1].1
+            ),
+        )
+        .next("a machine has one value of each label: leave one out")),
     }
 }
 
@@ -462,6 +480,15 @@ mod tests {
         assert_eq!(read.enrolment.provider, owner.provider.public());
         assert_eq!(read.enrolment.region, "eu-central");
         assert_eq!(read.enrolment.labels[0].0, "a");
+    }
+
+    #[test]
+    fn a_label_has_one_value() {
+        let label = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        let twice = vec![label("b", "2"), label("a", "1"), label("b", "2")];
+        assert_eq!(sorted(twice).unwrap(), [label("a", "1"), label("b", "2")]);
+        let problem = sorted(vec![label("a", "2"), label("a", "1")]).unwrap_err();
+        assert!(problem.what().contains("two values"), "{}", problem.what());
     }
 
     #[test]

@@ -87,6 +87,8 @@ impl From<Error> for Problem {
         match &error {
             Error::Connection { .. } => at(Exit::NoConnection)
                 .next("is the server running? `farlane up` starts one here; `farlane doctor` checks the rest"),
+            // It says itself which command helps.
+            Error::Auth(said) if said.contains("`farlane ") => at(Exit::NotAllowed),
             Error::Auth(_) => at(Exit::NotAllowed)
                 .next("ask the network's owner for a key (`farlane keys create`), then `farlane login FILE`"),
             Error::NoIdentity(_) => at(Exit::NotAllowed),
@@ -153,6 +155,10 @@ mod tests {
             Problem::from(Error::Auth("no".into())).exit,
             Exit::NotAllowed
         );
+        let own =
+            Error::Auth("ask the owner: `farlane keys create NAME --identity-out FILE`".into());
+        let own = Problem::from(own);
+        assert!(own.exit == Exit::NotAllowed && own.step().is_none());
         let refused = Error::Refused {
             code: "infeasible".into(),
             message: "no node".into(),

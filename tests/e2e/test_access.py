@@ -293,6 +293,47 @@ def test_login_stores_a_profile(network, tmp_path):
     assert done.returncode == 1 and "neither" in done.stderr
 
 
+def test_another_owner_looks_and_is_told_how_to_submit(network, tmp_path):
+    access, theirs = tmp_path / "guest.json", tmp_path / "data"
+    network.cli("keys", "create", "guest", "--access", str(access))
+    env = {**network.env, "XDG_DATA_HOME": str(theirs), "XDG_CONFIG_HOME": str(tmp_path / "config")}
+
+    def run(*arguments):
+        return subprocess.run([program(), *arguments], env=env, capture_output=True, text=True, timeout=60)
+
+    with network.client() as client:
+        assert client.submit(pow, 2, 2).result(timeout=RESULT_SECONDS) == 4
+    assert run("login", str(access)).returncode == 0
+    assert run("nodes").returncode == 0 and run("tasks").returncode == 0
+    profile = tmp_path / "config" / "farlane" / "profiles" / "default.json"
+    with pytest.raises(fl.AuthError, match="another owner.*--identity-out"):
+        with network.client(identity_file=profile, connect_timeout=5) as client:
+            client.submit(pow, 2, 2).result(timeout=RESULT_SECONDS)
+    done = run("granter")
+    assert done.returncode == 3 and "another owner" in done.stderr, done.stderr
+    assert "nodes renew" in done.stderr and "ask the network's owner for a key" not in done.stderr
+
+
+def test_an_agents_flags_do_not_speak_against_its_provider(fresh):
+    network = fresh().server()
+    file = str(network.folder / "join.txt")
+    network.cli("tokens", "create", "--price", "0.04", "--label", "disk=nvme", "--out", file)
+    for flags, said in (
+        (["--label", "disk=tape"], "farlane tokens create --label"),
+        (["--price", "0.05"], "names a price"),
+    ):
+        done = network.run("agent", "--join-file", file, "--state", network.state("m"), *flags)
+        assert done.returncode == 2 and said in done.stderr, done.stderr
+    # Nothing was used up, and the same price is no contradiction.
+    network.part("m", "agent", "--join-file", file, "--state", network.state("m"), "--name", "m", "--price", "0.04")
+    wait_for(lambda: network.node("m").get("state") == "online", "the machine")
+    assert network.node("m")["labels"] == {"disk": "nvme"}
+    done = network.run("agent", "--state", network.state("m"), "--price", "0.05")
+    assert done.returncode == 2 and "names a price" in done.stderr
+    done = network.run("tokens", "create", "--label", "a=1", "--label", "a=2")
+    assert done.returncode == 2 and "two values" in done.stderr
+
+
 def test_trust_is_signed_and_listed(fresh):
     network = fresh().server()
     fingerprint = "ab" * 32

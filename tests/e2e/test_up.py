@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import signal
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -166,6 +168,61 @@ def test_the_owners_keys_are_found_where_up_was_told_to_put_them(fresh):
     assert network.cli("trust", "show").strip() == own
     network.cli("trust", "add", "lab", "ab" * 32)
     assert network.json("config", "show")["providers"] == ["own", "lab"]
+
+
+def test_labels_and_region_of_up_are_those_of_the_last_start(fresh):
+    network = fresh("--label", "disk=nvme", "--price", "0.04").start()
+    first = network.ready["node"]
+    with network.client() as client:
+        future = client.with_options(labels={"disk": "nvme"}).submit(pow, 2, 3)
+        assert future.result(timeout=RESULT_SECONDS) == 8
+        with pytest.raises(fl.Infeasible, match="disk.*nvme"):
+            client.with_options(labels={"disk": "tape"}).submit(pow, 2, 3).result(timeout=RESULT_SECONDS)
+    network.stop()
+    network.start()
+    assert network.ready["node"] == first
+    network.stop()
+    network.flags = ("--label", "disk=tape", "--region", "eu-central", "--price", "0.05")
+    network.start()
+    assert network.ready["node"] != first
+    nodes = {node["node"]: node for node in network.json("nodes", "list")}
+    assert nodes[first]["state"] == "removed"
+    now = nodes[network.ready["node"]]
+    assert (now["state"], now["region"], now["labels"]) == ("online", "eu-central", {"disk": "tape"})
+    assert now["price_usd_micros_core_hour"] == 50_000
+    with network.client() as client:
+        future = client.with_options(labels={"disk": "tape"}, regions=["eu-*"]).submit(pow, 2, 4)
+        assert future.result(timeout=RESULT_SECONDS) == 16
+        with pytest.raises(fl.Infeasible, match="disk"):
+            client.with_options(labels={"disk": "nvme"}).submit(pow, 2, 4).result(timeout=RESULT_SECONDS)
+
+
+def test_a_machine_that_was_removed_is_not_brought_back_by_another_label(fresh):
+    network = fresh().start()
+    network.cli("nodes", "remove", network.ready["node"][:12])
+    network.stop()
+    network.flags = ("--label", "disk=nvme")
+    network.start()
+    assert network.ready["node"] is None
+    assert {node["state"] for node in network.json("nodes", "list")} == {"removed"}
+
+
+def test_another_builds_folder_is_named_with_what_to_do(fresh):
+    network = fresh().start()
+    network.stop()
+    accounts = network.data / "server" / "accounts.db"
+    with contextlib.closing(sqlite3.connect(accounts)) as rows, rows:
+        rows.execute("UPDATE _sqlx_migrations SET checksum = x'00'")
+    for file in (accounts, network.data / "server" / "raft" / "state.redb"):
+        done = network.run("up", "--json")
+        assert done.returncode == 1
+        for part in (str(file), "run the build that wrote it", f"move {network.data} away"):
+            assert part in done.stderr, done.stderr
+        shutil.rmtree(network.data / "server" / "raft")
+        accounts.unlink()
+        file.parent.mkdir(exist_ok=True)
+        (network.data / "server" / "raft").mkdir(mode=0o700, exist_ok=True)
+        (network.data / "server" / "raft" / "state.redb").write_bytes(b"of another build" * 4096)
 
 
 def test_a_second_granter_in_the_same_folder_is_refused(network):

@@ -17,6 +17,7 @@ mod blobs;
 mod clock;
 mod config;
 mod engine;
+mod enrolled;
 mod environment;
 mod error;
 mod files;
@@ -31,5 +32,7 @@ mod worker;
 
 pub use agent::Agent;
 pub use config::AgentConfig;
+pub use enrolled::{enrolled, forget};
 pub use error::{AgentError, StartError};
+pub use sandbox::{bubblewrap_line, namespaces_line};
 pub use user::{User, drop_privileges};

@@ -4,10 +4,11 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::builder::{NonEmptyStringValueParser, TypedValueParser};
-use farlane_daemon::{Agent, AgentConfig, AgentError, User};
+use farlane_daemon::{Agent, AgentConfig, AgentError, User, enrolled};
 use farlane_model::TenantId;
 use farlane_runtime::{Shutdown, telemetry};
-use farlane_seal::join::MAX_JOIN_FILE;
+use farlane_seal::join::{JoinFile, MAX_JOIN_FILE};
+use farlane_seal::record::EnrolmentTerms;
 use farlane_units::{ByteCount, MilliCpu, UsdMicros};
 
 use crate::agent_process::{self, AgentProcess};
@@ -33,6 +34,9 @@ pub struct Args {
     state: Option<PathBuf>,
     #[command(flatten)]
     pub offer: Offer,
+    /// Not the machine's to say; the flag is known only to say who does.
+    #[arg(long = "label", value_name = "KEY=VALUE", hide = true)]
+    labels: Vec<String>,
     /// What to log: a level, or levels by part, like `info,farlane_daemon=debug`.
     #[arg(long, env = "FARLANE_LOG", default_value = "info")]
     log: String,
@@ -57,12 +61,9 @@ pub struct Offer {
     /// Scratch space, like 20GiB; half of what is free by default.
     #[arg(long, value_name = "SIZE")]
     pub disk: Option<ByteCount>,
-    /// Dollars for one core for an hour; the join file's by default.
+    /// Dollars for one core for an hour, where no join file names a price; 0 by default.
     #[arg(long, value_name = "USD", value_parser = NonEmptyStringValueParser::new().try_map(checked_price))]
     pub price: Option<String>,
-    /// Label that tasks may ask for; may be given again.
-    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse::label)]
-    pub labels: Vec<(String, String)>,
     /// Python interpreter beside those found; may be given again.
     #[arg(long = "python", value_name = "PATH")]
     pub pythons: Vec<PathBuf>,
@@ -101,9 +102,6 @@ impl Offer {
         flag("disk", self.disk.map(|d| d.0.to_string()));
         flag("price", self.price.clone());
         flag("uv", self.uv.as_ref().map(|p| p.display().to_string()));
-        self.labels
-            .iter()
-            .for_each(|(k, v)| flag("label", Some(format!("{k}={v}"))));
         self.pythons
             .iter()
             .for_each(|p| flag("python", Some(p.display().to_string())));
@@ -124,7 +122,6 @@ impl Offer {
             memory: self.memory,
             disk: self.disk,
             price_usd_micros_core_hour: self.price(),
-            labels: self.labels.clone(),
             interpreters: self.pythons.clone(),
             tenants: (!self.tenants.is_empty()).then(|| self.tenants.clone()),
             own_tenants: self.own_tenants.clone(),
@@ -141,6 +138,7 @@ pub fn run(args: Args) -> Result<(), Problem> {
         .state
         .clone()
         .unwrap_or_else(|| agent_process::default_state(&folders::data(), "agent", &[]));
+    check_terms(&args, &state, join.as_deref())?;
     match User::is_root() && !args.supervised {
         true => block_on(as_system_user(AgentProcess {
             state,
@@ -156,6 +154,36 @@ impl Args {
         let mut flags = self.offer.flags();
         flags.extend(["--log".to_owned(), self.log.clone()]);
         flags
+    }
+}
+
+/// What the provider signed of a machine holds; flags that say otherwise would only seem to.
+fn check_terms(args: &Args, state: &Path, join: Option<&str>) -> Result<(), Problem> {
+    if !args.labels.is_empty() {
+        let what = "a machine's labels are its provider's word, and come with the join file";
+        return Err(Problem::new(Exit::Usage, what).next(
+            "`farlane tokens create --label KEY=VALUE` makes one that has them; a machine that has joined \
+             already joins anew with it, in another --state folder",
+        ));
+    }
+    // A join file that cannot be read is the agent's to refuse.
+    let terms = match enrolled(state) {
+        Some((_, terms)) => Some(terms),
+        None => join
+            .and_then(|text| JoinFile::from_text(text).ok())
+            .map(|file| EnrolmentTerms::clone(&file.enrolment)),
+    };
+    let named = terms.and_then(|terms| terms.price_usd_micros_core_hour);
+    match (args.offer.price(), named) {
+        (Some(own), Some(named)) if own != named => Err(Problem::new(
+            Exit::Usage,
+            format!(
+                "the join file names a price of {} for a core and hour, and that holds",
+                show::money(named)
+            ),
+        )
+        .next("leave --price out, or join with a file that `farlane tokens create` made without --price")),
+        _ => Ok(()),
     }
 }
 
@@ -278,8 +306,6 @@ mod tests {
             "8GiB",
             "--price",
             "0.04",
-            "--label",
-            "a=b=c",
             "--python",
             "/usr/bin/python3",
             "--own-tenant",
@@ -293,7 +319,6 @@ mod tests {
         assert_eq!(config.memory, Some(ByteCount::gib(8)));
         assert_eq!(config.cpus, Some(MilliCpu(3000)));
         assert_eq!(config.price_usd_micros_core_hour, Some(UsdMicros(40_000)));
-        assert_eq!(config.labels, [("a".to_owned(), "b=c".to_owned())]);
         assert!(config.tenants.is_none());
     }
 }

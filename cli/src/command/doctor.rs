@@ -145,7 +145,7 @@ fn sandbox() -> Check {
             "sandbox",
             Verdict::Warning,
             "bubblewrap is not installed: tasks of others cannot run here",
-            "apt-get install -y bubblewrap",
+            farlane_daemon::bubblewrap_line(),
         );
     }
     match says("bwrap", &probe) {
@@ -154,7 +154,7 @@ fn sandbox() -> Check {
             "sandbox",
             Verdict::Warning,
             "the kernel refuses namespaces: only this owner's own tasks can run here",
-            "sysctl -w kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0",
+            farlane_daemon::namespaces_line(),
         ),
     }
 }

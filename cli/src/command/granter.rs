@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use farlane::ConnectOptions;
 use farlane::granter::Standing;
+use farlane::{ConnectOptions, Error};
 use farlane_runtime::{Shutdown, telemetry};
 
 use crate::connect::{Target, block_on};
@@ -37,6 +37,17 @@ pub struct Args {
     target: Target,
 }
 
+/// The answer to a network that does not take this identity for a granter's.
+fn refused(error: &Error) -> Option<Problem> {
+    matches!(error, Error::Auth(_)).then(|| {
+        Problem::new(Exit::NotAllowed, error).next(
+            "a granter needs an identity of the project's owner, with a key that holds: `farlane keys \
+             create NAME --identity-out FILE` on the owner's machine. To renew the list of machines of \
+             your own in another's network: `farlane nodes renew`, twice a day from a timer",
+        )
+    })
+}
+
 pub fn run(args: Args) -> Result<(), Problem> {
     telemetry::init(&args.log, telemetry::Format::Text).map_err(Problem::failed)?;
     let state = args
@@ -63,7 +74,8 @@ pub fn run(args: Args) -> Result<(), Problem> {
             );
             tokio::spawn(renewing);
         }
-        let standing = Standing::start(identity, &state, options).await?;
+        let started = Standing::start(identity, &state, options).await;
+        let standing = started.map_err(|error| refused(&error).unwrap_or_else(|| error.into()))?;
         eprintln!("farlane: granting; Ctrl-C stops it");
         loop {
             tokio::select! {

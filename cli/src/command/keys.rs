@@ -45,25 +45,27 @@ enum Action {
 /// Make a key. It is shown once; only its hash is stored.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:  farlane keys create laptop --access laptop.json   (a colleague: then `farlane login laptop.json`)\n          \
-                        farlane keys create ci --scopes submit,read --expires 30d --identity-out ci.json   (a machine of one's own)"
+    after_help = "Example:  farlane keys create laptop --identity-out laptop.json   (another machine, or somebody who may read all: then `farlane login laptop.json`)\n          \
+                        farlane keys create guest --scopes read --access guest.json   (another owner, who looks and does not submit)"
 )]
 struct Create {
     /// What it is for.
     #[arg(value_parser = parse::name)]
     name: String,
-    /// What it may: submit, read, admin (keys of the project), network (machines: join tokens,
-    /// removal).
+    /// What it may: submit, read, admin (keys of the project), network (machines: join files, removal,
+    /// lists of removed machines; give read beside it, since the commands look at the machines first).
     #[arg(long, value_delimiter = ',', default_value = "submit,read")]
     scopes: Vec<String>,
     /// Until when.
     #[arg(long, default_value = "365d", value_parser = parse::duration)]
     expires: Duration,
-    /// Write an access file instead of printing the key: for somebody with keys of their own.
+    /// Write an access file instead of printing the key: for an owner with keys of their own, who may then
+    /// look and, with `network`, bring machines. Only the project's own owner submits to it and grants:
+    /// for that, --identity-out.
     #[arg(long, value_name = "FILE")]
     access: Option<PathBuf>,
-    /// Write a whole identity with a device key that ends with the API key: it can read this
-    /// project's data. Needs the owner's keys on this machine.
+    /// Write a whole identity with a device key that ends with the API key: it submits, grants and can
+    /// read all of this project's data. Needs the owner's keys on this machine.
     #[arg(long, value_name = "FILE", conflicts_with = "access")]
     identity_out: Option<PathBuf>,
     #[command(flatten)]

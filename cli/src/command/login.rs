@@ -43,6 +43,13 @@ pub fn run(args: Args) -> Result<(), Problem> {
     let text = read(&args.file)?;
     let now = Millis(show::now_ms());
     let mut identity = match Access::from_json(&text)? {
+        Some(access) if !access.names_network() => {
+            return Err(
+                Problem::failed("this access file was written before its network was founded").next(
+                    "start another server of that network; log in with the file that the server has then",
+                ),
+            );
+        }
         Some(access) => {
             let data = args.target.data.clone().unwrap_or_else(folders::data);
             Owner::open(&data)?.identity(&args.profile, &access, now)?

@@ -59,30 +59,51 @@ pub fn run(args: Args) -> Result<(), Problem> {
         config.advertise = args.advertise;
     }
     folders::make_private(&config.data)?;
-    let file = control::access_file(&config.data);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(async {
-        let shutdown = Shutdown::new();
-        shutdown.on_signals()?;
-        let (running, access) = control::start(config, shutdown.clone()).await?;
-        match args.form.json {
-            true => show::line(
-                &json!({"urls": running.urls(), "access": file.display().to_string()}).to_string(),
-            )?,
-            false => eprintln!(
-                "farlane: serving at {}; Ctrl-C stops it",
-                running.urls().join(", ")
-            ),
+    runtime.block_on(serve(config, args.form))
+}
+
+async fn serve(config: ServerConfig, form: Form) -> Result<(), Problem> {
+    let shutdown = Shutdown::new();
+    shutdown.on_signals()?;
+    let data = config.data.clone();
+    let file = control::access_file(&data);
+    let running = control::start(config, &data, shutdown.clone()).await?;
+    let founded = running.network() != [0; 32];
+    if founded {
+        control::admit_founder(&running, &data).await?;
+    }
+    match form.json {
+        true => show::line(
+            &json!({"urls": running.urls(), "access": file.display().to_string()}).to_string(),
+        )?,
+        false => eprintln!(
+            "farlane: serving at {}; Ctrl-C stops it",
+            running.urls().join(", ")
+        ),
+    }
+    let say = |text: String| match form.json {
+        true => {}
+        false => eprintln!("farlane: {text}"),
+    };
+    let file = file.display();
+    if !founded {
+        say(format!(
+            "the network is founded as soon as another of its servers runs; {file} is written then"
+        ));
+        let founded = tokio::select! {
+            founded = running.founded() => founded,
+            () = shutdown.requested() => false,
+        };
+        if !founded {
+            shutdown.requested().await;
+            return running.stop().await.map_err(Problem::failed);
         }
-        if access.is_some() && !args.form.json {
-            eprintln!(
-                "farlane: its founder logs in with `farlane login {}`",
-                file.display()
-            );
-        }
-        shutdown.requested().await;
-        running.stop().await.map_err(Problem::failed)
-    })
+        control::admit_founder(&running, &data).await?;
+    }
+    say(format!("its founder logs in with `farlane login {file}`"));
+    shutdown.requested().await;
+    running.stop().await.map_err(Problem::failed)
 }

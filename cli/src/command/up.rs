@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farlane::granter::Standing;
-use farlane::{ConnectOptions, Identity, Network};
-use farlane_daemon::Agent;
+use farlane::{ConnectOptions, Identity, Network, v1};
+use farlane_daemon::{Agent, enrolled, forget};
 use farlane_model::Tier;
 use farlane_runtime::{Shutdown, telemetry};
 use farlane_server::ServerConfig;
@@ -25,7 +25,7 @@ use serde_json::json;
 
 use crate::agent_process::{self, AgentChild, AgentProcess};
 use crate::command::{agent, tokens};
-use crate::owner::{Enrolment, Owner};
+use crate::owner::{Enrolment, Owner, sorted};
 use crate::problem::{Exit, Problem, doing};
 use crate::revocations::{self, Of};
 use crate::show::{self, Form};
@@ -46,7 +46,8 @@ const RAN_WELL: Duration = Duration::from_secs(60);
 /// Run a whole network on this machine: server, agent and granter, ready for `fl.Client()`.
 ///
 /// Its folder keeps everything, queue included: stop it, kill it, start it again. Scripts of this
-/// user find it by themselves. With --listen, other machines join with `farlane tokens create`.
+/// user find it by themselves. With --listen, other machines join with `farlane tokens create`. Flags
+/// hold for this start: with another region or other labels than before, this machine joins anew.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:  farlane up\n          farlane up --listen 192.168.1.10 --region eu-central"
@@ -64,6 +65,9 @@ pub struct Args {
     /// Region of this machine.
     #[arg(long, default_value = "local", value_parser = parse::region)]
     region: String,
+    /// Label of this machine that tasks may ask for; may be given again.
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse::label)]
+    labels: Vec<(String, String)>,
     #[command(flatten)]
     offer: agent::Offer,
     /// What to log.
@@ -107,12 +111,18 @@ fn lock(data: &Path) -> Result<Flock<std::fs::File>, Problem> {
 async fn up(args: Args, data: PathBuf) -> Result<(), Problem> {
     let shutdown = Shutdown::new();
     shutdown.on_signals()?;
+    let labels = sorted(args.labels.clone())?;
     let owner = Arc::new(Owner::open(&data)?);
     let server_shutdown = Shutdown::new();
     let config = server_config(&args, data.join("server"))?;
     folders::make_private(&config.data)?;
-    let (running, access) = control::start(config, server_shutdown.clone()).await?;
-    let access = access.ok_or_else(|| Problem::failed("this server does not found its network"))?;
+    let server_data = config.data.clone();
+    let running = control::start(config, &data, server_shutdown.clone()).await?;
+    if running.network() == [0; 32] {
+        return Err(Problem::failed("this server does not found its network alone")
+            .next("`farlane server` runs one of several; `farlane up` is for one (FARLANE_SERVER_… says otherwise)"));
+    }
+    let access = control::admit_founder(&running, &server_data).await?;
     let identity = owner.identity("local", &access, Millis(show::now_ms()))?;
     let endpoint = folders::endpoint(&data);
     identity.save(&endpoint).map_err(Problem::failed)?;
@@ -128,7 +138,7 @@ async fn up(args: Args, data: PathBuf) -> Result<(), Problem> {
     folders::make_private(&granter_folder)?;
     let _granter = folders::lock_granter(&granter_folder)?;
     let standing = Standing::start(identity.clone(), &granter_folder, ConnectOptions::default());
-    let process = agent_process(&args, &data, &owner, &identity);
+    let process = agent_process(&args, labels, &data, &owner, &identity);
     let (standing, process) = tokio::join!(standing, process);
     let (standing, process) = (standing?, process?);
     let state = process.state.clone();
@@ -185,9 +195,11 @@ fn outward_address() -> Option<IpAddr> {
         .filter(|ip| !ip.is_unspecified())
 }
 
-/// The agent's process, with a fresh join file where its folder holds no record yet.
+/// The agent's process, with a fresh join file where its folder holds no record yet, or one that says
+/// something else than the flags.
 async fn agent_process(
     args: &Args,
+    labels: Vec<(String, String)>,
     data: &Path,
     owner: &Owner,
     identity: &Identity,
@@ -201,17 +213,19 @@ async fn agent_process(
     }
     let mut flags = offer.flags();
     flags.extend(["--log".to_owned(), args.log.clone()]);
+    let wish = Enrolment {
+        region: args.region.clone(),
+        tier: Tier::Namespaces,
+        labels,
+        // The agent's own flag says it, at each start.
+        price: None,
+        expires: Millis(show::now_ms()).saturating_add(JOIN_WITHIN),
+    };
+    leave_if_other(&wish, &state, identity).await?;
     let join = match Agent::has_joined(&state) {
         true => None,
         false => {
             let network = Network::connect(identity.clone(), ConnectOptions::default()).await?;
-            let wish = Enrolment {
-                region: args.region.clone(),
-                tier: Tier::Namespaces,
-                labels: Vec::new(),
-                price: None,
-                expires: Millis(show::now_ms()).saturating_add(JOIN_WITHIN),
-            };
             Some(
                 tokens::register(&network, owner, wish)
                     .await?
@@ -221,6 +235,38 @@ async fn agent_process(
         }
     };
     Ok(AgentProcess { state, join, flags })
+}
+
+/// Region and labels are in what the provider signed for one node. Where that says other ones than
+/// `wish`, the machine leaves the network, to join it as another node; unless somebody removed it.
+async fn leave_if_other(
+    wish: &Enrolment,
+    state: &Path,
+    identity: &Identity,
+) -> Result<(), Problem> {
+    let Some((node, terms)) = enrolled(state) else {
+        return Ok(());
+    };
+    if (&terms.region, &terms.labels) == (&wish.region, &wish.labels) {
+        return Ok(());
+    }
+    let network = Network::connect(identity.clone(), ConnectOptions::default()).await?;
+    let known = network.list_nodes(v1::ListNodesRequest {}).await?.nodes;
+    let known = known.iter().find(|known| known.node[..] == node.0);
+    if known.is_some_and(|known| known.revoked) {
+        return Ok(());
+    }
+    eprintln!("farlane: this machine has another region or other labels now; it joins anew");
+    // Its keys go, so nobody has to be told by a signed list that it is not to be trusted.
+    forget(state).map_err(Problem::failed)?;
+    if let Some(known) = known {
+        let request = v1::RemoveNodeRequest {
+            node: known.node.clone(),
+            ..Default::default()
+        };
+        network.remove_node(request).await?;
+    }
+    Ok(())
 }
 
 /// Keeps an agent running until shutdown, or until the network has removed it; tells `ready` once that

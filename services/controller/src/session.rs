@@ -37,6 +37,16 @@ fn reads_own_alone() -> ControlError {
     }
 }
 
+/// Whose keys open a project's data is settled by the device that used it first.
+fn others_project() -> ControlError {
+    ControlError::Denied {
+        why: "the project belongs to another owner, whose devices alone submit to it and grant in it: ask \
+              that owner for an identity (`farlane keys create NAME --identity-out FILE` there, then \
+              `farlane login FILE`), or run a network of your own (`farlane up`)"
+            .into(),
+    }
+}
+
 /// How long a submission waits while accounts are behind. Source: a client whose stream ends comes back
 /// after a tenth of a second, and each opening is an entry of the log.
 const BEHIND_PAUSE: Duration = Duration::from_secs(1);
@@ -154,9 +164,7 @@ impl Controller {
         }
         let tenant = device.tenant_root.tenant();
         if caller.tenant.is_some_and(|bound| bound != tenant) {
-            return Err(denied(
-                "the device belongs to another tenant than the project".into(),
-            ));
+            return Err(others_project());
         }
         Ok(tenant)
     }
@@ -171,10 +179,7 @@ impl Controller {
             == tenant
         {
             true => Ok(()),
-            false => {
-                let why = "the device belongs to another tenant than the project".into();
-                Err(ControlError::Denied { why })
-            }
+            false => Err(others_project()),
         }
     }
 

@@ -29,6 +29,7 @@ use serde::Serialize;
 
 pub(crate) use cgroup::{Cgroups, Group};
 pub(crate) use probe::{Enforced, bubblewrap, probe, unconfined};
+pub use probe::{bubblewrap_line, namespaces_line};
 
 use crate::probe::python::Python;
 use crate::user::User;

@@ -60,7 +60,7 @@ pub(crate) fn probe(plan: &Sandbox) -> Enforced {
         ..unconfined(plan.cgroups.is_some())
     };
     if plan.bwrap.is_none() {
-        return weak(format!("install bubblewrap: `{}`", install_line()));
+        return weak(format!("install bubblewrap: `{}`", bubblewrap_line()));
     }
     let private = match plan.private() {
         Ok(Some(private)) => private,
@@ -150,7 +150,8 @@ fn run(command: &mut Command) -> (String, String) {
     (out, complaint)
 }
 
-fn install_line() -> &'static str {
+/// The command that installs bubblewrap here.
+pub fn bubblewrap_line() -> &'static str {
     let known = [
         ("/usr/bin/apt-get", "sudo apt-get install -y bubblewrap"),
         ("/usr/bin/dnf", "sudo dnf install -y bubblewrap"),
@@ -166,23 +167,49 @@ fn install_line() -> &'static str {
 }
 
 /// The exact command that would allow namespaces, by which switch is off.
-fn allow_line(complaint: &str, user: Option<User>) -> String {
-    let switched =
-        |path: &str, off: &str| std::fs::read_to_string(path).is_ok_and(|text| text.trim() == off);
-    let whose = user.map_or_else(String::new, |u| format!(" (run as uid {})", u.uid));
-    let fix = if switched("/proc/sys/kernel/unprivileged_userns_clone", "0") {
+pub fn namespaces_line() -> &'static str {
+    line_by(Path::new("/proc/sys"))
+}
+
+fn line_by(settings: &Path) -> &'static str {
+    let is = |name: &str, value: &str| {
+        std::fs::read_to_string(settings.join(name)).is_ok_and(|text| text.trim() == value)
+    };
+    if is("kernel/unprivileged_userns_clone", "0") {
         "sudo sysctl -w kernel.unprivileged_userns_clone=1"
-    } else if switched("/proc/sys/user/max_user_namespaces", "0") {
+    } else if is("user/max_user_namespaces", "0") {
         "sudo sysctl -w user.max_user_namespaces=15000"
-    } else if switched(
-        "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
-        "1",
-    ) {
+    } else if is("kernel/apparmor_restrict_unprivileged_userns", "1") {
         "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
     } else {
         "in a container: run it with `--security-opt seccomp=unconfined --security-opt \
          apparmor=unconfined --security-opt systempaths=unconfined`"
-    };
+    }
+}
+
+fn allow_line(complaint: &str, user: Option<User>) -> String {
+    let whose = user.map_or_else(String::new, |u| format!(" (run as uid {})", u.uid));
+    let fix = namespaces_line();
     let said: String = complaint.trim().chars().take(200).collect();
     format!("bubblewrap{whose} answered {said:?}; this would allow it: {fix}")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_switch_that_is_off_is_the_one_named() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("kernel")).unwrap();
+        let set = |name: &str, value: &str| std::fs::write(dir.path().join(name), value).unwrap();
+        assert!(line_by(dir.path()).contains("in a container"));
+        set("kernel/apparmor_restrict_unprivileged_userns", "1\n");
+        let line = line_by(dir.path());
+        assert!(line.ends_with("apparmor_restrict_unprivileged_userns=0"));
+        set("kernel/unprivileged_userns_clone", "0\n");
+        let line = line_by(dir.path());
+        assert!(line.ends_with("unprivileged_userns_clone=1") && !line.contains("apparmor"));
+    }
 }
