@@ -244,36 +244,62 @@ pub fn spine(rounds: &[Value], names: &[String]) -> String {
 pub fn queue(result: &Value) -> String {
     let at = |key: &str| result[key].as_f64().unwrap_or(f64::NAN);
     let mut out = format!("\n{} tasks queued\n", result["tasks"]);
-    let rows = [
-        ("server, peak", at("peak_mb"), "MB", Bar::AtMost(550.0)),
-        ("  before", at("empty_mb"), "MB", Bar::None),
-        ("  with all queued", at("full_mb"), "MB", Bar::None),
-        ("  for each", at("bytes_per_task"), "B", Bar::None),
+    let most = Bar::AtMost(550.0);
+    let rate = Bar::AtLeast(0.8 * at("first_per_s"));
+    let one = [
+        ("server, peak", "peak_mb", "MB", most),
+        ("  before", "empty_mb", "MB", Bar::None),
+        ("  with all queued", "full_mb", "MB", Bar::None),
+        ("  for each", "bytes_per_task", "B", Bar::None),
+        ("submitted at first", "first_per_s", "tasks/s", Bar::None),
+        ("  at last", "last_per_s", "tasks/s", rate),
+    ];
+    // Of three servers: resident memory, with the pages of files.
+    let three = [
+        ("leader, sending all", "leader_peak_mb", "MB", most),
         (
-            "submitted at first",
-            at("first_per_s"),
-            "tasks/s",
+            "  of that its own",
+            "leader_peak_anonymous_mb",
+            "MB",
             Bar::None,
         ),
-        (
-            "  at last",
-            at("last_per_s"),
-            "tasks/s",
-            Bar::AtLeast(0.8 * at("first_per_s")),
-        ),
+        ("  before", "before_mb", "MB", Bar::None),
+        ("follower, taking it", "follower_peak_mb", "MB", most),
+        ("  caught up after", "caught_up_s", "s", Bar::None),
+        ("  snapshots sent", "snapshots", "", Bar::None),
+        ("  of", "snapshot_file_mb", "MB", Bar::None),
+        ("submitted at first", "first_per_s", "tasks/s", Bar::None),
+        ("  meanwhile", "during_per_s", "tasks/s", Bar::None),
     ];
-    for (label, figure, unit, bar) in rows {
-        let (bar, mark) = judged(bar, figure, None);
-        let _ = writeln!(
-            out,
-            "{label:26}{:>10} {unit:8}{bar:>11} {mark}",
-            short(figure)
-        );
+    for (label, key, unit, bar) in one {
+        line(&mut out, label, at(key), unit, bar);
     }
     if result["acknowledged"] != Value::Bool(true) {
         out.push_str("! not all of them were acknowledged in time\n");
     }
+    let sent = &result["snapshot"];
+    if let Some(error) = sent["error"].as_str() {
+        let _ = writeln!(out, "! snapshot: {error}");
+    } else {
+        out.push_str("with three servers, one of them new\n");
+        for (label, key, unit, bar) in three {
+            let figure = sent[key].as_f64().unwrap_or(f64::NAN);
+            line(&mut out, label, figure, unit, bar);
+        }
+        if sent["acknowledged"] != Value::Bool(true) {
+            out.push_str("! not all of them were acknowledged in time\n");
+        }
+    }
     out
+}
+
+fn line(out: &mut String, label: &str, figure: f64, unit: &str, bar: Bar) {
+    let (bar, mark) = judged(bar, figure, None);
+    let _ = writeln!(
+        out,
+        "{label:26}{:>10} {unit:8}{bar:>11} {mark}",
+        short(figure)
+    );
 }
 
 fn judged(bar: Bar, figure: f64, ratio: Option<f64>) -> (String, &'static str) {
@@ -422,10 +448,18 @@ mod tests {
     fn a_queue_has_its_bars() {
         let text = queue(&json!({
             "tasks": 10, "acknowledged": true, "peak_mb": 600.0, "first_per_s": 100.0, "last_per_s": 85.0,
+            "snapshot": {"acknowledged": false, "leader_peak_mb": 300.0, "follower_peak_mb": 551.0},
         }));
+        let marks: Vec<&str> = text.lines().filter(|l| l.contains('≤')).collect();
+        assert_eq!(marks.len(), 3, "{text}");
+        let of = |start: &str| marks.iter().find(|l| l.starts_with(start)).unwrap();
+        assert!(of("server").ends_with('✗') && of("leader").ends_with('✓'));
+        assert!(of("follower").ends_with('✗'), "{text}");
         assert!(
-            text.contains("≤ 550 ✗") && text.contains("≥ 80.0 ✓"),
+            text.contains("≥ 80.0 ✓") && text.contains("! not all"),
             "{text}"
         );
+        let text = queue(&json!({"tasks": 10, "snapshot": {"error": "no leader"}}));
+        assert!(text.contains("! snapshot: no leader"), "{text}");
     }
 }
