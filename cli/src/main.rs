@@ -138,6 +138,40 @@ mod tests {
         tree.get_subcommands().for_each(|sub| check(sub, "farlane"));
     }
 
+    /// Which network is meant is never dropped: where a command does not take the flags before its action, it
+    /// says so.
+    #[test]
+    fn a_network_named_before_an_action_is_honoured_or_refused() {
+        let honoured: [&[&str]; 2] = [
+            &["nodes", "--data", "x", "remove", "y"],
+            &["trust", "--data", "x", "list"],
+        ];
+        let refused: [&[&str]; 6] = [
+            &["tokens", "--data", "x", "list"],
+            &["tokens", "--url", "https://a:1", "revoke", "y"],
+            &["keys", "--identity", "x", "revoke", "y"],
+            &["config", "--data", "x", "show"],
+            &["tasks", "--data", "x", "list"],
+            &["nodes", "list", "--data", "x", "--identity", "y"],
+        ];
+        let parses = |words: &&[&str]| Cli::try_parse_from([&["farlane"], *words].concat()).is_ok();
+        assert!(honoured.iter().all(parses));
+        assert!(!refused.iter().any(parses));
+    }
+
+    #[test]
+    fn wrong_usage_is_found_before_anything_is_asked() {
+        let lines: [&[&str]; 3] = [
+            &["farlane", "status", "--url", "zzz"],
+            &["farlane", "keys", "create", "k", "--scopes", "read,all"],
+            &["farlane", "keys", "create", "k", "--scopes", ""],
+        ];
+        for line in lines {
+            let error = Cli::try_parse_from(line).err();
+            assert_eq!(error.map(|e| e.exit_code()), Some(2), "{line:?}");
+        }
+    }
+
     #[test]
     fn every_question_answers_in_json() {
         let asks: [&[&str]; 8] = [

@@ -5,6 +5,7 @@
 //! [`BELIEVED`] is a worker asked how tasks that were answered together share that time.
 
 use std::collections::{HashSet, VecDeque};
+use std::sync::LazyLock;
 
 use farlane_model::Exit;
 use tokio::task::JoinHandle;
@@ -129,7 +130,7 @@ impl Worker {
             began,
             ended,
             // What shorter tasks before it used is counted too, and not more than could be.
-            cpu_micros: cpu_micros.min(ran.saturating_mul(cores())),
+            cpu_micros: cpu_micros.min(ran.saturating_mul(*CORES)),
             peak,
         }
     }
@@ -170,9 +171,9 @@ impl Drop for Worker {
     }
 }
 
-fn cores() -> u64 {
-    std::thread::available_parallelism().map_or(1, |n| n.get() as u64)
-}
+/// Asked once: the answer takes 40 us, for it is read from the files of control groups.
+static CORES: LazyLock<u64> =
+    LazyLock::new(|| std::thread::available_parallelism().map_or(1, |n| n.get() as u64));
 
 /// What the kernel says a worker used: by its control group, else by its process.
 #[derive(Debug, Default)]
@@ -271,6 +272,7 @@ mod tests {
             outcome: Outcome::Returned,
             cpu_us: 77_000,
             peak_kib: 1,
+            last: false,
             begin: 0,
             end: monotonic_nanos() - ago * 1000,
             body: Bytes::new(),
@@ -304,6 +306,6 @@ mod tests {
         assert_eq!(lied.cpu_micros, 77_000);
         worker.began = now;
         let short = worker.measure(&answer(0), now + 2_000);
-        assert!(short.cpu_micros <= 2_000 * cores());
+        assert!(short.cpu_micros <= 2_000 * *CORES);
     }
 }
