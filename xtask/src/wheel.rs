@@ -21,8 +21,8 @@ use crate::program::Program;
 /// Flags.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// How to compile.
-    #[arg(long, default_value = "dist")]
+    /// How to compile; `dist` optimises across crates, for links of minutes.
+    #[arg(long, default_value = "release")]
     profile: Profile,
     /// Pack what was built last.
     #[arg(long)]
@@ -34,9 +34,9 @@ pub struct Args {
 pub enum Profile {
     /// Quick to build, slow to run; what the tests use.
     Dev,
-    /// Quick to run, built in minutes; what the demonstration uses.
+    /// Quick to run; what the demonstration and who builds for himself use.
     Release,
-    /// Optimised across crates: what users get, and what is measured.
+    /// Optimised across crates: what is given to others, and measured.
     Dist,
 }
 
