@@ -200,7 +200,9 @@ impl Drop for Staying {
         }
         let _ = Python::try_attach(|_| {
             // SAFETY: attached, and `begin` counted one more; it was attached then, so the lock stays.
-            unsafe { pyo3::ffi::PyGILState_Release(pyo3::ffi::PyGILState_STATE::PyGILState_LOCKED) };
+            unsafe {
+                pyo3::ffi::PyGILState_Release(pyo3::ffi::PyGILState_STATE::PyGILState_LOCKED)
+            };
         });
     }
 }
