@@ -28,10 +28,6 @@ use crate::command::{
 };
 use crate::problem::Problem;
 
-/// A server's messages are made on one thread and dropped on another; large ones come and go with every array.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Run Python functions on machines anywhere; nobody in between can read them.
 #[derive(Debug, Parser)]
 #[command(
