@@ -11,17 +11,29 @@ use farlane_model::ProjectId;
 use farlane_units::ByteCount;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::{BlobError, Limits, Owner, Usage};
+use crate::{BlobError, CHUNK_BYTES, Limits, Owner, Usage};
 
 /// A count this young is believed when it refuses. Source: a walk over 64 GiB of blobs of 1 MiB takes
 /// a second on a cold disk; a full store should not be walked for every call.
 pub(crate) const BELIEVED: Duration = Duration::from_secs(10);
 
+/// A blob that may take a project's reserve. Source: the wire's chunk; a function with what it captures, where
+/// no array is among it, fits.
+const SMALL: ByteCount = ByteCount(CHUNK_BYTES as u64);
+
 /// Blobs and their bytes, by project too.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     usage: Usage,
-    projects: HashMap<ProjectId, u64>,
+    projects: HashMap<ProjectId, Held>,
+}
+
+/// One project's bytes.
+#[derive(Debug, Clone, Copy, Default)]
+struct Held {
+    bytes: u64,
+    /// Of these, in blobs of at most [`SMALL`].
+    small: u64,
 }
 
 impl Tally {
@@ -29,7 +41,9 @@ impl Tally {
         self.usage.blobs += 1;
         self.usage.bytes = self.usage.bytes.saturating_add(ByteCount(bytes));
         if let Owner::Project(project) = owner {
-            *self.projects.entry(project).or_default() += bytes;
+            let held = self.projects.entry(project).or_default();
+            held.bytes += bytes;
+            held.small += if bytes <= SMALL.0 { bytes } else { 0 };
         }
     }
     fn take(&mut self, owner: Owner, bytes: u64) {
@@ -38,13 +52,15 @@ impl Tally {
         if let Owner::Project(project) = owner
             && let Some(of) = self.projects.get_mut(&project)
         {
-            *of = of.saturating_sub(bytes);
-            if *of == 0 {
+            of.bytes = of.bytes.saturating_sub(bytes);
+            let small = if bytes <= SMALL.0 { bytes } else { 0 };
+            of.small = of.small.saturating_sub(small);
+            if of.bytes == 0 {
                 self.projects.remove(&project);
             }
         }
     }
-    fn of(&self, project: ProjectId) -> u64 {
+    fn of(&self, project: ProjectId) -> Held {
         self.projects.get(&project).copied().unwrap_or_default()
     }
 }
@@ -117,8 +133,15 @@ impl Counts {
             });
         }
         if let Owner::Project(project) = owner {
-            let used = ByteCount(inner.stored.of(project) + inner.promised.of(project));
-            if used.saturating_add(size) > limits.project {
+            let (stored, promised) = (inner.stored.of(project), inner.promised.of(project));
+            let used = ByteCount(stored.bytes + promised.bytes);
+            let small = ByteCount(stored.small + promised.small);
+            let fits = used.saturating_add(size) <= limits.project;
+            // A project whose results fill its bound goes on with calls that need little.
+            let reserved = size <= SMALL
+                && (small.saturating_add(size) <= limits.reserve
+                    || used.saturating_add(size) <= limits.project.saturating_add(limits.reserve));
+            if !fits && !reserved {
                 return Err(BlobError::Quota {
                     used,
                     limit: limits.project,

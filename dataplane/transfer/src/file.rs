@@ -29,8 +29,12 @@ const NODES: &str = "nodes";
 pub struct Limits {
     /// One blob.
     pub blob: ByteCount,
-    /// All blobs of one project. Results count, and are never refused for it.
+    /// All blobs of one project. It bounds what the project uploads; results count, and are never refused
+    /// for it.
     pub project: ByteCount,
+    /// How much more a project may upload in blobs of at most [`CHUNK_BYTES`](crate::CHUNK_BYTES): at least
+    /// this much of them, whatever its results take.
+    pub reserve: ByteCount,
     /// All blobs.
     pub total: ByteCount,
 }

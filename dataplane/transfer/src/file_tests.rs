@@ -13,6 +13,7 @@ fn limits(total: u64) -> Limits {
     Limits {
         blob: ByteCount::mib(4),
         project: ByteCount(total),
+        reserve: ByteCount::ZERO,
         total: ByteCount(total),
     }
 }
@@ -296,6 +297,45 @@ async fn a_projects_bound_is_its_own_and_uploads_under_way_count() {
         put(&store, name(&c), &c).await,
         Err(BlobError::Quota { .. })
     ));
+}
+
+#[tokio::test]
+async fn small_uploads_go_on_where_results_fill_a_projects_bound() {
+    let dir = tempfile::tempdir().unwrap();
+    let bounds = Limits {
+        project: ByteCount::mib(1),
+        reserve: ByteCount(300_000),
+        ..limits(1 << 30)
+    };
+    let store = FileBlobStore::open(dir.path(), 1, bounds).unwrap();
+    let node = NodeId([7; 32]);
+    for fill in 0..2 {
+        let result = vec![fill; 1 << 20];
+        let claim = name(&result);
+        put_as(&store, Owner::Node(node), claim, &result)
+            .await
+            .unwrap();
+        store.adopt(node, OWN, claim.digest).await.unwrap();
+    }
+    let large = vec![7u8; CHUNK_BYTES + 1];
+    let refused = put(&store, name(&large), &large).await.unwrap_err();
+    assert!(matches!(refused, BlobError::Quota { .. }), "{refused}");
+    assert!(refused.to_string().contains("3 days"), "{refused}");
+    let small: Vec<_> = (0..4u8).map(|fill| vec![fill; 100_000]).collect();
+    for data in &small[..3] {
+        put(&store, name(data), data).await.unwrap();
+    }
+    // Also by a count of what lies there: a server that starts anew.
+    let again = FileBlobStore::open(dir.path(), 2, bounds).unwrap();
+    for store in [&store, &again] {
+        let refused = put(store, name(&small[3]), &small[3]).await.unwrap_err();
+        assert!(matches!(refused, BlobError::Quota { .. }), "{refused}");
+    }
+    // The reserve is each project's own.
+    let theirs = Owner::Project(OTHER);
+    put_as(&store, theirs, name(&small[3]), &small[3])
+        .await
+        .unwrap();
 }
 
 #[tokio::test]

@@ -59,11 +59,12 @@ pub enum BlobError {
         /// The bound.
         limit: ByteCount,
     },
-    /// The project's own bound is reached. The caller waits until results are forgotten, or has it
-    /// raised.
+    /// The project's own bound is reached, and its reserve where the blob is small. The caller waits until
+    /// blobs are swept, or has it raised.
     #[error(
-        "the project's blobs hold {used} of at most {limit}; results are forgotten 24 h after they \
-         ended, or whoever runs the network raises blob_project"
+        "the project's blobs, large results among them, hold {used} of at most {limit}; there is room \
+         again 3 days after blobs were last put, once no call and no result names them (results are \
+         forgotten 24 h after they ended), or when whoever runs the network raises blob_project"
     )]
     Quota {
         /// In use.

@@ -18,6 +18,7 @@ use farlane_runtime::{Clock, Entropy, Shutdown, SystemClock, SystemEntropy};
 use farlane_state::{Genesis, Order, Outcome, Refusal};
 use farlane_store::{Pepper, Store, StoreError};
 use farlane_transfer::{BlobError, FileBlobStore, Limits};
+use farlane_units::ByteCount;
 use farlane_wire::channel::{
     CONNECTION_WINDOW, KEEPALIVE, KEEPALIVE_TIMEOUT, MAX_FRAME, STREAM_WINDOW,
 };
@@ -37,6 +38,9 @@ use crate::peers::{TlsConnector, servers_only};
 const RENEW: Duration = Duration::from_secs(12 * 3600);
 /// How long open connections may take to end after their streams were told to.
 const DRAIN: Duration = Duration::from_secs(2);
+/// What a project may upload in small blobs where its results fill its bound. Chosen: some thousand functions
+/// of the usual ten KiB, and nothing beside the smallest bound of a network.
+const BLOB_RESERVE: ByteCount = ByteCount::mib(64);
 
 /// Why a server did not start, or not stop cleanly.
 #[derive(Debug, thiserror::Error)]
@@ -161,6 +165,7 @@ impl Server {
         let limits = Limits {
             blob: config.blob_limit,
             project: config.blob_project,
+            reserve: BLOB_RESERVE,
             total: config.blob_total,
         };
         let blobs = FileBlobStore::open(config.blob_folder(), config.id, limits)?;
