@@ -25,7 +25,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStdin};
 
 use crate::problem::{Exit, Problem, doing};
-use crate::{folders, uv};
+use crate::{folders, show, uv};
 
 /// Name of the join file inside the state folder, for as long as it is needed.
 const JOIN_FILE: &str = "join.txt";
@@ -36,8 +36,13 @@ const STOP_WITHIN: Duration = Duration::from_secs(10);
 /// Where a system service keeps its state. Source: Filesystem Hierarchy Standard 3.0, /var/lib.
 const SYSTEM_STATE: &str = "/var/lib/farlane";
 
-/// Root-owned notes of which `up` folder an agent's state in [`SYSTEM_STATE`] is of.
+/// Root-owned notes of which `up` folder an agent's state in [`SYSTEM_STATE`] is of: the folder's path and,
+/// after a zero byte, since when it is missing (milliseconds of the wall's clock).
 const OWNERS: &str = "owners";
+
+/// How long an `up` folder is missing before its agent's state goes. Chosen: a disk that is not mounted, or a
+/// folder under another name, is back within a month.
+const MISSED_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// What to start.
 #[derive(Debug, Clone)]
@@ -63,35 +68,92 @@ pub fn default_state(data: &Path, name: &str, owner: &[u8]) -> PathBuf {
     }
 }
 
-/// Notes whose the agent's state is, and removes the states of `up` folders that are gone, or were made
-/// anew in the same place. Does nothing where the state lies in the `up` folder itself. What cannot be
-/// removed is said; nothing depends on it.
+/// Notes whose the agent's state is, and removes the states of `up` folders that have been gone, or made
+/// anew in the same place, for 30 days. Does nothing where the state lies in the `up` folder itself. What
+/// cannot be removed is said; nothing depends on it.
 pub fn forget_orphans(data: &Path, state: &Path) {
     if state.starts_with(SYSTEM_STATE)
-        && let Err(problem) = forget_orphans_in(Path::new(SYSTEM_STATE), data, state)
+        && let Err(problem) =
+            forget_orphans_in(Path::new(SYSTEM_STATE), data, state, show::now_ms())
     {
         problem.print();
     }
 }
 
-fn forget_orphans_in(system: &Path, data: &Path, state: &Path) -> Result<(), Problem> {
+/// What is noted of one agent's state.
+#[derive(Debug, PartialEq, Eq)]
+struct Note {
+    owner: PathBuf,
+    missed_ms: Option<u64>,
+}
+
+impl Note {
+    fn read(bytes: &[u8]) -> Self {
+        let mut parts = bytes.splitn(2, |b| *b == 0);
+        let owner = parts.next().unwrap_or_default().to_vec();
+        let missed = parts.next().and_then(|m| std::str::from_utf8(m).ok());
+        Self {
+            owner: PathBuf::from(OsString::from_vec(owner)),
+            missed_ms: missed.and_then(|m| m.parse().ok()),
+        }
+    }
+    fn write(&self, path: &Path) -> Result<(), Problem> {
+        let mut bytes = self.owner.as_os_str().as_encoded_bytes().to_vec();
+        if let Some(missed) = self.missed_ms {
+            bytes.extend(format!("\0{missed}").into_bytes());
+        }
+        private_file::write(path, &bytes).map_err(Problem::failed)
+    }
+    /// Whether its owner is gone as far as can be seen from the `up` in `data`; `None` where nothing can be
+    /// seen: the place in which the folder lay may be a disk that is not mounted.
+    fn is_missed(&self, data: &Path) -> Option<bool> {
+        // Another agent's state is this folder's now.
+        if self.owner == data {
+            return Some(true);
+        }
+        let seen = self.owner.parent().is_some_and(|p| p.read_dir().is_ok());
+        let exists = self.owner.try_exists().ok()?;
+        (seen || exists).then_some(!exists)
+    }
+}
+
+fn forget_orphans_in(system: &Path, data: &Path, state: &Path, now_ms: u64) -> Result<(), Problem> {
     let owners = system.join(OWNERS);
     std::fs::create_dir_all(system).map_err(doing(system.display()))?;
     folders::make_private(&owners)?;
     let own = state.file_name().unwrap_or_default();
-    let note = owners.join(own);
-    std::fs::write(&note, data.as_os_str().as_encoded_bytes()).map_err(doing(note.display()))?;
+    let mine = Note {
+        owner: data.to_owned(),
+        missed_ms: None,
+    };
+    mine.write(&owners.join(own))?;
     for entry in owners.read_dir()?.flatten() {
-        // Another `up` may be at the same work.
-        let Ok(owner) = std::fs::read(entry.path()) else {
-            continue;
-        };
-        let owner = PathBuf::from(OsString::from_vec(owner));
-        if entry.file_name() == own || (owner.exists() && owner != data) {
+        // A note being written has a name that begins with a dot.
+        let name = entry.file_name();
+        if name == own || name.as_encoded_bytes().starts_with(b".") {
             continue;
         }
-        let orphan = system.join(entry.file_name());
-        if is_in_use(&orphan) {
+        // Another `up` may be at the same work.
+        let Ok(bytes) = std::fs::read(entry.path()) else {
+            continue;
+        };
+        let note = Note::read(&bytes);
+        let orphan = system.join(&name);
+        let is_missed = note.is_missed(data);
+        if is_missed != Some(false) && matches!(orphan.try_exists(), Ok(false)) {
+            // Nothing is left that it could be about.
+            let _ = std::fs::remove_file(entry.path());
+            continue;
+        }
+        let Some(is_missed) = is_missed else {
+            continue;
+        };
+        let missed_ms = is_missed.then(|| note.missed_ms.unwrap_or(now_ms).min(now_ms));
+        if missed_ms != note.missed_ms {
+            Note { missed_ms, ..note }.write(&entry.path())?;
+        }
+        let age = missed_ms.map(|missed| Duration::from_millis(now_ms - missed));
+        if age.is_none_or(|age| age < MISSED_FOR) || is_in_use(&orphan) {
             continue;
         }
         match std::fs::remove_dir_all(&orphan) {
@@ -231,35 +293,86 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    #[test]
-    fn states_go_with_the_folders_that_they_were_of() {
-        let dir = tempfile::tempdir().unwrap();
-        let system = dir.path().canonicalize().unwrap().join("system");
-        let up = |name: &str, state: &str| {
-            let data = system.with_file_name(name);
+    const DAY: u64 = 24 * 3600 * 1000;
+
+    /// A machine's folder for agents' states, and `up`s on it, on days.
+    struct Machine(tempfile::TempDir);
+
+    impl Machine {
+        fn path(&self, name: &str) -> PathBuf {
+            self.0.path().canonicalize().unwrap().join(name)
+        }
+        /// `up` in the folder `name`, whose agent's state is `state`, on a day.
+        fn up(&self, name: &str, state: &str, day: u64) -> (PathBuf, PathBuf) {
+            let (data, state) = (self.path(name), self.path("system").join(state));
             std::fs::create_dir_all(&data).unwrap();
-            let state = system.join(state);
             std::fs::create_dir_all(&state).unwrap();
-            forget_orphans_in(&system, &data, &state).unwrap();
+            forget_orphans_in(&self.path("system"), &data, &state, day * DAY).unwrap();
             (data, state)
-        };
-        let (a, of_a) = up("a", "agent-1");
-        let (b, of_b) = up("b", "agent-2");
-        assert!(of_a.exists() && of_b.exists());
+        }
+        fn notes(&self) -> usize {
+            let notes = self.path("system").join(OWNERS).read_dir().unwrap();
+            notes.count()
+        }
+    }
+
+    #[test]
+    fn states_go_a_month_after_the_folders_that_they_were_of() {
+        let machine = Machine(tempfile::tempdir().unwrap());
+        let (a, of_a) = machine.up("a", "agent-1", 100);
+        let (b, of_b) = machine.up("b", "agent-2", 100);
         std::fs::remove_dir_all(&a).unwrap();
+        machine.up("b", "agent-2", 200);
+        machine.up("b", "agent-2", 229);
+        assert!(of_a.exists(), "missed for 29 days");
         // A process that works in it keeps it.
         let mut busy = Command::new("sleep");
         let mut busy = busy.arg("60").current_dir(&of_a).spawn().unwrap();
-        up("b", "agent-2");
+        machine.up("b", "agent-2", 230);
         assert!(of_a.exists());
         busy.kill().unwrap();
         busy.wait().unwrap();
-        up("b", "agent-2");
+        machine.up("b", "agent-2", 230);
         assert!(!of_a.exists() && of_b.exists());
-        // Made anew in the same place: its agent has another name.
-        let (_, again) = up("b", "agent-3");
+        // Made anew in the same place: its agent has another name. The old one may be on a disk that is
+        // mounted there again later.
+        let (_, again) = machine.up("b", "agent-3", 230);
+        assert!(of_b.exists());
+        machine.up("b", "agent-3", 260);
         assert!(!of_b.exists() && again.exists() && b.exists());
-        let notes: Vec<_> = system.join(OWNERS).read_dir().unwrap().collect();
-        assert_eq!(notes.len(), 1);
+        assert_eq!(machine.notes(), 1);
+    }
+
+    #[test]
+    fn a_folder_that_is_back_or_cannot_be_looked_for_is_not_missed() {
+        let machine = Machine(tempfile::tempdir().unwrap());
+        let (a, of_a) = machine.up("a", "agent-1", 0);
+        let (_, of_disk) = machine.up("mnt/disk/farlane", "agent-2", 0);
+        std::fs::rename(&a, machine.path("renamed")).unwrap();
+        std::fs::rename(machine.path("mnt/disk"), machine.path("unmounted")).unwrap();
+        machine.up("c", "agent-3", 1);
+        std::fs::rename(machine.path("renamed"), &a).unwrap();
+        machine.up("c", "agent-3", 30);
+        std::fs::rename(&a, machine.path("renamed")).unwrap();
+        machine.up("c", "agent-3", 31);
+        machine.up("c", "agent-3", 60);
+        assert!(of_a.exists(), "missed anew for 29 days");
+        // A clock that was ahead and is set right begins again.
+        machine.up("c", "agent-3", 20);
+        machine.up("c", "agent-3", 49);
+        assert!(of_a.exists());
+        machine.up("c", "agent-3", 50);
+        assert!(!of_a.exists());
+        machine.up("c", "agent-3", 700);
+        assert!(of_disk.exists(), "the disk is not mounted");
+        assert_eq!(machine.notes(), 2);
+        std::fs::rename(machine.path("unmounted"), machine.path("mnt/disk")).unwrap();
+        machine.up("mnt/disk/farlane", "agent-2", 701);
+        assert!(of_disk.exists());
+        // Nor is anything kept about a state that somebody has removed.
+        std::fs::rename(machine.path("mnt/disk"), machine.path("unmounted")).unwrap();
+        std::fs::remove_dir_all(of_disk).unwrap();
+        machine.up("c", "agent-3", 702);
+        assert_eq!(machine.notes(), 1);
     }
 }

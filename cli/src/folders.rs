@@ -9,13 +9,14 @@
 //! $XDG_CONFIG_HOME/farlane/profiles/NAME.json   identities that `farlane login` stored
 //! ```
 
-use std::fs::File;
+use std::fs::{File, Permissions};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use farlane::discover::{self, ProcessEnvironment};
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::problem::{Problem, doing};
+use crate::problem::{Exit, Problem, doing};
 
 /// The folder of `farlane up`.
 pub fn data() -> PathBuf {
@@ -81,16 +82,39 @@ pub fn profile(name: &str) -> PathBuf {
     discover::profiles_dir(&ProcessEnvironment).join(format!("{name}.json"))
 }
 
-/// Makes a folder that only its owner can enter.
+/// Makes a folder that only its owner can enter. An empty one that is there already is closed to others, with
+/// a word; one with something in it may be meant for others, and is left as it is.
 ///
-/// *Errors*: it cannot be made.
+/// *Errors*: it cannot be made or closed; others can enter it, and it is not empty.
 pub fn make_private(path: &Path) -> Result<(), Problem> {
-    use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(path)
-        .map_err(doing(format!("making {}", path.display())))
+        .map_err(doing(format!("making {}", path.display())))?;
+    let failed = || doing(path.display());
+    let mode = std::fs::metadata(path).map_err(failed())?.mode() & 0o777;
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    let is_empty = path.read_dir().map_err(failed())?.next().is_none();
+    let close = format!("chmod 700 {}", path.display());
+    let refused = || {
+        let what = format!("others can enter {} (mode {mode:03o})", path.display());
+        Problem::new(Exit::Usage, what).next(format!(
+            "`{close}` closes it; or name a folder of Farlane's own, below it say"
+        ))
+    };
+    if !is_empty {
+        return Err(refused());
+    }
+    let closed = std::fs::set_permissions(path, Permissions::from_mode(0o700));
+    closed.map_err(|_| refused())?;
+    eprintln!(
+        "farlane: others could enter {}; did {close}",
+        path.display()
+    );
+    Ok(())
 }
 
 #[cfg(test)]
@@ -108,6 +132,26 @@ mod tests {
         make_private(&keys(dir.path())).unwrap();
         std::fs::write(keys(dir.path()).join("tenant.key"), "").unwrap();
         assert_eq!(of_owner(None, Some(&identity)), dir.path());
+    }
+
+    #[test]
+    fn others_enter_no_folder_of_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("data");
+        let open = || std::fs::set_permissions(&folder, Permissions::from_mode(0o777)).unwrap();
+        let mode = || std::fs::metadata(&folder).unwrap().mode() & 0o777;
+        make_private(&folder).unwrap();
+        assert_eq!(mode(), 0o700);
+        open();
+        make_private(&folder).unwrap();
+        assert_eq!(mode(), 0o700);
+        std::fs::write(folder.join("somebody's"), "").unwrap();
+        make_private(&folder).unwrap();
+        open();
+        let problem = make_private(&folder).unwrap_err();
+        assert!(problem.what().contains("777"), "{problem:?}");
+        assert!(problem.step().unwrap().contains("chmod 700"));
+        assert_eq!(mode(), 0o777);
     }
 
     #[test]

@@ -54,6 +54,16 @@ pub fn price(text: &str) -> Result<UsdMicros, String> {
     }
 }
 
+/// A server's address: `https://farlane.example:7443`.
+pub fn url(text: &str) -> Result<String, String> {
+    let fine = |c: char| c.is_ascii_alphanumeric() || "-._~:/[]%".contains(c);
+    let host = text.strip_prefix("https://").unwrap_or_default();
+    match !host.is_empty() && !host.starts_with(['/', ':']) && host.chars().all(fine) {
+        true => Ok(text.to_owned()),
+        false => Err("write https://HOST:PORT, like https://farlane.example:7443".to_owned()),
+    }
+}
+
 /// `key=value`.
 pub fn label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
@@ -111,6 +121,27 @@ mod tests {
         assert_eq!(price("0.000001"), Ok(UsdMicros(1)));
         for bad in ["", ".5", "-1", "0.0000001", "1e3", "1001", "0.+5"] {
             assert!(price(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn urls_have_a_scheme_and_a_host() {
+        for fine in [
+            "https://a.example:7443",
+            "https://[::1]:7443/",
+            "https://127.0.0.1",
+        ] {
+            assert_eq!(url(fine).as_deref(), Ok(fine));
+        }
+        for bad in [
+            "zzz",
+            "",
+            "http://a:1",
+            "https://",
+            "https://:1",
+            "https://a b",
+        ] {
+            assert!(url(bad).is_err(), "{bad}");
         }
     }
 

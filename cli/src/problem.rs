@@ -1,9 +1,13 @@
 //! What went wrong, and what a person does next.
 
 use std::fmt::Display;
+use std::path::Path;
 use std::process::ExitCode;
 
 use farlane::Error;
+use farlane_server::ConfigError;
+
+use crate::show;
 
 /// Exit codes, as `farlane --help` lists them. 2 is clap's, for wrong usage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,7 +20,7 @@ pub enum Exit {
     NotAllowed = 3,
     /// No server answered.
     NoConnection = 4,
-    /// No such task, node, key or token.
+    /// No such task, node, key or token; a file that was named is not there.
     NotFound = 5,
     /// Nobody reads standard output any more: what a shell reports for SIGPIPE.
     ClosedPipe = 141,
@@ -62,10 +66,15 @@ impl Problem {
         if self.exit == Exit::ClosedPipe {
             return;
         }
-        eprintln!("farlane: {}", self.what);
+        eprintln!("farlane: {}", show::plain(&self.what));
         if let Some(next) = &self.next {
-            eprintln!("  → {next}");
+            eprintln!("  → {}", show::plain(next));
         }
+    }
+    /// Whether it ends the process that way.
+    #[cfg(test)]
+    pub fn is(&self, exit: Exit) -> bool {
+        self.exit == exit
     }
     /// As the process's exit.
     pub fn exit(&self) -> ExitCode {
@@ -117,6 +126,7 @@ fn exit_of(code: &str) -> Exit {
         "unknown_task" | "unknown_node" | "unknown_key" | "unknown_token" | "unknown_blob"
         | "result_expired" => Exit::NotFound,
         "permission_denied" => Exit::NotAllowed,
+        "invalid_argument" => Exit::Usage,
         _ => Exit::Failed,
     }
 }
@@ -126,6 +136,28 @@ impl From<std::io::Error> for Problem {
         match error.kind() {
             // `farlane tasks | head`: whoever read us has had enough.
             std::io::ErrorKind::BrokenPipe => Self::new(Exit::ClosedPipe, ""),
+            _ => Self::failed(error),
+        }
+    }
+}
+
+/// Names the file that was to be read, for `map_err`.
+pub fn reading(path: &Path) -> impl FnOnce(std::io::Error) -> Problem + '_ {
+    move |error| match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            Problem::new(Exit::NotFound, format!("{} does not exist", path.display()))
+                .next("check the path")
+        }
+        _ => Problem::failed(format!("{}: {error}", path.display())),
+    }
+}
+
+impl From<ConfigError> for Problem {
+    fn from(error: ConfigError) -> Self {
+        match &error {
+            ConfigError::File { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                Self::new(Exit::NotFound, &error).next("check the path after --config")
+            }
             _ => Self::failed(error),
         }
     }
@@ -180,6 +212,20 @@ mod tests {
             };
             assert_eq!(Problem::from(missing).exit, Exit::NotFound, "{code}");
         }
+    }
+
+    #[test]
+    fn wrong_usage_and_missing_files_have_exits_of_their_own() {
+        let refused = Error::Refused {
+            code: "invalid_argument".into(),
+            message: "no such scope".into(),
+        };
+        assert_eq!(Problem::from(refused).exit, Exit::Usage);
+        let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
+        let problem = reading(Path::new("x.json"))(missing);
+        assert!(problem.exit == Exit::NotFound && problem.what().contains("x.json"));
+        let denied = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        assert_eq!(reading(Path::new("x.json"))(denied).exit, Exit::Failed);
     }
 
     #[test]

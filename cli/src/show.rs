@@ -12,23 +12,77 @@ use crate::problem::Problem;
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct Form {
     /// Answer in JSON.
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub json: bool,
+}
+
+/// Most letters of a name that are shown. Chosen: as long as names that the parser takes.
+const NAME: usize = 64;
+
+/// Whether a letter would steer a terminal, or turn the order of what stands around it.
+/// *Source*: Unicode 16, UAX 9, table 4 (explicit directional formatting).
+fn steers(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Text with marks in the place of what would steer a terminal; ends of lines and tabs stay.
+pub fn plain(text: &str) -> String {
+    let keeps = |c: char| matches!(c, '\n' | '\t') || !steers(c);
+    text.chars()
+        .map(|c| {
+            if keeps(c) {
+                c
+            } else {
+                char::REPLACEMENT_CHARACTER
+            }
+        })
+        .collect()
+}
+
+/// A name that somebody else chose, as one word or few on a line: plain, and cut where it is long.
+pub fn name(text: &str) -> String {
+    let marked = |c| {
+        if steers(c) {
+            char::REPLACEMENT_CHARACTER
+        } else {
+            c
+        }
+    };
+    let mut shown: String = text.chars().take(NAME).map(marked).collect();
+    if text.chars().nth(NAME).is_some() {
+        shown.pop();
+        shown.push('…');
+    }
+    shown
 }
 
 /// Prints a value as indented JSON.
 ///
 /// *Errors*: standard output is closed.
 pub fn json(value: &impl Serialize) -> Result<(), Problem> {
-    let text = serde_json::to_string_pretty(value).map_err(Problem::failed)?;
-    line(&text)
+    let pretty = serde_json::to_string_pretty(value).map_err(Problem::failed)?;
+    text(&escaped(&pretty))?;
+    text("\n")
 }
 
-/// Prints a line on standard output.
+/// JSON in which also what serde leaves as it is, but a terminal obeys, is escaped.
+fn escaped(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c != '\n' && steers(c) {
+            true => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            false => out.push(c),
+        }
+    }
+    out
+}
+
+/// Prints a line on standard output: [`plain`].
 ///
 /// *Errors*: standard output is closed.
 pub fn line(text: &str) -> Result<(), Problem> {
-    writeln!(std::io::stdout().lock(), "{text}").map_err(Problem::from)
+    writeln!(std::io::stdout().lock(), "{}", plain(text)).map_err(Problem::from)
 }
 
 /// Prints text as it is on standard output.
@@ -54,10 +108,11 @@ impl Table {
             rows: vec![headings.iter().map(|h| (*h).to_owned()).collect()],
         }
     }
-    /// Adds a row; it must have as many cells as there are headings.
+    /// Adds a row; it must have as many cells as there are headings. Each is shown [`plain`], on one line.
     pub fn row<const N: usize>(&mut self, cells: [String; N]) {
         debug_assert_eq!(N, self.rows[0].len());
-        self.rows.push(cells.into());
+        let one_line = |cell: String| plain(&cell).replace(['\n', '\t'], " ");
+        self.rows.push(cells.map(one_line).into());
     }
     /// The lines, without trailing spaces.
     pub fn lines(&self) -> Vec<String> {
@@ -90,7 +145,7 @@ impl Table {
         let bold = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         for (n, text) in self.lines().into_iter().enumerate() {
             match n == 0 && bold {
-                true => line(&format!("\x1b[1m{text}\x1b[0m"))?,
+                true => self::text(&format!("\x1b[1m{text}\x1b[0m\n"))?,
                 false => line(&text)?,
             }
         }
@@ -148,6 +203,27 @@ mod tests {
             table.lines(),
             ["NAME      REGION", "a         eu", "längster"]
         );
+    }
+
+    #[test]
+    fn what_others_wrote_steers_no_terminal() {
+        let evil = "a\u{1b}]0;pwned\u{7}\u{9b}2J\r\n\u{202e}b";
+        let mut table = Table::new(&["NAME", "REGION"]);
+        table.row([evil.to_owned(), "eu".to_owned()]);
+        let shown = [
+            &table.lines().concat(),
+            &name(evil),
+            &plain(evil).replace('\n', ""),
+        ]
+        .map(|s| s.chars().any(steers));
+        assert_eq!(shown, [false; 3]);
+        assert_eq!(table.lines()[1], "a�]0;pwned��2J� �b  eu");
+        assert_eq!(name(&"é".repeat(64)), "é".repeat(64));
+        assert_eq!(name(&"é".repeat(65)), format!("{}…", "é".repeat(63)));
+        let json = escaped(&serde_json::json!({"name": evil}).to_string());
+        assert!(!json.chars().any(steers));
+        let back: serde_json::Value = serde_json::from_str(&json).unwrap_or_default();
+        assert_eq!(back["name"], evil);
     }
 
     #[test]

@@ -60,6 +60,7 @@ class Network:
         self.flags = flags
         self.process: subprocess.Popen[str] | None = None
         self.ready: dict[str, Any] = {}
+        self.states: set[str] = set()
         self.parts: list[subprocess.Popen[bytes]] = []
 
     @property
@@ -81,6 +82,7 @@ class Network:
         line = self.process.stdout.readline()
         assert line, f"`farlane up` ended at once:\n{(self.folder / 'up.log').read_text()[-4000:]}"
         self.ready = json.loads(line)
+        self.states.add(self.ready["agent_state"])
         return self
 
     def server(self, *flags: str) -> Network:
@@ -212,7 +214,7 @@ class Network:
                     child.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
         states = list(Path("/var/lib/farlane").glob(f"{self.folder.name}-*")) if os.geteuid() == 0 else []
-        for state in [*states, *filter(None, [self.ready.get("agent_state")])]:
+        for state in [*states, *self.states]:
             shutil.rmtree(state, ignore_errors=True)
 
 

@@ -213,6 +213,30 @@ def test_join_files_travel_by_pipe_and_say_what_is_wrong(fresh):
     said = network.json("tokens", "create", "--out", str(network.folder / "j.txt"))
     assert said["command"].startswith("ssh HOST farlane agent --join-file - <")
     assert any("only this machine" in warning for warning in said["warnings"])
+    # Nobody's file is written over, and what could not be written, or not be told, is not open to join with.
+    made = network.json("tokens", "list")
+    again = network.run("tokens", "create", "--out", said["file"])
+    assert again.returncode == 2 and "exists already" in again.stderr
+    secret = new_key(network, "--scopes", "network")["secret"]
+    blind = network.folder / "blind.json"
+    profile = network.folder / "config" / "farlane" / "profiles" / "default.json"
+    blind.touch(mode=0o600)
+    blind.write_text(json.dumps({**json.loads(profile.read_text()), "api_key": secret}))
+    out = network.folder / "k.txt"
+    assert network.run("tokens", "create", "--out", str(out), "--identity", str(blind)).returncode == 3
+    assert network.json("tokens", "list") == made and not out.exists()
+    printed = network.json("tokens", "create", "--out", "-")
+    assert printed["text"].strip().endswith("-----END CERTIFICATE-----") and printed["file"] is None
+
+
+def test_the_network_named_before_an_action_is_the_one_acted_on(fresh):
+    (here, there) = (fresh().server(), fresh().server())
+    for network in (here, there):
+        network.agent("twin")
+    profile = there.folder / "config" / "farlane" / "profiles" / "default.json"
+    here.cli("nodes", "--identity", str(profile), "remove", "twin")
+    assert here.node("twin")["state"] == "online"
+    assert there.node("twin")["state"] == "removed"
 
 
 def test_machines_in_regions_take_what_asks_for_them(fresh):

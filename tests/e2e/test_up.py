@@ -164,7 +164,7 @@ def test_the_owners_keys_are_found_where_up_was_told_to_put_them(fresh):
     network.cli("tokens", "create", "--data", str(data), "--out", str(file))
     own = network.cli("trust", "--data", str(data), "show").strip()
     network.env["FARLANE_IDENTITY_FILE"] = str(data / "endpoint.json")
-    network.cli("tokens", "create", "--out", str(file))
+    network.cli("tokens", "create", "--out", str(network.folder / "another.txt"))
     assert network.cli("trust", "show").strip() == own
     network.cli("trust", "add", "lab", "ab" * 32)
     assert network.json("config", "show")["providers"] == ["own", "lab"]
@@ -267,13 +267,18 @@ def test_a_machine_that_was_removed_is_not_started_again(fresh):
 
 
 @pytest.mark.parametrize("anew", [False, True])
-def test_the_state_of_a_folder_that_is_gone_goes_too(fresh, anew):
-    gone = fresh().start()
-    state = gone.ready["agent_state"]
-    gone.stop()
-    shutil.rmtree(gone.data)
-    (gone if anew else fresh()).start()
-    assert not os.path.exists(state) or state.startswith(str(gone.data))
+def test_a_folder_that_was_away_for_a_while_has_its_machine_still(fresh, anew):
+    away = fresh().start()
+    node = away.ready["node"]
+    away.stop()
+    kept = away.data.rename(away.folder / "kept")
+    (away if anew else fresh()).start()
+    if anew:
+        away.stop()
+        assert away.ready["node"] != node
+        shutil.rmtree(away.data)
+    kept.rename(away.data)
+    assert away.start().ready["node"] == node
 
 
 FORKING = """

@@ -86,8 +86,7 @@ fn server(show: &Show) -> Result<Value, Problem> {
     // As `farlane server --data` takes it.
     let data = show.target.data.clone();
     let data = data.unwrap_or_else(|| folders::data().join("server"));
-    let mut config = ServerConfig::load(data, show.config.as_deref(), std::env::vars())
-        .map_err(Problem::failed)?;
+    let mut config = ServerConfig::load(data, show.config.as_deref(), std::env::vars())?;
     config.database = masked_url(&config.database);
     serde_json::to_value(&config).map_err(Problem::failed)
 }

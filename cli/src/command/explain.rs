@@ -49,7 +49,10 @@ pub fn run(args: Args) -> Result<(), Problem> {
     }
     show::line(&format!("{}: {}", reply.phase, reply.summary))?;
     if !reply.terms.is_empty() {
-        show::line(&format!("\nExpected cost on {}:", reply.node_name))?;
+        show::line(&format!(
+            "\nExpected cost on {}:",
+            show::name(&reply.node_name)
+        ))?;
         let mut table = Table::new(&["TERM", "USD", "BECAUSE"]);
         for term in &reply.terms {
             table.row([

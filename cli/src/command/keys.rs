@@ -42,6 +42,9 @@ enum Action {
     },
 }
 
+/// What a key may, in words. Source: farlane-store, `Scope`.
+const SCOPES: [&str; 4] = ["submit", "read", "admin", "network"];
+
 /// Make a key. It is shown once; only its hash is stored.
 #[derive(Debug, clap::Args)]
 #[command(
@@ -54,7 +57,7 @@ struct Create {
     name: String,
     /// What it may: submit, read, admin (keys of the project), network (machines: join files, removal,
     /// lists of removed machines; give read beside it, since the commands look at the machines first).
-    #[arg(long, value_delimiter = ',', default_value = "submit,read")]
+    #[arg(long, value_delimiter = ',', default_value = "submit,read", value_parser = SCOPES)]
     scopes: Vec<String>,
     /// Until when.
     #[arg(long, default_value = "365d", value_parser = parse::duration)]
@@ -109,7 +112,7 @@ async fn list(target: Target, form: Form) -> Result<(), Problem> {
         };
         table.row([
             key.id.clone(),
-            key.name.clone(),
+            show::name(&key.name),
             key.scopes.join(","),
             show::relative(key.created_ms, now),
             expires,

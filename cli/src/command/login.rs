@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::access::Access;
 use crate::connect::{Target, block_on};
 use crate::owner::{Owner, hex};
-use crate::problem::{Problem, doing};
+use crate::problem::{Problem, doing, reading};
 use crate::show::{self, Form};
 use crate::{folders, parse};
 
@@ -98,7 +98,7 @@ fn read(file: &std::path::Path) -> Result<String, Problem> {
     let mut text = String::new();
     let source: Box<dyn Read> = match file.as_os_str() == "-" {
         true => Box::new(std::io::stdin()),
-        false => Box::new(std::fs::File::open(file).map_err(doing(file.display()))?),
+        false => Box::new(std::fs::File::open(file).map_err(reading(file))?),
     };
     source
         .take(MAX_FILE)

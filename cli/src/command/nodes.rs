@@ -27,41 +27,36 @@ pub struct Args {
     target: Target,
 }
 
+/// The flags are the command's own: given before one of these or after, they mean the same.
 #[derive(Debug, clap::Subcommand)]
 enum Action {
     /// List the machines (what `farlane nodes` alone does).
     #[command(after_help = "Example:  farlane nodes list --json")]
-    List {
-        #[command(flatten)]
-        form: Form,
-        #[command(flatten)]
-        target: Target,
-    },
+    List,
     /// Remove a machine for good; its work runs elsewhere.
     #[command(after_help = "Example:  farlane nodes remove 3f9a12")]
     Remove {
         /// Its name, or the first digits of its identity.
         node: String,
-        #[command(flatten)]
-        target: Target,
     },
     /// Sign the list of removed machines anew: granters refuse the machines of a provider whose list is
     /// older than a day.
     ///
     /// `farlane up` and `farlane granter`, run where the provider's keys are, do so by themselves.
     #[command(after_help = "Example:  farlane nodes renew")]
-    Renew {
-        #[command(flatten)]
-        target: Target,
-    },
+    Renew,
 }
 
 pub fn run(args: Args) -> Result<(), Problem> {
-    match args.action {
-        None => block_on(list(args.target, args.form)),
-        Some(Action::List { form, target }) => block_on(list(target, form)),
-        Some(Action::Remove { node, target }) => block_on(remove(target, node)),
-        Some(Action::Renew { target }) => block_on(renew(target)),
+    let Args {
+        action,
+        form,
+        target,
+    } = args;
+    match action {
+        None | Some(Action::List) => block_on(list(target, form)),
+        Some(Action::Remove { node }) => block_on(remove(target, form, node)),
+        Some(Action::Renew) => block_on(renew(target, form)),
     }
 }
 
@@ -96,8 +91,8 @@ async fn list(target: Target, form: Form) -> Result<(), Problem> {
             |f: &dyn Fn(&NodeSpec) -> String| spec.as_ref().map_or_else(|| "?".to_owned(), f);
         table.row([
             short(&node.node),
-            node.name.clone(),
-            node.region.clone(),
+            show::name(&node.name),
+            show::name(&node.region),
             state(node).to_owned(),
             cell(&|s| format!("{}", f64::from(s.cpus.0) / 1000.0)),
             cell(&|s| s.memory.to_string()),
@@ -167,7 +162,7 @@ pub fn short(id: &[u8]) -> String {
     hex(&id[..id.len().min(6)])
 }
 
-async fn remove(target: Target, wanted: String) -> Result<(), Problem> {
+async fn remove(target: Target, form: Form, wanted: String) -> Result<(), Problem> {
     let (network, folder) = (target.connect().await?, target.owner_folder());
     let reply = network.list_nodes(v1::ListNodesRequest {}).await?;
     let (nodes, lists) = (reply.nodes, reply.revocations_bytes);
@@ -203,12 +198,27 @@ async fn remove(target: Target, wanted: String) -> Result<(), Problem> {
         ..Default::default()
     };
     network.remove_node(request).await?;
-    show::line(&format!("removed {} ({})", node.name, short(&node.node)))?;
-    let Some(list) = revocations(node, &lists, &folder)? else {
-        return show::line(
+    if !form.json {
+        let name = show::name(&node.name);
+        show::line(&format!("removed {name} ({})", short(&node.node)))?;
+    }
+    let list = revocations(node, &lists, &folder)?;
+    let signed = list.is_some();
+    if let Some(list) = list {
+        tell_granters(&network, &list).await?;
+    }
+    match (form.json, signed) {
+        (true, _) => show::json(&json!({
+            "node": hex(&node.node), "name": node.name, "list_signed": signed,
+        })),
+        (false, true) => Ok(()),
+        (false, false) => show::line(
             "its provider's keys are not on this machine: granters hear of it from the servers alone",
-        );
-    };
+        ),
+    }
+}
+
+async fn tell_granters(network: &Network, list: &RevocationList) -> Result<(), Problem> {
     let revocations_bytes = list.to_bytes();
     let published = network
         .publish_revocations(v1::PublishRevocationsRequest { revocations_bytes })
@@ -237,7 +247,7 @@ fn revocations(
     revocations::sign(&owner, lists, Some(id)).map(Some)
 }
 
-async fn renew(target: Target) -> Result<(), Problem> {
+async fn renew(target: Target, form: Form) -> Result<(), Problem> {
     let folder = target.owner_folder();
     let owner = Owner::existing(&folder)?.ok_or_else(|| {
         let keys = folders::keys(&folder);
@@ -247,8 +257,61 @@ async fn renew(target: Target) -> Result<(), Problem> {
     })?;
     let network = target.connect().await?;
     let list = revocations::publish(&owner, &network).await?;
+    let removed = list.nodes().len();
+    if form.json {
+        return show::json(&json!({"removed": removed, "issued_ms": list.issued().0}));
+    }
     show::line(&format!(
-        "renewed: {} removed; granters take it for 24 hours",
-        list.nodes().len()
+        "renewed: {removed} removed; granters take it for 24 hours"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn flags_before_an_action_are_those_of_the_action() {
+        let actions: [&[&str]; 4] = [&[], &["list"], &["remove", "x"], &["renew"]];
+        let flags = [
+            "--data",
+            "/srv/x",
+            "--url",
+            "https://a:1",
+            "--patience",
+            "9s",
+            "--json",
+        ];
+        for action in actions {
+            for words in [[&flags, action].concat(), [action, &flags].concat()] {
+                let line = [&["nodes"], &words[..]].concat();
+                let args = Line::try_parse_from(&line).unwrap().args;
+                assert_eq!(args.target.data, Some("/srv/x".into()), "{line:?}");
+                assert_eq!(args.target.url.as_deref(), Some("https://a:1"), "{line:?}");
+                assert_eq!(args.target.patience.as_secs(), 9, "{line:?}");
+                assert!(args.form.json, "{line:?}");
+            }
+            let line = [&["nodes", "--identity", "i.json"], action].concat();
+            let args = Line::try_parse_from(&line).unwrap().args;
+            assert_eq!(args.target.identity, Some("i.json".into()), "{line:?}");
+            assert_eq!(args.target.patience.as_secs(), 5, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn two_identities_are_one_too_many_on_either_side_of_an_action() {
+        let line = ["nodes", "--data", "d", "remove", "x", "--identity", "i"];
+        let args = Line::try_parse_from(line).unwrap().args;
+        let problem = args.target.identity().unwrap_err();
+        assert!(problem.what().contains("--identity"), "{problem:?}");
+    }
 }

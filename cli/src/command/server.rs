@@ -46,8 +46,7 @@ pub fn run(args: Args) -> Result<(), Problem> {
         .data
         .clone()
         .unwrap_or_else(|| folders::data().join("server"));
-    let mut config = ServerConfig::load(data, args.config.as_deref(), std::env::vars())
-        .map_err(Problem::failed)?;
+    let mut config = ServerConfig::load(data, args.config.as_deref(), std::env::vars())?;
     // Flags come last, so --data holds against the file too.
     if let Some(data) = args.data {
         config.data = data;

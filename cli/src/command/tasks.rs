@@ -90,13 +90,13 @@ pub fn run(args: Args) -> Result<(), Problem> {
         };
         table.row([
             id(&task.task),
-            task.function.clone(),
+            show::name(&task.function),
             phase(task),
             show::relative(task.submitted_ms, now),
             ran,
             show::money(UsdMicros(task.cost_usd_micros)),
-            task.region.clone(),
-            task.node_name.clone(),
+            show::name(&task.region),
+            show::name(&task.node_name),
             task.attempt.to_string(),
         ]);
     }

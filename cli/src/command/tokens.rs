@@ -1,7 +1,9 @@
 //! `farlane tokens`.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::ErrorKind;
 use std::net::{TcpStream, ToSocketAddrs};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -18,7 +20,7 @@ use crate::command::keys::owner_of;
 use crate::command::nodes::short;
 use crate::connect::{Target, block_on};
 use crate::owner::{Enrolment, Owner, hex};
-use crate::problem::{Exit, Problem};
+use crate::problem::{Exit, Problem, reading};
 use crate::show::{self, Form, Table};
 use crate::{parse, revocations};
 
@@ -76,7 +78,7 @@ struct Create {
     /// How long the file can be used to join.
     #[arg(long, default_value = "24h", value_parser = parse::duration)]
     expires: Duration,
-    /// Where to write it; `-` prints it.
+    /// Where to write it, a file that is not there yet; `-` prints it.
     #[arg(long, short, value_name = "FILE")]
     out: Option<PathBuf>,
     #[command(flatten)]
@@ -136,6 +138,55 @@ pub async fn register(
     Ok(file)
 }
 
+/// Where a join file will be: standard output (`None`), or a file that is kept free for it, and goes again
+/// unless it is filled.
+#[derive(Debug)]
+struct Place {
+    file: Option<PathBuf>,
+}
+
+impl Place {
+    /// Keeps `path` free; `-` is standard output.
+    ///
+    /// *Errors*: there is a file already, which a machine may yet join with; none can be made there.
+    fn take(path: PathBuf) -> Result<Self, Problem> {
+        if path.as_os_str() == "-" {
+            return Ok(Self { file: None });
+        }
+        let open = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path);
+        match open {
+            Ok(_) => Ok(Self { file: Some(path) }),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                let what = format!("{} exists already", path.display());
+                Err(Problem::new(Exit::Usage, what)
+                    .next("a machine may yet join with it: name another with --out, or remove it"))
+            }
+            Err(error) => Err(reading(path.parent().unwrap_or(&path))(error)),
+        }
+    }
+    /// Writes the file; its path, where there is one.
+    fn fill(mut self, bytes: &[u8]) -> Result<Option<PathBuf>, Problem> {
+        let Some(path) = &self.file else {
+            return Ok(None);
+        };
+        private_file::write(path, bytes).map_err(Problem::failed)?;
+        Ok(self.file.take())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(path) = &self.file {
+            // Empty; a person finds it and is told of it.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
 async fn create(args: Create) -> Result<(), Problem> {
     let network = args.target.connect().await?;
     let owner = owner_of(network.identity(), &args.target.owner_folder())?;
@@ -147,19 +198,27 @@ async fn create(args: Create) -> Result<(), Problem> {
         price: args.price,
         expires: Millis(show::now_ms().saturating_add(life)),
     };
-    let file = register(&network, &owner, wish).await?;
-    // Its machine is granted nothing before its provider's list is there.
-    revocations::publish(&owner, &network).await?;
     let path = args
         .out
         .unwrap_or_else(|| PathBuf::from(format!("farlane-join-{}.txt", args.region)));
-    if path.as_os_str() == "-" {
-        std::io::stdout()
-            .lock()
-            .write_all(file.to_text().as_bytes())?;
-        return Ok(());
-    }
-    private_file::write(&path, file.to_text().as_bytes()).map_err(Problem::failed)?;
+    let place = Place::take(path)?;
+    // First, since it needs the same rights and more: what cannot be told must not be open to join with. And
+    // a machine is granted nothing before its provider's list is there.
+    revocations::publish(&owner, &network).await?;
+    let file = register(&network, &owner, wish).await?;
+    let Some(path) = place.fill(file.to_text().as_bytes())? else {
+        return match args.form.json {
+            true => show::json(&json!({
+                "file": null,
+                "text": file.to_text().as_str(),
+                "node": file.enrolment.node().to_string(),
+                "region": args.region,
+                "expires_ms": file.expires.0,
+                "urls": file.urls,
+            })),
+            false => show::text(&file.to_text()),
+        };
+    };
     let unreachable: Vec<String> = file
         .urls
         .iter()
@@ -236,7 +295,9 @@ async fn list(target: Target, form: Form) -> Result<(), Problem> {
         let shown = hex(&token.secret_hash);
         table.row([
             shown.get(..SHORT).unwrap_or(&shown).to_owned(),
-            promise.as_ref().map_or("?", |p| &p.region).to_owned(),
+            promise
+                .as_ref()
+                .map_or_else(|| "?".to_owned(), |p| show::name(&p.region)),
             state(token, now).to_owned(),
             show::relative(token.created_ms, now),
             show::relative(token.expires_ms, now),
@@ -304,6 +365,26 @@ fn reach(url: &str) -> Result<(), String> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn a_join_file_takes_no_others_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("join.txt");
+        let place = Place::take(path.clone()).unwrap();
+        drop(place);
+        assert!(!path.exists(), "nothing is left of one that was not made");
+        let place = Place::take(path.clone()).unwrap();
+        let meanwhile = Place::take(path.clone());
+        assert!(meanwhile.is_err_and(|p| p.is(Exit::Usage)));
+        place.fill(b"secret").unwrap();
+        let problem = Place::take(path.clone()).err().unwrap();
+        assert!(problem.what().contains("exists already"), "{problem:?}");
+        assert!(problem.step().unwrap().contains("--out"));
+        assert_eq!(std::fs::read(&path).unwrap(), b"secret");
+        let nowhere = Place::take(dir.path().join("none/join.txt"));
+        assert!(nowhere.is_err_and(|p| p.is(Exit::NotFound)));
+        assert_eq!(Place::take("-".into()).unwrap().fill(b"").unwrap(), None);
+    }
 
     #[test]
     fn addresses_are_tried() {
