@@ -266,6 +266,25 @@ def test_a_machine_that_was_removed_is_not_started_again(fresh):
     assert {n["state"] for n in network.json("nodes", "list")} == {"removed"}
 
 
+def test_a_machine_that_an_older_copy_does_not_know_joins_anew(fresh):
+    network = fresh().start()
+    network.stop()
+    server, copy = network.data / "server", network.folder / "copy"
+    shutil.copytree(server, copy)
+    # After the copy the machine joined once more.
+    shutil.rmtree(network.ready["agent_state"])
+    network.start()
+    newer = network.ready["node"]
+    network.stop()
+    shutil.rmtree(server)
+    copy.rename(server)
+    network.start()
+    assert network.ready["node"] not in (None, newer)
+    assert "joins anew" in (network.folder / "up.log").read_text()
+    with network.client() as client:
+        assert client.submit(pow, 2, 3).result(timeout=RESULT_SECONDS) == 8
+
+
 @pytest.mark.parametrize("anew", [False, True])
 def test_a_folder_that_was_away_for_a_while_has_its_machine_still(fresh, anew):
     away = fresh().start()

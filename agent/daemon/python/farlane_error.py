@@ -25,6 +25,12 @@ SLOTS = (types.MemberDescriptorType, types.GetSetDescriptorType)
 GROUP = getattr(builtins, "BaseExceptionGroup", ())
 
 
+class PayloadTooLarge(ValueError):
+    """A result that is more than a node sends; the client has the class that this stands for."""
+
+    __module__ = "farlane"
+
+
 def describe(error, phase, own):
     """The sealed exception's plaintext: codec 0, then the value codec of a dict.
 
@@ -58,8 +64,10 @@ def _describe(error, phase, own):
             link, relation = link.__context__, "context"
         else:
             link = None
-    if phase == "encode":
-        first = chain[0]
+    first = chain[0]
+    if type(error) is PayloadTooLarge:
+        first["pickle"] = None
+    elif phase == "encode":
         first["message"] = "the result cannot be sent: %s: %s" % (first["type"], first["message"])
         first["args"] = [first["message"]]
         first["type"], first["module"], first["pickle"] = "SerializationError", "farlane", None

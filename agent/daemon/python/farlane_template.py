@@ -170,6 +170,7 @@ def main():
     farlane_room.hide()
     state = farlane_worker.State
     state.node, state.region = settings.get("node", ""), settings.get("region", "")
+    farlane_worker.MAX_ANSWER = settings["answer"]
     farlane_room.isolate(settings.get("limits", {}))
     runtime = types.ModuleType("_farlane_worker")
     runtime.State = state

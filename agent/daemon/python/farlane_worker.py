@@ -21,17 +21,21 @@ import time
 TASK = struct.Struct("<BBHIIIQQ16sQQQ")
 # CODE: kind, _, _, code, body. DROP: the same with an empty body.
 CODE = struct.Struct("<BBHIQ")
-# Worker to agent. RESULT: kind, outcome, _, cpu in us, peak memory in KiB, token, begin and end in monotonic ns, body.
+# Worker to agent. RESULT: kind, outcome, flags, cpu in us, peak memory in KiB, token, begin and end in monotonic ns, body.
 RESULT = struct.Struct("<BBHIIQQQQ")
 # LOG: kind, stream, _, dropped, token.
 LOG = struct.Struct("<BBHIQ")
 KIND_TASK, KIND_CODE, KIND_DROP = 1, 2, 3
 KIND_HELLO, KIND_RESULT, KIND_LOG = 1, 2, 3
 FLAG_PICKLE = 1
+# Of a result: the worker ends after it.
+FLAG_LAST = 1
 RETURNED, RAISED = 0, 1
 STDOUT, STDERR, PROGRESS = 1, 2, 3
 # Most bytes of one message; two of them fit into the smallest usual socket buffer (208 KiB).
 PIECE = 64 * 1024
+# Most bytes of one answer; the template sets what the agent takes.
+MAX_ANSWER = 1 << 30
 # Parts of one message sent or received at once. Source: IOV_MAX of Linux.
 MOST_PARTS = 1024
 # Buffers from this size are not copied into a pickle. Source: docs/design/payload.md.
@@ -151,10 +155,10 @@ class Worker:
                     body = self.read_parts(TASK.size, n, blobs)
                 if memory != self.memory:
                     self.limit_memory(memory)
-                self.attempt(code, token, flags & FLAG_PICKLE, body, blobs)
+                last = self.attempt(code, token, flags & FLAG_PICKLE, body, blobs)
                 body = None
-                if not self.room.clear():
-                    # What it left running would see the next task; that one is taken back from the socket.
+                if last or not self.room.clear():
+                    # What it left would be seen by the next task; that one is taken back from the socket.
                     os._exit(0)
             elif buffer[0] == KIND_CODE:
                 _, _, _, code, total = CODE.unpack_from(buffer)
@@ -165,7 +169,7 @@ class Worker:
                 self.functions.pop(code, None)
 
     def attempt(self, code, token, own, body, blobs):
-        """Runs one task and answers it."""
+        """Runs one task and answers it; true where that is the last answer of this worker."""
         now, outcome, phase = time.monotonic_ns, RETURNED, "load"
         begin = now()
         cpu = peak = 0
@@ -185,6 +189,10 @@ class Worker:
             phase = "encode"
             answer = encode_result(value, own)
             value = None
+            size = len(answer) if type(answer) is bytes else sum(map(len, answer))
+            if size > MAX_ANSWER:
+                answer = None
+                raise too_large(size)
         except SystemExit as left:
             self.leave(left)
         except BaseException as error:
@@ -193,18 +201,22 @@ class Worker:
             end = now()
             outcome = RAISED
             answer = describe(error, phase, own)
+            size = len(answer)
+        last = 0
         if end - begin > 1_000_000:
             cpu, peak = self.usage(end - begin)
+            # Sooner than that nobody leaves much.
+            last = FLAG_LAST if self.room.is_spoilt() else 0
         flush_streams()
         if State.dropped:
             dropped = min(State.dropped, 0xFFFFFFFF)
             self.transmit(LOG.pack(KIND_LOG, STDOUT, 0, dropped, token), b"")
+        head = RESULT.pack(KIND_RESULT, outcome, last, cpu, peak, token, begin, end, size)
         if type(answer) is bytes:
-            self.transmit(RESULT.pack(KIND_RESULT, outcome, 0, cpu, peak, token, begin, end, len(answer)), answer)
+            self.transmit(head, answer)
         else:
-            size = sum(map(len, answer))
-            head = RESULT.pack(KIND_RESULT, outcome, 0, cpu, peak, token, begin, end, size)
             self.transmit_parts([head, *answer])
+        return last
 
     _cpu_before = 0
 
@@ -299,6 +311,16 @@ def encode_own(value):
         return b"\x01" + body
     table = b"".join(struct.pack("<BQ", raw.readonly, raw.nbytes) for raw in buffers)
     return [b"\x02" + struct.pack("<I", len(buffers)) + table + struct.pack("<Q", len(body)), body, *buffers]
+
+
+def too_large(size):
+    """The exception in place of a result that the agent would not take."""
+    import farlane_error
+
+    return farlane_error.PayloadTooLarge(
+        "the result is %d bytes when encoded, and a node sends at most %d; return less, or in parts by several "
+        "calls" % (size, MAX_ANSWER)
+    )
 
 
 def describe(error, phase, own):

@@ -11,8 +11,8 @@ use bytes::{Bytes, BytesMut};
 use farlane_model::{BlobRef, Digest};
 use farlane_units::ByteCount;
 use farlane_wire::hello::BLOB_CHUNK;
-use farlane_wire::v1;
 use farlane_wire::v1::fleet_client::FleetClient;
+use farlane_wire::{ErrorCode, v1};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 use tonic::transport::Channel;
@@ -39,6 +39,9 @@ pub(crate) enum BlobError {
     Wrong,
     #[error("the control plane does not give the blob: {0}")]
     Refused(String),
+    /// Another node, or another try, would hear the same.
+    #[error("{0}")]
+    NoRoom(String),
 }
 
 /// Fetches and puts blobs.
@@ -154,7 +157,7 @@ impl Blobs {
 
     /// Uploads ciphertext.
     ///
-    /// *Errors*: the control plane does not take it.
+    /// *Errors*: there is no room for it, or the control plane does not take it.
     pub(crate) async fn put(&self, bytes: Bytes) -> Result<BlobRef, BlobError> {
         let digest = digest(bytes.clone()).await;
         let blob = BlobRef {
@@ -162,7 +165,7 @@ impl Blobs {
             size: ByteCount(bytes.len() as u64),
         };
         let _turn = self.turns.acquire().await;
-        let mut last = String::new();
+        let mut last = BlobError::Refused(String::new());
         for attempt in 0..TRIES {
             let mut client = match self.client().await {
                 Ok(client) => client,
@@ -174,11 +177,14 @@ impl Blobs {
             let putting = client.put_blob(tokio_stream::iter(chunks.inspect(move |_| marks.on())));
             match moving(self.patience, &moved, putting).await {
                 Ok(_) => return Ok(blob),
-                Err(status) => last = status.message().to_owned(),
+                Err(status) => last = not_taken(&status),
+            }
+            if matches!(last, BlobError::NoRoom(_)) {
+                break;
             }
             tokio::time::sleep(Duration::from_millis(100 << attempt)).await;
         }
-        Err(BlobError::Refused(last))
+        Err(last)
     }
 
     /// Keeps ciphertext for later, in the background; old ones go when the bound is passed.
@@ -196,6 +202,17 @@ impl Blobs {
             }
             shrink(&dir, bound);
         });
+    }
+}
+
+/// Why an upload was not taken.
+fn not_taken(status: &tonic::Status) -> BlobError {
+    let words = status.message().to_owned();
+    match ErrorCode::of(status) {
+        Some(ErrorCode::StorageFull | ErrorCode::QuotaExceeded | ErrorCode::PayloadTooLarge) => {
+            BlobError::NoRoom(words)
+        }
+        _ => BlobError::Refused(words),
     }
 }
 

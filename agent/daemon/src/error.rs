@@ -72,6 +72,11 @@ pub enum AgentError {
     /// The node was revoked or removed.
     #[error("the network does not accept this node any more: {0}")]
     Removed(String),
+    /// No server has heard of the node: the network's data are older than this agent's, or made anew.
+    #[error(
+        "the network does not know this machine: {0}; its data may be older than this agent's (a backup, say)"
+    )]
+    Unknown(String),
     /// The agent's thread ended early: a bug.
     #[error("the agent stopped unexpectedly; please report this")]
     Crashed,

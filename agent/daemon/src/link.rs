@@ -6,6 +6,7 @@
 //!  │  └─ Renew without a certificate ◀─ yes ─ has it ended, or was it not taken? ◀──────────────────┤
 //!  └────────────────────── 0.1 s doubling to 5 s, with jitter ◀── no ───────────────────────────────┘
 //! ```
+//! A node that was removed, or that no server knows time and again, is not connected any more: its agent ends.
 //! Owns TLS, backoff and the renewal of the certificate. Leaves every frame's meaning to `engine`.
 
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
+use crate::AgentError;
 use crate::clock::ClusterClock;
 use crate::folder::{Folder, NetworkFile, Transport};
 use crate::join::{self, Proof, Unrenewed};
@@ -28,6 +30,9 @@ const LAST_WAIT: Duration = Duration::from_secs(5);
 /// After a refusal that only a person can lift: a wrong clock, an enrolment that has ended. Source: a
 /// server lets one address in once a second, so that sixty such machines behind one hold no other up.
 const REFUSED_WAIT: Duration = Duration::from_secs(60);
+/// Tries in a row that may end with a server that does not know this node: then the network does not.
+/// Source: with the waits between them 1.5 s, in which servers that were just started catch up.
+const UNKNOWN_TRIES: u32 = 5;
 /// Frames under way to the server beyond what HTTP/2 buffers; completions are held to two batches.
 const OUTGOING: usize = 1024;
 /// A certificate is renewed when less than this is left, or less than a third of its life. Source: design.md,
@@ -54,8 +59,8 @@ pub(crate) enum LinkEvent {
     Frame(v1::ControlFrame),
     /// Disconnected; `Up` may follow.
     Down,
-    /// The network does not take this node any more.
-    Removed(String),
+    /// The network does not take this node, and will not.
+    Over(AgentError),
 }
 
 /// What the link is made with.
@@ -83,24 +88,38 @@ enum Ended {
     /// Try again when a person may have seen to it.
     Refused(String),
     Removed(String),
+    /// This server does not know the node.
+    Unknown(String),
     /// Nobody listens any more.
     Unwanted,
 }
 
 impl Link {
-    /// Runs until the engine is gone or the node removed.
+    /// Runs until the engine is gone, or the network does not take the node.
     pub(crate) async fn run(mut self) {
         let mut wait = FIRST_WAIT;
         let mut leader: Option<String> = None;
-        let mut hops = 0;
+        let (mut hops, mut unknown) = (0, 0);
         loop {
             let ended = self.connect(leader.take()).await;
             self.channel.send_replace(None);
+            unknown = match &ended {
+                Ended::Unknown(_) => unknown + 1,
+                Ended::Leader(_) => unknown,
+                _ => 0,
+            };
             match ended {
                 Ended::Unwanted => return,
                 Ended::Removed(why) => {
-                    let _ = self.events.send(LinkEvent::Removed(why)).await;
-                    return;
+                    let over = LinkEvent::Over(AgentError::Removed(why));
+                    return drop(self.events.send(over).await);
+                }
+                Ended::Unknown(why) if unknown >= UNKNOWN_TRIES => {
+                    let over = LinkEvent::Over(AgentError::Unknown(why));
+                    return drop(self.events.send(over).await);
+                }
+                Ended::Unknown(why) => {
+                    tracing::warn!(%why, "the control plane does not know this machine; asking again");
                 }
                 Ended::Leader(url) if hops < 4 => {
                     hops += 1;
@@ -171,7 +190,7 @@ impl Link {
             Ok(Some(v1::ControlFrame {
                 body: Some(v1::control_frame::Body::Refused(no)),
             })) => {
-                return refusal(&no);
+                return refusal(false, &no);
             }
             Ok(_) => return Ended::Lost(false, "the server did not say hello".into()),
             Err(status) => return self.unheard(&status),
@@ -201,7 +220,7 @@ impl Link {
             tokio::select! {
                 message = stream.message() => match message {
                     Ok(Some(v1::ControlFrame { body: Some(v1::control_frame::Body::Refused(no)) })) => {
-                        return refusal(&no);
+                        return refusal(true, &no);
                     }
                     Ok(Some(frame)) => {
                         if self.events.send(LinkEvent::Frame(frame)).await.is_err() {
@@ -284,16 +303,19 @@ impl Link {
 }
 
 fn refused(was_up: bool, status: &tonic::Status) -> Ended {
-    match ErrorCode::of(status) {
-        Some(ErrorCode::NodeRevoked) => Ended::Removed(status.message().to_owned()),
-        _ => Ended::Lost(was_up, status.message().to_owned()),
-    }
+    end(was_up, ErrorCode::of(status), status.message())
 }
 
-fn refusal(no: &v1::Refusal) -> Ended {
-    match no.code.parse::<ErrorCode>() {
-        Ok(ErrorCode::NodeRevoked) => Ended::Removed(no.message.clone()),
-        _ => Ended::Lost(true, no.message.clone()),
+fn refusal(was_up: bool, no: &v1::Refusal) -> Ended {
+    end(was_up, no.code.parse().ok(), &no.message)
+}
+
+fn end(was_up: bool, code: Option<ErrorCode>, why: &str) -> Ended {
+    let why = why.to_owned();
+    match code {
+        Some(ErrorCode::NodeRevoked) => Ended::Removed(why),
+        Some(ErrorCode::UnknownNode) => Ended::Unknown(why),
+        _ => Ended::Lost(was_up, why),
     }
 }
 

@@ -13,7 +13,7 @@ use farlane_units::{ByteCount, MilliCpu, UsdMicros};
 
 use crate::agent_process::{self, AgentProcess};
 use crate::connect::block_on;
-use crate::problem::{Exit, Problem, doing};
+use crate::problem::{Exit, Problem, doing, reading};
 use crate::{folders, parse, show};
 
 /// Join this machine to a network and run tasks on it.
@@ -222,6 +222,9 @@ fn stopped(error: AgentError) -> Problem {
             "if the machine should join anew: a new join file from `farlane tokens create`, and \
              another --state folder",
         ),
+        AgentError::Unknown(_) => Problem::new(Exit::NotFound, &error).next(
+            "join it anew: a new join file from `farlane tokens create`, and another --state folder",
+        ),
         AgentError::Crashed => Problem::failed(error),
     }
 }
@@ -251,10 +254,12 @@ async fn as_system_user(process: AgentProcess) -> Result<(), Problem> {
     tokio::select! {
         status = child.ended() => match status?.code() {
             Some(0) => return Ok(()),
-            Some(code) if code == Exit::NotAllowed as i32 => {
-                return Err(Problem::new(Exit::NotAllowed, "the agent stopped; its last lines above say why"));
+            code => {
+                let exit = [Exit::NotAllowed, Exit::NotFound];
+                let exit = exit.into_iter().find(|exit| code == Some(*exit as i32));
+                let what = "the agent stopped; its last lines above say why";
+                return Err(Problem::new(exit.unwrap_or(Exit::Failed), what));
             }
-            _ => return Err(Problem::failed("the agent stopped; its last lines above say why")),
         },
         () = shutdown.requested() => {}
     }
@@ -268,7 +273,7 @@ fn read_join(path: &Path) -> Result<String, Problem> {
     match path.as_os_str() == "-" {
         true => std::io::stdin().take(limit).read_to_string(&mut text),
         false => std::fs::File::open(path)
-            .map_err(doing(path.display()))?
+            .map_err(reading(path))?
             .take(limit)
             .read_to_string(&mut text),
     }

@@ -138,12 +138,18 @@ async fn up(args: Args, data: PathBuf) -> Result<(), Problem> {
     folders::make_private(&granter_folder)?;
     let _granter = folders::lock_granter(&granter_folder)?;
     let standing = Standing::start(identity.clone(), &granter_folder, ConnectOptions::default());
-    let process = agent_process(&args, labels, &data, &owner, &identity);
+    let enroller = Enroller {
+        owner: owner.clone(),
+        identity: identity.clone(),
+        region: args.region.clone(),
+        labels,
+    };
+    let process = agent_process(&args, &data, &enroller);
     let (standing, process) = tokio::join!(standing, process);
     let (standing, process) = (standing?, process?);
     let state = process.state.clone();
     let (ready, node) = tokio::sync::oneshot::channel();
-    let keeper = tokio::spawn(keep_agent(process, shutdown.clone(), ready));
+    let keeper = tokio::spawn(keep_agent(process, enroller, shutdown.clone(), ready));
     tokio::select! {
         // Without a machine of its own it serves others.
         node = node => announce(&args, &data, &state, running.urls(), node.ok().as_deref())?,
@@ -199,42 +205,66 @@ fn outward_address() -> Option<IpAddr> {
 /// something else than the flags.
 async fn agent_process(
     args: &Args,
-    labels: Vec<(String, String)>,
     data: &Path,
-    owner: &Owner,
-    identity: &Identity,
+    enroller: &Enroller,
 ) -> Result<AgentProcess, Problem> {
-    let state = agent_process::default_state(data, "agent", &owner.provider.public().0);
+    let provider = enroller.owner.provider.public();
+    let state = agent_process::default_state(data, "agent", &provider.0);
     agent_process::forget_orphans(data, &state);
     let mut offer = args.offer.clone();
-    let tenant = identity.tenant();
+    let tenant = enroller.identity.tenant();
     if !offer.own_tenants.contains(&tenant) {
         offer.own_tenants.push(tenant);
     }
     let mut flags = offer.flags();
     flags.extend(["--log".to_owned(), args.log.clone()]);
-    let wish = Enrolment {
-        region: args.region.clone(),
-        tier: Tier::Namespaces,
-        labels,
-        // The agent's own flag says it, at each start.
-        price: None,
-        expires: Millis(show::now_ms()).saturating_add(JOIN_WITHIN),
-    };
-    leave_if_other(&wish, &state, identity).await?;
+    leave_if_other(&enroller.wish(), &state, &enroller.identity).await?;
     let join = match Agent::has_joined(&state) {
         true => None,
-        false => {
-            let network = Network::connect(identity.clone(), ConnectOptions::default()).await?;
-            Some(
-                tokens::register(&network, owner, wish)
-                    .await?
-                    .to_text()
-                    .to_string(),
-            )
-        }
+        false => Some(enroller.join_file().await?),
     };
     Ok(AgentProcess { state, join, flags })
+}
+
+/// What lets the agent of this `up` join.
+struct Enroller {
+    owner: Arc<Owner>,
+    identity: Identity,
+    region: String,
+    labels: Vec<(String, String)>,
+}
+
+impl Enroller {
+    fn wish(&self) -> Enrolment {
+        Enrolment {
+            region: self.region.clone(),
+            tier: Tier::Namespaces,
+            labels: self.labels.clone(),
+            // The agent's own flag says it, at each start.
+            price: None,
+            expires: Millis(show::now_ms()).saturating_add(JOIN_WITHIN),
+        }
+    }
+
+    /// The text of a fresh join file.
+    async fn join_file(&self) -> Result<String, Problem> {
+        let network = Network::connect(self.identity.clone(), ConnectOptions::default()).await?;
+        let file = tokens::register(&network, &self.owner, self.wish()).await?;
+        Ok(file.to_text().to_string())
+    }
+
+    /// This network has not heard of the agent's node: what it joined was newer than the folder of this
+    /// `up`. It joins anew, with other keys.
+    async fn rejoin(&self, process: &mut AgentProcess) -> Result<(), Problem> {
+        eprintln!(
+            "farlane: this network's data are older than its agent's (restored from a backup?); the machine \
+             joins anew"
+        );
+        let join = self.join_file().await?;
+        forget(&process.state).map_err(Problem::failed)?;
+        process.join = Some(join);
+        Ok(())
+    }
 }
 
 /// Region and labels are in what the provider signed for one node. Where that says other ones than
@@ -269,10 +299,11 @@ async fn leave_if_other(
     Ok(())
 }
 
-/// Keeps an agent running until shutdown, or until the network has removed it; tells `ready` once that
-/// the first one is on the network.
+/// Keeps an agent running until shutdown, or until the network has removed it; lets one that the network
+/// does not know join anew. Tells `ready` once that the first one is on the network.
 async fn keep_agent(
     mut process: AgentProcess,
+    enroller: Enroller,
     shutdown: Shutdown,
     ready: tokio::sync::oneshot::Sender<String>,
 ) {
@@ -286,11 +317,23 @@ async fn keep_agent(
                 if shutdown.is_requested() {
                     return;
                 }
-                if ended.and_then(|status| status.code()) == Some(Exit::NotAllowed as i32) {
+                let code = ended.and_then(|status| status.code());
+                if code == Some(Exit::NotAllowed as i32) {
                     return removed(&process.state).print();
                 }
+                let rejoined = match code == Some(Exit::NotFound as i32) {
+                    true => enroller.rejoin(&mut process).await.map_err(|e| e.print()),
+                    false => Err(()),
+                };
+                if rejoined.is_err() {
+                    // Nobody waits for a machine that may never come.
+                    ready = None;
+                }
             }
-            Err(problem) => problem.print(),
+            Err(problem) => {
+                problem.print();
+                ready = None;
+            }
         }
         // A join file works once; whether it was used, the folder knows.
         if Agent::has_joined(&process.state) {
@@ -320,7 +363,9 @@ async fn watch_agent(
 ) -> Option<ExitStatus> {
     tokio::select! {
         node = child.ready() => {
-            if let (Some(node), Some(ready)) = (node, ready.take()) {
+            if let Some(node) = node
+                && let Some(ready) = ready.take()
+            {
                 let _ = ready.send(node);
             }
         }

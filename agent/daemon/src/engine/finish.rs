@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use farlane_codec::value::{self, Value};
 use farlane_model::{Digest, Exit, ExitKind, LostCause, MAX_ROW_BYTES, Sealed};
 use farlane_reconcile::Event;
 use farlane_seal::stream::seal_padded_parts;
@@ -13,6 +14,7 @@ use super::attempt::{Beside, Stage, Token};
 use super::complete::Item;
 use super::worker::Measured;
 use super::{Done, Engine};
+use crate::blobs::BlobError;
 use crate::worker::message::{Answer, Outcome};
 use crate::worker::room::Room;
 
@@ -38,6 +40,23 @@ pub(super) struct Sealing {
     usage: Usage,
 }
 
+/// A result that did not get where it belongs.
+#[derive(Debug)]
+pub(super) struct Unsealed {
+    kind: ExitKind,
+    usage: Usage,
+    why: Unkept,
+}
+
+/// Why not.
+#[derive(Debug)]
+enum Unkept {
+    /// There is no room for it anywhere: the network's words.
+    NoRoom(String),
+    /// Another try may do better.
+    Failed(String),
+}
+
 /// What is to be sealed.
 struct Plain {
     key: TaskKey,
@@ -52,6 +71,34 @@ impl Plain {
         let digest = Digest::of(&sealed);
         (sealed.into(), digest)
     }
+}
+
+/// The plaintext of an exception that no task raised; docs/design/payload.md, "Exception".
+fn raised(message: &str) -> Bytes {
+    let text = |text| Value::Str(text);
+    let whole = format!("farlane.FarlaneError: {message}\n");
+    let link = [
+        ("relation", Value::None),
+        ("type", text("FarlaneError")),
+        ("module", text("farlane")),
+        ("message", text(message)),
+        ("args", Value::List(vec![text(message)])),
+        ("frames", Value::List(vec![])),
+        ("pickle", Value::None),
+    ];
+    let all = [
+        ("v", Value::Int(1)),
+        ("phase", text("encode")),
+        ("text", text(&whole)),
+        ("chain", Value::List(vec![dict(link)])),
+    ];
+    // Text and lists of two levels are within every bound of the codec.
+    let encoded = value::encode(&dict(all)).unwrap_or_default();
+    [&[0], &encoded[..]].concat().into()
+}
+
+fn dict<'a, const N: usize>(pairs: [(&'a str, Value<'a>); N]) -> Value<'a> {
+    Value::Dict(pairs.map(|(key, value)| (Value::Str(key), value)).into())
 }
 
 impl Engine {
@@ -142,8 +189,10 @@ impl Engine {
         attempt.stage = Stage::Finishing;
         let (preparer, done) = (Arc::clone(&self.preparer), self.done.clone());
         attempt.beside = Some(Beside::spawn(async move {
+            let kind = exit.kind;
+            let unsealed = |why| Unsealed { kind, usage, why };
             let result = match sealing.await {
-                None => Err("sealing the result failed".to_owned()),
+                None => Err(unsealed(Unkept::Failed("sealing the result failed".into()))),
                 Some((bytes, digest)) if bytes.len() <= MAX_ROW_BYTES => Ok(Sealing {
                     exit,
                     sealed: Sealed::Inline(bytes),
@@ -157,7 +206,11 @@ impl Engine {
                         digest,
                         usage,
                     }),
-                    Err(error) => Err(format!("the result could not be uploaded: {error}")),
+                    Err(BlobError::NoRoom(words)) => Err(unsealed(Unkept::NoRoom(words))),
+                    Err(error) => {
+                        let why = format!("the result could not be uploaded: {error}");
+                        Err(unsealed(Unkept::Failed(why)))
+                    }
                 },
             };
             drop(room);
@@ -165,17 +218,38 @@ impl Engine {
         }));
     }
 
-    pub(super) fn sealed(&mut self, token: Token, sealed: Result<Sealing, String>) {
+    pub(super) fn sealed(&mut self, token: Token, sealed: Result<Sealing, Unsealed>) {
         match sealed {
             Ok(sealing) => self.complete(token, sealing),
-            Err(why) => {
-                self.end(
-                    token,
-                    Exit::new(ExitKind::Lost(LostCause::Sandbox), why),
-                    None,
-                );
-            }
+            Err(Unsealed { kind, usage, why }) => match why {
+                Unkept::NoRoom(words) => self.no_room(token, kind, &words, usage),
+                Unkept::Failed(why) => {
+                    let exit = Exit::new(ExitKind::Lost(LostCause::Sandbox), why);
+                    self.end(token, exit, Some(usage));
+                }
+            },
         }
+    }
+
+    /// An exception stands in for what could not be stored: the work was done, and would not fit the next
+    /// time either.
+    fn no_room(&mut self, token: Token, kind: ExitKind, words: &str, usage: Usage) {
+        let Some(attempt) = self.attempts.get(&token) else {
+            return;
+        };
+        let Some(grant) = &attempt.grant else { return };
+        let what = match kind {
+            ExitKind::Returned => "the result",
+            ExitKind::Raised => "the exception",
+            _ => "the log of the environment's build",
+        };
+        let message = format!("the call ran, and {what} could not be stored: {words}");
+        let plain = Plain {
+            key: grant.key.clone(),
+            context: StreamContext::exception(grant.tenant, attempt.at, self.node),
+            bytes: raised(&message),
+        };
+        self.seal(token, Exit::plain(ExitKind::Raised), plain, usage, None);
     }
 
     fn complete(&mut self, token: Token, sealing: Sealing) {

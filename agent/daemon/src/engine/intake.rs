@@ -40,7 +40,7 @@ impl Engine {
             LinkEvent::Frame(v1::ControlFrame { body: Some(body) }) => self.frame(body),
             LinkEvent::Frame(_) => {}
             LinkEvent::Down => self.out = None,
-            LinkEvent::Removed(why) => self.removed = Some(why),
+            LinkEvent::Over(why) => self.over = Some(why),
         }
     }
 

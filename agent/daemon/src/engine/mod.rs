@@ -44,7 +44,7 @@ use crate::sandbox::Sandbox;
 use crate::worker::Event;
 use attempt::{Attempt, Prepared, Specs, Token};
 use complete::Outbox;
-use finish::Sealing;
+use finish::{Sealing, Unsealed};
 use grants::Grants;
 use pool::Pools;
 use prepare::Unready;
@@ -77,7 +77,7 @@ pub(crate) struct Setup {
 #[derive(Debug)]
 enum Done {
     Prepared(Token, Result<Prepared, Unready>),
-    Sealed(Token, Result<Sealing, String>),
+    Sealed(Token, Result<Sealing, Unsealed>),
 }
 
 /// The loop's state.
@@ -116,11 +116,12 @@ pub(crate) struct Engine {
     /// Moving average over all tasks, microseconds; 0 before any.
     average_micros: u64,
     tasks_run: u64,
-    removed: Option<String>,
+    /// Why the network does not take this node.
+    over: Option<AgentError>,
 }
 
 impl Engine {
-    /// Runs until `shutdown`, or the node is removed. `connected` is told of the first connection.
+    /// Runs until `shutdown`, or the network does not take the node. `connected` is told of the first connection.
     pub(crate) async fn run(
         setup: Setup,
         mut link: mpsc::Receiver<LinkEvent>,
@@ -164,7 +165,7 @@ impl Engine {
             }
             engine.dispatch();
             engine.send_completions();
-            if engine.removed.is_some() {
+            if engine.over.is_some() {
                 break;
             }
         }
@@ -176,10 +177,7 @@ impl Engine {
         self.pools.end_all();
         self.out = None;
         self.send_completions();
-        match self.removed.take() {
-            Some(why) => Err(AgentError::Removed(why)),
-            None => Ok(()),
-        }
+        self.over.take().map_or(Ok(()), Err)
     }
 
     fn new(
@@ -233,7 +231,7 @@ impl Engine {
             looked_at: 0,
             average_micros: 0,
             tasks_run: 0,
-            removed: None,
+            over: None,
         }
     }
 

@@ -216,6 +216,7 @@ impl Engine {
         worker.done += 1;
         let steady = now / 1000;
         worker.idle_since = steady;
+        let last = answer.last;
         let worn = worker.queue.is_empty() && worker.doom.is_none() && worker.is_worn(steady);
         let micros = (answer.end.saturating_sub(answer.begin) / 1000).min(lived);
         if let Some(spec) = self.attempts.get(&token).and_then(|a| a.spec.as_ref()) {
@@ -227,10 +228,28 @@ impl Engine {
             average => (average - average / 16 + micros / 16).max(1),
         };
         self.answered(token, answer, measured);
-        if worn {
-            self.pools.dismiss(number);
+        match last {
+            true => self.leaves(number),
+            false if worn => self.pools.dismiss(number),
+            false => {}
         }
         true
+    }
+
+    /// A worker says that it ends: what it has not begun goes to others. It is seen to that it does, and
+    /// nobody waits for it: its files are many.
+    fn leaves(&mut self, number: WorkerNumber) {
+        let Some(worker) = self.pools.workers.get_mut(&number) else {
+            return;
+        };
+        let (pool, back) = (worker.pool, worker.take_back());
+        let lied = !worker.queue.is_empty();
+        self.put_back(pool, back);
+        if lied {
+            return self.violated(number);
+        }
+        self.kill(number);
+        self.pools.dismiss(number);
     }
 
     fn violated(&mut self, number: WorkerNumber) {

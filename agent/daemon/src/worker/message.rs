@@ -11,6 +11,8 @@ const DROP: u8 = 3;
 const HELLO: u8 = 1;
 const RESULT: u8 = 2;
 const LOG: u8 = 3;
+/// In an answer's flags: the worker's last.
+const LAST: u16 = 1;
 /// Bytes of a task's head.
 const TASK_HEAD: usize = 72;
 const CODE_HEAD: usize = 16;
@@ -119,6 +121,8 @@ pub(crate) struct Answer {
     pub(crate) outcome: Outcome,
     pub(crate) cpu_us: u32,
     pub(crate) peak_kib: u32,
+    /// The worker ends after it: its task left more than is cleared between two.
+    pub(crate) last: bool,
     /// On CLOCK_MONOTONIC, nanoseconds.
     pub(crate) begin: u64,
     pub(crate) end: u64,
@@ -154,8 +158,12 @@ impl Assembler {
 
     /// Takes one received message.
     ///
-    /// *Errors*: unknown, cut, or an answer above `limit` bytes.
+    /// *Errors*: unknown, cut, empty, or an answer above `limit` bytes.
     pub(crate) fn take(&mut self, message: &[u8], limit: usize) -> Result<Option<Said>, Violation> {
+        // Also what is received once a worker has shut its sending side.
+        if message.is_empty() {
+            return Err(Violation);
+        }
         if let Some((mut answer, mut body, total)) = self.partial.take() {
             body.extend_from_slice(message);
             if body.len() > total {
@@ -189,7 +197,7 @@ impl Assembler {
             1 => Outcome::Raised,
             _ => return Err(Violation),
         };
-        head.advance(2);
+        let last = head.get_u16_le() & LAST != 0;
         let (cpu_us, peak_kib) = (head.get_u32_le(), head.get_u32_le());
         let token = head.get_u64_le();
         let (begin, end) = (head.get_u64_le(), head.get_u64_le());
@@ -202,6 +210,7 @@ impl Assembler {
             outcome,
             cpu_us,
             peak_kib,
+            last,
             begin,
             end,
             body: Bytes::new(),
@@ -280,7 +289,10 @@ mod tests {
         assert_eq!(all.take(&[9, 9], 10).unwrap_err(), Violation);
         assert_eq!(all.take(&[RESULT; 12], 10).unwrap_err(), Violation);
         assert_eq!(all.take(&[LOG; 3], 10).unwrap_err(), Violation);
-        all.take(&result(6, b"abc"), 10).unwrap();
-        assert_eq!(all.take(b"defg", 10).unwrap_err(), Violation);
+        assert_eq!(all.take(&[], 10).unwrap_err(), Violation);
+        for wrong in [&b"defg"[..], b""] {
+            all.take(&result(6, b"abc"), 10).unwrap();
+            assert_eq!(all.take(wrong, 10).unwrap_err(), Violation);
+        }
     }
 }

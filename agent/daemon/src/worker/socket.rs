@@ -63,23 +63,22 @@ impl Socket {
         }
     }
 
-    /// Waits for messages; then receives one into `buffer`. `None` at the end.
+    /// Waits for messages; then receives one into `buffer`. An empty one is a task's doing, as is a socket
+    /// shut for sending: this side holds both ends, so neither has ended. `None` where it fails.
     pub(crate) async fn receive(&self, buffer: &mut [u8]) -> Option<usize> {
         loop {
             let mut guard = self.near.readable().await.ok()?;
             match guard.try_io(|fd| receive(fd.as_raw_fd(), buffer)) {
-                Ok(Ok(0)) | Ok(Err(_)) => return None,
+                Ok(Err(_)) => return None,
                 Ok(Ok(n)) => return Some(n),
                 Err(_) => continue,
             }
         }
     }
 
-    /// Receives one message that is already here.
+    /// Receives one message that is already here, as [`Socket::receive`].
     pub(crate) fn receive_now(&self, buffer: &mut [u8]) -> Option<usize> {
-        receive(self.near.as_raw_fd(), buffer)
-            .ok()
-            .filter(|n| *n > 0)
+        receive(self.near.as_raw_fd(), buffer).ok()
     }
 
     /// Takes back one message that the worker has not received.

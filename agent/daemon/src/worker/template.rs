@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::process::Process;
 use super::socket::{PIECE, send_with_fds, seqpacket, watched};
-use super::{Event, WorkerNumber};
+use super::{Event, MAX_ANSWER, WorkerNumber};
 use crate::sandbox::{Cgroups, Group, Private, Sandbox, SandboxError};
 
 /// Bytes of what a failing template says that are kept.
@@ -48,6 +48,8 @@ struct Settings<'a> {
     node: &'a str,
     region: &'a str,
     limits: Limits,
+    /// Most bytes of one answer.
+    answer: usize,
     private: Option<Private>,
 }
 
@@ -137,6 +139,7 @@ impl Template {
             node: &place.node,
             region: &place.region,
             limits: limits.clone(),
+            answer: MAX_ANSWER,
             private: sandbox.private()?,
         };
         let settings = serde_json::to_vec(&settings)

@@ -258,3 +258,94 @@ async fn what_a_sandbox_says_reaches_its_tenant_and_nobody_between() {
     }
     node.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_stays_of_folders_too_deep_for_a_path_or_closed_to_their_owner() {
+    let dir = tempfile::tempdir().unwrap();
+    let network = Network::start(true).await;
+    let source = "def f(leaves):\n    import os\n    here, seen = os.getcwd(), os.listdir('.')\n    if leaves:\n        \
+                  for _ in range(1_500):\n            os.mkdir('a-name-of-some-length'); os.chdir('a-name-of-some-length')\n        \
+                  open('secret', 'w').write('x')\n        os.chdir(here)\n        \
+                  for mode in (0, 0o200, 0o400, 0o600):\n            os.makedirs(f'closed-{mode}/in/.lifted-0')\n            \
+                  os.chmod(f'closed-{mode}/in', mode); os.chmod(f'closed-{mode}', mode)\n        \
+                  os.chmod('.', 0)\n    return here, seen, os.getpid()";
+    for tier in [Tier::MicroVm, Tier::Process] {
+        let home = dir.path().join(format!("{tier:?}"));
+        std::fs::create_dir(&home).unwrap();
+        let mut config = config(&network, &home);
+        config.strongest_tier = Some(tier);
+        let node = Node::start(&network, config).await;
+        let f = Function::new(&network, source, &["(True,)", "(False,)"], Ask::default());
+        let first = f.call(0).await.value();
+        // The same worker, in the same folder, and nothing in it.
+        assert!(first.contains(", [], "), "{first}");
+        assert_eq!(f.call(1).await.value(), first);
+        node.stop().await;
+        *network.seen.lock() = Default::default();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_whose_task_left_very_much_is_replaced_and_nobody_waits_for_it() {
+    let stage = stage(true).await;
+    let source = "def f(wait, files, mib):\n    import os, time\n    seen = len(os.listdir('/tmp'))\n    \
+                  time.sleep(wait)\n    for i in range(files): open(f'/tmp/{i}', 'w').close()\n    \
+                  open('/dev/shm/x', 'wb').write(bytes(mib << 20))\n    return seen, os.getpid()";
+    let f = stage.function(source, &["(0.2, 5_000, 0)", "(0.2, 0, 80)", "(0, 1, 1)"]);
+    let spec = stage.network.seen.lock().spec.clone().unwrap();
+    for n in [0, 1] {
+        let many = f.submit(n, 1).await.remove(0);
+        stage
+            .network
+            .until("begun", |seen| {
+                seen.started.contains(&many.at).then_some(())
+            })
+            .await;
+        // Sent behind it while it runs, and after it.
+        let behind = f.submit(2, 20).await;
+        let pid = f.outcome(&many).await.value();
+        let mut others = vec![f.call(2).await.value()];
+        for call in &behind {
+            others.push(f.outcome(call).await.value());
+        }
+        assert!(others.iter().all(|value| value.starts_with("(0, ")));
+        assert!(pid.starts_with("(0, "));
+        if spec.tier == Tier::Namespaces {
+            assert!(!others.contains(&pid), "{pid} {others:?}");
+        }
+    }
+    stage.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_s_working_folder_is_not_the_next_one_s() {
+    let stage = stage(true).await;
+    let source = "def f():\n    import os\n    here = os.getcwd()\n    os.chdir('/usr')\n    return here, os.getpid()";
+    let f = stage.function(source, &["()"]);
+    let first = f.call(0).await.value();
+    assert!(!first.contains("/usr"), "{first}");
+    assert_eq!(f.call(0).await.value(), first);
+    stage.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn empty_messages_and_shut_sockets_are_violations_and_a_false_last_word_is_the_last() {
+    let stage = stage(true).await;
+    // Finds its worker on the stack.
+    let source = "def f(what):\n    import os, struct, sys, time\n    frame = sys._getframe()\n    \
+                  while 'self' not in frame.f_locals: frame = frame.f_back\n    worker = frame.f_locals['self']\n    \
+                  if what == 'empty': worker.sock.send(b'')\n    if what == 'shut': worker.sock.shutdown(1)\n    \
+                  if what in ('empty', 'shut'): time.sleep(600)\n    honest = type(worker).transmit\n    \
+                  def transmit(head, body):\n        head = bytearray(head)\n        \
+                  if head[0] == 2: head[2] = 1\n        honest(worker, head, body)\n    \
+                  if what == 'last': worker.transmit = transmit\n    return os.getpid()";
+    let f = stage.function(source, &["('empty',)", "('shut',)", "('last',)", "('',)"]);
+    for n in [0, 1] {
+        let exit = f.call(n).await.exit;
+        assert_eq!(exit.kind, ExitKind::Lost(LostCause::Sandbox));
+        assert!(exit.message.contains("broke its protocol"), "{exit:?}");
+    }
+    let last = f.call(2).await.value();
+    assert_ne!(f.call(3).await.value(), last);
+    stage.node.stop().await;
+}

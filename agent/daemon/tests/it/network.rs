@@ -14,7 +14,7 @@ use farlane_seal::record::*;
 use farlane_seal::{DeviceKey, EnrolmentSeed, ProviderRoot, TenantRoot};
 use farlane_units::Millis;
 use farlane_wire::v1::fleet_server::FleetServer;
-use farlane_wire::{channel, id, v1};
+use farlane_wire::{ErrorCode, channel, id, v1};
 use parking_lot::Mutex;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::sync::{mpsc, watch};
@@ -49,6 +49,9 @@ pub struct Seen {
     pub turned_away: u32,
     /// Hellos that were answered with the leader's address.
     pub sent_on: u32,
+    /// Hellos that were answered with that the node is unknown, and uploads that were refused.
+    pub unknown: u32,
+    pub refused: u32,
     /// Transfers that stood still, and uploads among them that were given up.
     pub stalled: u32,
     pub given_up: u32,
@@ -72,6 +75,10 @@ pub struct Treatment {
     pub away: bool,
     /// The node was removed while it was not connected.
     pub removed: bool,
+    /// So many of its next hellos are answered with that no such node is known.
+    pub unknown: u32,
+    /// Uploads are refused for this reason.
+    pub refuses_uploads: Option<ErrorCode>,
     /// How far its clock is ahead of the machine's.
     pub skew_ms: i64,
     /// Uploads make no progress.
@@ -90,6 +97,8 @@ impl Default for Treatment {
             ended_certificates: 0,
             away: false,
             removed: false,
+            unknown: 0,
+            refuses_uploads: None,
             skew_ms: 0,
             stalls_uploads: false,
             stalls_downloads: false,

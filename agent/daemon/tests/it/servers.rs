@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use farlane_model::*;
 use farlane_units::Millis;
-use farlane_wire::v1;
 use farlane_wire::v1::control_frame::Body;
+use farlane_wire::{ErrorCode, v1};
 
 use crate::network::{Network, now};
 use crate::node::{Node, config};
@@ -280,5 +280,57 @@ async fn transfers_that_stand_still_are_tried_again() {
         .await;
     network.treatment.lock().stalls_uploads = false;
     assert_eq!(f.outcome(&call).await.exit.kind, ExitKind::Returned);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_the_network_does_not_know_asks_again_and_then_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let network = Network::start(true).await;
+    // A server that is behind for a moment is no reason to end.
+    network.treatment.lock().unknown = 3;
+    let node = Node::start(&network, config(&network, dir.path())).await;
+    assert_eq!(network.seen.lock().unknown, 3);
+    let f = Function::new(&network, "def f(): return 1", &["()"], Ask::default());
+    assert_eq!(f.call(0).await.value(), "1");
+    network.treatment.lock().unknown = 1000;
+    network.hang_up();
+    let ended = tokio::time::timeout(Duration::from_secs(60), node.agent.wait()).await;
+    let ended = ended.unwrap().unwrap_err();
+    assert!(
+        matches!(&ended, farlane_daemon::AgentError::Unknown(why) if why == "there is no such node"),
+        "{ended}"
+    );
+    assert_eq!(network.seen.lock().unknown, 3 + 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_that_finds_no_room_is_the_call_s_end_and_its_time_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let network = Network::start(true).await;
+    let node = Node::start(&network, config(&network, dir.path())).await;
+    let source = "def f(fails):\n    import os, time\n    time.sleep(0.05)\n    \
+                  if fails: raise ValueError(os.urandom(20_000).hex())\n    return len(os.urandom(1)), os.urandom(100_000)";
+    let f = Function::new(&network, source, &["(False,)", "(True,)"], Ask::default());
+    for (n, code, what) in [
+        (0, ErrorCode::StorageFull, "the result could not"),
+        (0, ErrorCode::QuotaExceeded, "the result could not"),
+        (1, ErrorCode::StorageFull, "the exception could not"),
+    ] {
+        network.treatment.lock().refuses_uploads = Some(code);
+        let before = network.seen.lock().refused;
+        let outcome = f.call(n).await;
+        let message = outcome.raised("message");
+        assert!(
+            message.contains(what) && message.contains("disk of the blobs is full"),
+            "{message}"
+        );
+        assert_eq!(outcome.raised("type"), r#"Str("FarlaneError")"#);
+        let told = &outcome.completion;
+        assert!(told.ended_ms >= told.started_ms + 50, "{told:?}");
+        assert_eq!(network.seen.lock().refused, before + 1);
+    }
+    network.treatment.lock().refuses_uploads = None;
+    assert_eq!(f.call(0).await.exit.kind, ExitKind::Returned);
     node.stop().await;
 }

@@ -128,6 +128,11 @@ impl Fleet for Service {
             let _gone = Gone(self.network.clone());
             tokio::time::sleep(Duration::from_secs(3600)).await;
         }
+        let refusal = self.network.treatment.lock().refuses_uploads;
+        if let Some(code) = refusal {
+            self.network.note(|seen| seen.refused += 1);
+            return Err(code.status("the disk of the blobs is full"));
+        }
         let mut chunks = request.into_inner();
         let (mut bytes, mut blob) = (BytesMut::new(), None);
         while let Some(chunk) = chunks.message().await? {
@@ -180,6 +185,14 @@ impl Network {
         now().0.saturating_add_signed(self.treatment.lock().skew_ms)
     }
 
+    fn is_unknown(&self) -> bool {
+        let mut treatment = self.treatment.lock();
+        let unknown = treatment.unknown > 0;
+        treatment.unknown -= u32::from(unknown);
+        self.note(|seen| seen.unknown += u32::from(unknown));
+        unknown
+    }
+
     fn reached(&self) -> Result<(), Status> {
         match self.treatment.lock().away {
             true => self.note(|seen| {
@@ -219,6 +232,9 @@ impl Network {
                     ..Default::default()
                 }))
             }
+            Out::Hello(_) if self.is_unknown() => Some(In::Refused(
+                ErrorCode::UnknownNode.refusal("there is no such node"),
+            )),
             Out::Hello(hello) => {
                 let mut greeting = farlane_wire::server_hello("test");
                 if let Some(limits) = &mut greeting.limits {

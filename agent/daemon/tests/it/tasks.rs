@@ -408,3 +408,25 @@ pub fn named(name: &str) -> i32 {
         });
     pid.unwrap()
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_above_the_bound_is_an_exception_that_names_it() {
+    let stage = stage(true).await;
+    // The bound that the agent named; then a smaller one, in the worker that the task runs in.
+    let source = "def f(bound, size):\n    import sys\n    worker = sys.modules['farlane_worker']\n    \
+                  known = worker.MAX_ANSWER\n    worker.MAX_ANSWER = bound or known\n    \
+                  return bytes(size) if size else known";
+    let f = stage.function(
+        source,
+        &["(0, 0)", "(2_000_000, 2_000_000)", "(2_000_000, 1_900_000)"],
+    );
+    assert_eq!(f.call(0).await.value(), (1 << 30).to_string());
+    let outcome = f.call(1).await;
+    let message = outcome.raised("message");
+    assert!(message.contains("at most 2000000"), "{message}");
+    assert_eq!(outcome.raised("type"), r#"Str("PayloadTooLarge")"#);
+    assert_eq!(outcome.raised("module"), r#"Str("farlane")"#);
+    assert_eq!(outcome.raised("pickle"), "None");
+    assert_eq!(f.call(2).await.exit.kind, ExitKind::Returned);
+    stage.node.stop().await;
+}
