@@ -18,7 +18,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from . import _context, _map, _options
-from ._errors import ClientClosed, OptionError
+from ._errors import ClientClosed, ConnectionError, FarlaneError, OptionError
 from ._farlane import Native, silence
 from ._function import Handles, RemoteFunction
 from ._future import Future
@@ -38,7 +38,7 @@ R = TypeVar("R")
 
 # Bytes submitted and not yet durable before `submit` waits; farlane_wire::hello::WINDOW_BYTES.
 WINDOW_BYTES = 64 << 20
-# At exit and for `shutdown(wait=False)`: how long acknowledgements are waited for.
+# At exit and for `shutdown(wait=False)`: how long acknowledgements are waited for once none come.
 ACKNOWLEDGE_SECONDS = 10.0
 # A wait is cut into pieces, so that signals are seen on every platform.
 _FOREVER = 3.0e8
@@ -332,7 +332,7 @@ class Client(Executor):
 
     def _still_waits(self, future: Future[Any], waited: float | None) -> str:
         """What a wait that was too short says; `future.id` itself may wait for the network."""
-        id = future._id or self._native.task_id(future._seq)
+        id = self._known_id(future)
         return f"task {id} is {self._state_of(future, id)} after {waited or 0.0:.3g} s of waiting; it goes on"
 
     def _cancel(self, futures: list[Future[Any]], reason: str) -> None:
@@ -344,8 +344,7 @@ class Client(Executor):
 
         decoders = {name: codecs.getincrementaldecoder("utf-8")("replace") for name in ("stdout", "stderr")}
         try:
-            self._let_the_network_know()
-            reader = self._native.logs(future.id, attempt, follow)
+            reader = self._native.logs(self._known_id(future), attempt, follow)
             while (pieces := next(reader, None)) is not None:
                 for piece in pieces:
                     if piece[0] in decoders:
@@ -363,9 +362,12 @@ class Client(Executor):
         if self._native.unacknowledged():
             self._native.wait_acknowledged(ACKNOWLEDGE_SECONDS)
 
-    def _explain(self, id: str) -> dict[str, Any]:
-        self._let_the_network_know()
-        return self._native.explain(id)
+    def _explain(self, future: Future[Any]) -> dict[str, Any]:
+        return self._native.explain(self._known_id(future))
+
+    def _known_id(self, future: Future[Any]) -> str:
+        """For questions, which wait for the acknowledgement themselves: `future.id` may wait for it, too."""
+        return future._id or self._native.task_id(future._seq)
 
     def _detached_by_user(self, future: Future[Any] | None) -> None:
         """The first Ctrl-C while waiting: the work goes on, and how to find it again is said once."""
@@ -391,7 +393,11 @@ class Client(Executor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Ends the session. With `wait`, after every future has landed; without, once the network has
-        acknowledged what was submitted: it goes on, and `attach` finds it."""
+        acknowledged what was submitted: it goes on, and `attach` finds it.
+
+        Raises ConnectionError where nothing is acknowledged for 10 s; it says how many calls were lost, and their
+        futures end with it.
+        """
         shared = self._shared
         if shared.closed or shared.pid != os.getpid():
             return
@@ -401,10 +407,15 @@ class Client(Executor):
             if wait and not shared.detached:
                 self._native.wait_idle(_FOREVER)
             else:
-                self._native.wait_acknowledged(ACKNOWLEDGE_SECONDS)
+                self._native.settle(ACKNOWLEDGE_SECONDS)
         except KeyboardInterrupt:
             self._detached_by_user(None)
             raise
+        except FarlaneError as lost:
+            if isinstance(lost, ConnectionError) and not shared.detached:
+                raise
+            # An interrupt is not to be hidden; another error has ended the session, and its futures, before.
+            print(f"farlane: {lost}", file=sys.stderr)
         finally:
             shared.closed = True
             self._native.close()
@@ -500,12 +511,16 @@ def _at_exit() -> None:
             continue
         native = shared.native
         try:
-            durable = native.wait_acknowledged(ACKNOWLEDGE_SECONDS)
-            left = native.awaited()
-            if left and not shared.told:
+            lost = None
+            try:
+                native.settle(ACKNOWLEDGE_SECONDS)
+            except FarlaneError as error:
+                lost = error
+            left = native.awaited() - native.unacknowledged()
+            if left > 0 and not shared.told:
                 print(f"farlane: {left} tasks go on; `farlane tasks` lists them", file=sys.stderr)
-            if not durable:
-                print(f"farlane: {native.unacknowledged()} submissions were not acknowledged", file=sys.stderr)
+            if lost is not None and native.unacknowledged():
+                print(f"farlane: {lost}", file=sys.stderr)
         except KeyboardInterrupt:
             pass
         shared.closed = True

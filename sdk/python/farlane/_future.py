@@ -301,7 +301,7 @@ class Future(StandardFuture, Generic[T]):  # type: ignore[type-arg]
 
     def explain(self) -> Explanation:
         """Why the task is where it is, or what it waits for."""
-        return Explanation(self._client._explain(self.id))
+        return Explanation(self._client._explain(self))
 
     def traceback(self) -> str | None:
         """The traceback as the node printed it, once the task has raised."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
-from ._errors import SerializationError
+from ._errors import PayloadTooLarge, SerializationError
 
 # Types that the C pickler takes as they are, and that hold nothing of this process.
 _PLAIN = frozenset({int, float, bool, str, type(None), complex})
@@ -22,6 +22,8 @@ _PLAIN_ITEMS = 64
 _PLAIN_DEPTH = 3
 # docs/design/payload.md: buffers from this size leave as blobs.
 MIN_BLOB = 1 << 20
+# The largest that a node takes in one piece: MAX_BLOB_BYTES of sdk/rust/src/options.rs.
+MAX_BLOB = 2 << 30
 _MISSING = object()
 # How deep the search for what cannot be pickled goes, and how many nodes it looks at.
 _SEARCH_DEPTH = 12
@@ -33,7 +35,10 @@ dumps = pickle.dumps
 def dump_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[bytes, list[pickle.PickleBuffer]]:
     """The pickle of `(args, kwargs)`, and its large buffers in their order."""
     if _all_plain(args) and (not kwargs or _all_plain(kwargs.values())):
-        return dumps((args, kwargs), 5), []
+        data = dumps((args, kwargs), 5)
+        if len(data) > MAX_BLOB:
+            raise too_large("the arguments", _arguments(args, kwargs), len(data))
+        return data, []
     args = tuple(_out_of_band(arg) for arg in args)
     kwargs = {name: _out_of_band(arg) for name, arg in kwargs.items()}
     import cloudpickle
@@ -47,11 +52,20 @@ def dump_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[bytes
         return False
 
     try:
-        return cloudpickle.dumps((args, kwargs), 5, buffer_callback=keep_in_band), buffers
+        data = cloudpickle.dumps((args, kwargs), 5, buffer_callback=keep_in_band)
     except Exception as error:
-        named = {f"args[{i}]": arg for i, arg in enumerate(args)}
-        named.update({f"kwargs[{name!r}]": arg for name, arg in kwargs.items()})
-        raise unpicklable("argument", named, error) from error
+        raise unpicklable("argument", _arguments(args, kwargs), error) from error
+    largest = max(len(data), *(buffer.raw().nbytes for buffer in buffers), 0)
+    if largest > MAX_BLOB:
+        raise too_large("the arguments", _arguments(args, kwargs), largest)
+    return data, buffers
+
+
+def _arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments by how a person would call them."""
+    named = {f"args[{i}]": arg for i, arg in enumerate(args)}
+    named.update({f"kwargs[{name!r}]": arg for name, arg in kwargs.items()})
+    return named
 
 
 def _all_plain(values: Iterable[Any], depth: int = 0) -> bool:
@@ -96,9 +110,12 @@ def dump_function(function: Callable[..., Any]) -> bytes:
 
     _register_own_modules()
     try:
-        return bytes(cloudpickle.dumps(function, 5))
+        data = bytes(cloudpickle.dumps(function, 5))
     except Exception as error:
         raise unpicklable("function", _captured(function), error) from error
+    if len(data) > MAX_BLOB:
+        raise too_large("the function with what it captures", _captured(function), len(data))
+    return data
 
 
 # ---- by value -------------------------------------------------------------------------------------------------
@@ -245,9 +262,36 @@ def unpicklable(what: str, named: dict[str, Any], error: BaseException) -> Seria
     for path, value in named.items():
         if _fails(value) is None:
             continue
-        path, value, cause = _narrow(path, value, 0, budget)
-        return SerializationError(f"{what} cannot be pickled: {path} is {_describe(value)}: {cause}")
+        path, value = _narrow(path, value, 0, budget, lambda value: _fails(value) is not None)
+        return SerializationError(f"{what} cannot be pickled: {path} is {_describe(value)}: {_fails(value)}")
     return SerializationError(f"{what} cannot be pickled: {error}")
+
+
+def too_large(what: str, named: dict[str, Any], size: int) -> PayloadTooLarge:
+    """An error that names the path to what is larger than a node takes in one piece."""
+    budget = [_SEARCH_NODES]
+    for path, value in named.items():
+        if _largest(value) > MAX_BLOB:
+            path, value = _narrow(path, value, 0, budget, lambda value: _largest(value) > MAX_BLOB)
+            value = value.raw().obj if isinstance(value, pickle.PickleBuffer) else value
+            what, size = f"{path}, {_describe(value)},", _largest(value)
+            break
+    return PayloadTooLarge(
+        f"{what} cannot be sent: {size} bytes in one piece, where a node takes at most {MAX_BLOB}; "
+        "split it over several arguments or calls"
+    )
+
+
+def _largest(value: Any) -> int:
+    """Bytes of the largest piece that a value would leave as; 0 where it cannot be pickled by itself."""
+    import cloudpickle
+
+    buffers: list[pickle.PickleBuffer] = []
+    try:
+        data = cloudpickle.dumps(_out_of_band(value), 5, buffer_callback=buffers.append)
+    except Exception:
+        return 0
+    return max(len(data), *(buffer.raw().nbytes for buffer in buffers), 0)
 
 
 def _fails(value: Any) -> BaseException | None:
@@ -260,16 +304,18 @@ def _fails(value: Any) -> BaseException | None:
     return None
 
 
-def _narrow(path: str, value: Any, depth: int, budget: list[int]) -> tuple[str, Any, BaseException | None]:
+def _narrow(
+    path: str, value: Any, depth: int, budget: list[int], fails: Callable[[Any], bool]
+) -> tuple[str, Any]:
     """Follows the failing part downwards as long as one child fails by itself."""
     if depth < _SEARCH_DEPTH:
         for child_path, child in _children(path, value):
             budget[0] -= 1
             if budget[0] <= 0:
                 break
-            if type(child) not in _PLAIN and _fails(child) is not None:
-                return _narrow(child_path, child, depth + 1, budget)
-    return path, value, _fails(value)
+            if type(child) not in _PLAIN and fails(child):
+                return _narrow(child_path, child, depth + 1, budget, fails)
+    return path, value
 
 
 def _children(path: str, value: Any) -> Iterator[tuple[str, Any]]:

@@ -287,12 +287,20 @@ impl Native {
         })
     }
 
+    /// Waits until all calls are durable, as long as anything moves and then `seconds`.
+    fn settle(&self, py: Python<'_>, seconds: f64) -> PyResult<()> {
+        let patience = Duration::try_from_secs_f64(seconds)
+            .map_err(|_| PyValueError::new_err("not a number of seconds"))?;
+        let client = self.client.clone();
+        wait(py, async move { client.settle(patience).await })
+    }
+
     /// Waits until no future waits; `False` where that took longer than `seconds`.
     fn wait_idle(&self, py: Python<'_>, seconds: f64) -> PyResult<bool> {
         patiently(py, seconds, |patience| self.futures.wait_idle(patience))
     }
 
-    /// Ends the session.
+    /// Ends the session; what `settle` has found unacknowledged ends with its error.
     fn close(&self, py: Python<'_>) {
         py.detach(|| self.client.close());
     }

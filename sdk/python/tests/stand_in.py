@@ -55,6 +55,9 @@ class FakeNative:
     def wait_acknowledged(self, seconds):
         return True
 
+    def settle(self, seconds):
+        pass
+
     def unacknowledged(self):
         return 0
 

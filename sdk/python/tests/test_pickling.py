@@ -58,6 +58,33 @@ def test_the_error_names_the_path_to_what_cannot_be_pickled():
         _pickling.dump_arguments((), {"holder": Holder(threading.Lock())})
 
 
+def test_what_no_node_takes_is_refused_by_its_path(monkeypatch):
+    monkeypatch.setattr(_pickling, "MIN_BLOB", 1000)
+    monkeypatch.setattr(_pickling, "MAX_BLOB", 5000)
+    import numpy
+
+    fits, large = b"x" * 4000, b"x" * 6000
+    array = numpy.zeros(1000)
+    assert len(_pickling.dump_arguments((fits, fits, array[:500]), {})[1]) == 3, "each by itself"
+    for args, kwargs, path in (
+        ((1, large), {}, r"args\[1\], a bytes, cannot be sent: 60\d\d bytes"),
+        ((), {"data": {"x": [fits, array]}}, r"kwargs\['data'\]\['x'\]\[1\], a numpy.ndarray, .* 8000 bytes"),
+        ((Holder(array),), {}, r"args\[0\]\.value, a numpy.ndarray"),
+        ((Holder(list(range(9999))),), {}, r"args\[0\]\.value, a list"),
+        (("y" * 6000,), {}, r"args\[0\], a str"),
+        (("y" * 3000, "z" * 3000), {}, r"the arguments cannot be sent: 60\d\d bytes"),
+    ):
+        with pytest.raises(fl.PayloadTooLarge, match=path) as caught:
+            _pickling.dump_arguments(args, kwargs)
+        assert "a node takes at most 5000; split it" in str(caught.value)
+
+    def captures():
+        return large
+
+    with pytest.raises(fl.PayloadTooLarge, match="captured variable 'large', a bytes, "):
+        _pickling.dump_function(captures)
+
+
 def test_a_function_that_drags_a_lock_along_is_named():
     lock = threading.Lock()
 

@@ -143,3 +143,53 @@ def test_a_short_wait_is_not_made_longer_by_what_it_says(client, monkeypatch):
     future = client.with_options(idempotency_key="once").submit(pow, 2, 2)
     with pytest.raises(concurrent.futures.TimeoutError, match="task-1 is running"):
         future.result(timeout=0.01)
+
+
+def lost(seconds):
+    raise fl.ConnectionError("no Farlane server at https://test answered within 10.0 s: 2 calls are not acknowledged")
+
+
+def test_a_shutdown_says_what_was_not_acknowledged(client, monkeypatch):
+    monkeypatch.setattr(client._native, "settle", lost)
+    with pytest.raises(fl.ConnectionError, match="https://test answered within 10.0 s: 2 calls are not acknowledged"):
+        client.shutdown(wait=False)
+    assert client._native.closed
+    client.shutdown(wait=False)  # Nothing is left to say.
+
+
+def test_a_loss_is_said_and_does_not_hide_an_interrupt(client, monkeypatch, capsys):
+    monkeypatch.setattr(client._native, "settle", lost)
+    with pytest.raises(KeyboardInterrupt):
+        with client:
+            client.submit(pow, 2, 2)
+            raise KeyboardInterrupt
+    assert "2 calls are not acknowledged" in capsys.readouterr().err and client._native.closed
+
+
+def test_leaving_says_what_was_lost_and_what_goes_on(client, monkeypatch, capsys):
+    monkeypatch.setattr(_client, "silence", lambda: None)
+    monkeypatch.setattr(_client, "_clients", [client._shared])
+    for seconds in range(3):
+        client.submit(pow, 2, seconds)
+    monkeypatch.setattr(client._native, "settle", lost)
+    monkeypatch.setattr(client._native, "unacknowledged", lambda: 2)
+    _client._at_exit()
+    said = capsys.readouterr().err
+    assert "1 tasks go on" in said and "2 calls are not acknowledged" in said and client._native.closed
+
+
+def test_a_question_asks_the_network_once(client, monkeypatch):
+    def wait_acknowledged(seconds):
+        raise AssertionError("the question itself waits")
+
+    monkeypatch.setattr(client._native, "unacknowledged", lambda: 1)
+    monkeypatch.setattr(client._native, "wait_acknowledged", wait_acknowledged)
+    asked = []
+    monkeypatch.setattr(client._native, "explain", lambda id: asked.append(id) or lost(0), raising=False)
+    monkeypatch.setattr(client._native, "logs", lambda id, attempt, follow: asked.append(id) or lost(0), raising=False)
+    future = client.with_options(idempotency_key="once").submit(pow, 2, 2)
+    with pytest.raises(fl.ConnectionError):
+        future.explain()
+    with pytest.raises(fl.ConnectionError):
+        list(future.logs())
+    assert asked == ["task-1", "task-1"]

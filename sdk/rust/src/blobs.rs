@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use crate::Error;
 use crate::call::{Progress, Upload};
 use crate::network::Network;
-use crate::options::BLOB_CHUNK_BYTES;
+use crate::options::{BLOB_CHUNK_BYTES, MAX_BLOB_BYTES};
 
 /// Waits between two tries of an upload or fetch.
 const RETRY_EVERY: Duration = Duration::from_millis(300);
@@ -19,13 +19,17 @@ const RETRY_EVERY: Duration = Duration::from_millis(300);
 /// Reserved for a fetch before its bytes come: address space, until they do.
 const MAX_RESERVED: usize = 128 << 20;
 
-/// Names `sealed` and starts to put it; it is tried again until `network` gives up.
+/// Names `sealed` and starts to put it; it is tried again until `network` gives up. What no node would
+/// take does not leave: it fails at once.
 pub(crate) fn start_upload(
     runtime: &tokio::runtime::Handle,
     network: Network,
     key: farlane_seal::TaskKey,
     sealed: Bytes,
 ) -> Upload {
+    if let Some(error) = too_large(sealed.len(), MAX_BLOB_BYTES) {
+        return refused(key, sealed.len(), error);
+    }
     let blob = BlobRef {
         digest: Digest::of(&sealed),
         size: ByteCount(sealed.len() as u64),
@@ -48,6 +52,30 @@ pub(crate) fn start_upload(
     }
 }
 
+/// What is said of `size` bytes where at most `limit` are taken.
+pub(crate) fn too_large(size: usize, limit: u64) -> Option<Error> {
+    let size = size as u64;
+    (size > limit).then_some(Error::TooLarge {
+        what: "one function, argument or environment",
+        size,
+        limit,
+    })
+}
+
+/// An upload that never begins: the digest of what is not sent is nobody's business.
+pub(crate) fn refused(key: farlane_seal::TaskKey, size: usize, error: Error) -> Upload {
+    let (_, progress) = watch::channel(Progress::Failed(error));
+    let blob = BlobRef {
+        digest: Digest::default(),
+        size: ByteCount(size as u64),
+    };
+    Upload {
+        blob,
+        key,
+        progress,
+    }
+}
+
 async fn put_patiently(network: &Network, blob: BlobRef, sealed: Bytes) -> Result<(), Error> {
     let until = tokio::time::Instant::now() + network.options().reconnect_for;
     loop {
@@ -62,10 +90,11 @@ async fn put_patiently(network: &Network, blob: BlobRef, sealed: Bytes) -> Resul
 }
 
 async fn put(network: &Network, blob: BlobRef, sealed: &Bytes) -> Result<(), Error> {
-    let sealed = sealed.clone();
+    let (sealed, moving) = (sealed.clone(), network.clone());
     let chunks = (0..sealed.len().div_ceil(BLOB_CHUNK_BYTES).max(1)).map(move |i| {
         let from = i * BLOB_CHUNK_BYTES;
         let to = sealed.len().min(from + BLOB_CHUNK_BYTES);
+        moving.moves();
         v1::BlobChunk {
             blob: (i == 0).then(|| blob.into()),
             offset: from as u64,
@@ -120,4 +149,26 @@ async fn get(network: &Network, blob: BlobRef) -> Result<Bytes, Error> {
         return Err(damaged());
     }
     Ok(out.freeze())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_no_node_takes_fails_before_it_leaves() {
+        assert!(too_large(10, 10).is_none());
+        let error = too_large(11, 10).unwrap();
+        assert!(matches!(
+            error,
+            Error::TooLarge {
+                size: 11,
+                limit: 10,
+                ..
+            }
+        ));
+        let upload = refused(farlane_seal::TaskKey::generate(), 11, error);
+        assert!(matches!(upload.failure(), Some(Error::TooLarge { .. })));
+    }
 }

@@ -13,12 +13,12 @@ use farlane_wire::v1;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::blobs::start_upload;
+use crate::blobs::{refused, start_upload, too_large};
 use crate::call::{Argument, Call, Code, Environment, Spec, Template, Upload};
 use crate::granter::Granting;
 use crate::logs::Logs;
-use crate::network::Network;
-use crate::options::ConnectOptions;
+use crate::network::{Network, SHORTEST_TRY};
+use crate::options::{ConnectOptions, MAX_BLOB_BYTES};
 use crate::outcome::Sink;
 use crate::session::Shared;
 use crate::session::driver::Driver;
@@ -129,12 +129,14 @@ impl Client {
 
     /// The task to ask the network for: of this session's own, once it is acknowledged.
     ///
-    /// *Errors*: the client was closed, or the connection was given up, before.
+    /// *Errors*: nothing is acknowledged in `connect_timeout`; the client was closed, or the connection was
+    /// given up, before.
     async fn known(&self, task: TaskId) -> Result<TaskId, Error> {
         if task.session() != self.session() {
             return Ok(task);
         }
-        self.0.shared.queue.durable(task.seq()).await?;
+        let patience = self.network().options().connect_timeout.max(SHORTEST_TRY);
+        self.0.shared.acknowledged(task.seq(), patience).await?;
         Ok(self.task(task.seq()))
     }
 
@@ -175,6 +177,10 @@ impl Client {
         let shared = &self.0.shared;
         let key = TaskKey::generate();
         let context = StreamContext::blob(kind, shared.network.tenant());
+        // A node opens no more, however small it is sealed.
+        if let Some(error) = too_large(plain.len(), MAX_BLOB_BYTES) {
+            return refused(key, plain.len(), error);
+        }
         let frame = farlane_codec::compress(plain);
         let sealed = stream::seal_padded_parts(&key, &context, &frame.parts());
         start_upload(
@@ -318,13 +324,27 @@ impl Client {
         self.0.shared.queue.wait_acknowledged(patience)
     }
 
+    /// Waits until all that was submitted is durable, as long as anything moves and then `patience`. Where
+    /// that was in vain, [`Client::close`] ends what is not acknowledged with the same error.
+    ///
+    /// *Errors*: nothing has moved for so long; the client was closed, or the connection was given up.
+    pub async fn settle(&self, patience: Duration) -> Result<(), Error> {
+        let shared = &self.0.shared;
+        let last = shared.queue.next_seq() - 1;
+        let end = shared.acknowledged(last, patience).await;
+        if let Err(error) = &end {
+            shared.queue.unanswered(error.clone());
+        }
+        end
+    }
+
     /// Whether the session has ended.
     pub fn is_closed(&self) -> bool {
         self.0.shared.queue.is_closed()
     }
 
     /// Ends the session. What is not delivered fails here with [`Error::Closed`], and goes on over
-    /// there.
+    /// there, unless it never got there: see [`Client::settle`].
     pub fn close(&self) {
         self.0.shared.queue.end();
     }

@@ -8,11 +8,11 @@ use farlane_model::{BadSpec, TaskId};
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// No server could be reached. The caller checks the address, or that `farlane up` runs.
-    #[error("no Farlane server at {urls} answered within {seconds:.1} s: {reason}", urls = .urls.join(", "), seconds = .tried.as_secs_f64())]
+    #[error("{}", away(.urls, *.tried, .reason))]
     Connection {
         /// Every address tried.
         urls: Vec<String>,
-        /// For how long.
+        /// For how long; zero where an open connection broke.
         tried: Duration,
         /// The last failure.
         reason: String,
@@ -67,6 +67,17 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+}
+
+fn away(urls: &[String], tried: Duration, reason: &str) -> String {
+    let urls = urls.join(", ");
+    match tried.is_zero() {
+        true => format!("the connection to the Farlane server at {urls} was lost: {reason}"),
+        false => format!(
+            "no Farlane server at {urls} answered within {:.1} s: {reason}",
+            tried.as_secs_f64()
+        ),
+    }
 }
 
 /// What a caller does about an error.

@@ -17,6 +17,7 @@ mod logs;
 mod network;
 mod options;
 mod outcome;
+mod question;
 mod session;
 
 pub use call::{Argument, Call, Code, Environment, Spec, Template, Upload};
@@ -28,7 +29,7 @@ pub use logs::{LogPiece, Logs, Output};
 pub use network::Network;
 pub use options::{
     BLOB_CHUNK_BYTES, ConnectOptions, MAX_BATCH_BYTES, MAX_BATCH_TASKS, MAX_BATCHES_IN_FLIGHT,
-    MIN_BLOB_BUFFER,
+    MAX_BLOB_BYTES, MIN_BLOB_BUFFER,
 };
 pub use outcome::{Buffer, Codec, Delivered, Outcome, Receipt, Sink};
 pub use session::live::Phase;

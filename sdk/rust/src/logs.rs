@@ -64,8 +64,11 @@ impl Network {
             follow,
             from_chunk: 0,
         };
-        let reply = self.client().logs(self.request(request)).await;
-        let stream = reply.map_err(|s| self.refused(s))?.into_inner();
+        let ask = || {
+            let (mut client, request) = (self.client(), self.request(request.clone()));
+            async move { client.logs(request).await }
+        };
+        let stream = self.patiently(ask).await?;
         Ok(Logs {
             network: self.clone(),
             key,

@@ -1,13 +1,14 @@
-//! A network seen from a client: the channel, the identity, and every single question.
+//! A network seen from a client: the channel and the identity.
 //!
-//! Owns dialling, authentication, errors in the client's words, and the estimate of cluster time.
+//! Owns dialling, authentication, errors in the client's words, and the estimate of cluster time. Leaves single
+//! questions to `question`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use farlane_model::{Digest, TaskId, TenantId};
+use farlane_model::{Digest, TenantId};
 use farlane_seal::identity::Identity;
 use farlane_seal::record::{NodeRecord, RevocationPolicy};
 use farlane_units::Millis;
@@ -33,7 +34,7 @@ const MAX_UPLOADING_BYTES: u64 = 256 << 20;
 /// Waits between tries of the first dial.
 const REDIAL_EVERY: Duration = Duration::from_millis(100);
 /// What a try gets at least, however little patience is left: more than a handshake on one's own machine.
-const SHORTEST_TRY: Duration = Duration::from_millis(50);
+pub(crate) const SHORTEST_TRY: Duration = Duration::from_millis(50);
 
 /// A handle on one network as one identity; cheap to clone.
 #[derive(Clone)]
@@ -49,6 +50,8 @@ struct Inner {
     /// Ciphertext on its way to the blob store.
     uploading: Mutex<u64>,
     uploaded: Condvar,
+    /// Pieces that the network has taken: see [`Network::moved`].
+    moved: AtomicU64,
     /// Cluster time − own clock, ms.
     offset_ms: AtomicI64,
     /// Keys the idempotency keys and environment ids of the project.
@@ -83,6 +86,7 @@ impl Network {
             bulk: Semaphore::new(MAX_BULK),
             uploading: Mutex::new(0),
             uploaded: Condvar::new(),
+            moved: AtomicU64::new(0),
             offset_ms: AtomicI64::new(0),
             naming_key,
             identity,
@@ -175,6 +179,17 @@ impl Network {
         true
     }
 
+    /// Notes that the network has taken something.
+    pub(crate) fn moves(&self) {
+        self.0.moved.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A number that grows while acknowledgements come or uploads leave: who waits for a network that is
+    /// slow can tell it from one that is away.
+    pub(crate) fn moved(&self) -> u64 {
+        self.0.moved.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn hello(&self) -> v1::Hello {
         farlane_wire::hello(&self.0.options.software)
     }
@@ -265,7 +280,7 @@ impl Network {
     pub(crate) fn refused(&self, status: tonic::Status) -> Error {
         match ErrorCode::of(&status) {
             Some(code) => self.coded(code, status.message()),
-            None => self.unexpected(&error_chain(&status)),
+            None => self.unexpected(&reason(&status)),
         }
     }
 
@@ -307,70 +322,6 @@ impl Drop for Uploading {
     }
 }
 
-macro_rules! question {
-    ($($(#[$doc:meta])* $name:ident($request:ident) -> $reply:ident;)*) => {
-        impl Network {$(
-            $(#[$doc])*
-            ///
-            /// *Errors*: no connection, or the server refuses.
-            pub async fn $name(&self, request: v1::$request) -> Result<v1::$reply, Error> {
-                let reply = self.client().$name(self.request(request)).await;
-                reply.map(tonic::Response::into_inner).map_err(|s| self.refused(s))
-            }
-        )*}
-    };
-}
-question! {
-    /// How the network is.
-    get_status(GetStatusRequest) -> StatusReply;
-    /// Its nodes.
-    list_nodes(ListNodesRequest) -> ListNodesReply;
-    /// The project's tasks, newest first.
-    list_tasks(ListTasksRequest) -> ListTasksReply;
-    /// One task.
-    get_task(GetTaskRequest) -> TaskView;
-    /// Why a task is where it is, or whether a spec would be feasible.
-    explain(ExplainRequest) -> ExplainReply;
-    /// Cancels tasks; answers those that were live.
-    cancel_tasks(CancelTasksRequest) -> CancelTasksReply;
-    /// A new API key; its secret is shown once.
-    create_key(CreateKeyRequest) -> CreateKeyReply;
-    /// The project's API keys.
-    list_keys(ListKeysRequest) -> ListKeysReply;
-    /// Revokes an API key.
-    revoke_key(RevokeKeyRequest) -> RevokeKeyReply;
-    /// Registers the hash of a join secret.
-    create_join_token(CreateJoinTokenRequest) -> CreateJoinTokenReply;
-    /// Join tokens of the whole network.
-    list_join_tokens(ListJoinTokensRequest) -> ListJoinTokensReply;
-    /// Closes a join token that nobody has used.
-    revoke_join_token(RevokeJoinTokenRequest) -> RevokeJoinTokenReply;
-    /// Removes a node for good.
-    remove_node(RemoveNodeRequest) -> RemoveNodeReply;
-    /// Publishes a provider's list of revoked nodes.
-    publish_revocations(PublishRevocationsRequest) -> PublishRevocationsReply;
-}
-
-impl Network {
-    /// One task's view.
-    ///
-    /// *Errors*: no such task, no connection, or the server refuses.
-    pub async fn task(&self, task: TaskId) -> Result<v1::TaskView, Error> {
-        let request = v1::GetTaskRequest {
-            task: Bytes::copy_from_slice(&task.to_bytes()),
-        };
-        match self.get_task(request).await {
-            Err(Error::Refused { code, .. }) if code == ErrorCode::UnknownTask.to_string() => {
-                Err(Error::UnknownTask(task))
-            }
-            Err(Error::Refused { code, .. }) if code == ErrorCode::ResultExpired.to_string() => {
-                Err(Error::ResultExpired(task))
-            }
-            other => other,
-        }
-    }
-}
-
 /// Cluster time less this machine's, in milliseconds. Certificates, manifests, prekeys and lists of the
 /// revoked are held against cluster time, so a server must not be able to turn it back to when one that
 /// has expired was good.
@@ -388,8 +339,20 @@ fn wall_ms() -> u64 {
 }
 
 /// An error and its causes in one line: a transport error says little by itself.
-pub(crate) fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
+fn error_chain(error: &dyn std::error::Error) -> String {
+    with_causes(error.to_string(), error)
+}
+
+/// What a status that is none of the server's own says, without the library's own words around it.
+fn reason(status: &tonic::Status) -> String {
+    let text = match status.message() {
+        "" => status.code().description(),
+        message => message,
+    };
+    with_causes(text.to_owned(), status)
+}
+
+fn with_causes(mut text: String, error: &dyn std::error::Error) -> String {
     let mut cause = error.source();
     while let Some(next) = cause {
         let line = next.to_string();

@@ -21,13 +21,15 @@ pub const TASK_OVERHEAD_BYTES: u64 = 1024;
 pub const MIN_BLOB_BUFFER: usize = 1024 * 1024;
 /// Most bytes of one opened result, exception or log chunk: what a client will hold for one task.
 pub const MAX_OPENED_BYTES: usize = 4 << 30;
+/// Largest blob, as it is before sealing and after. Source: what a node takes, agent/daemon/src/blobs.rs.
+pub const MAX_BLOB_BYTES: u64 = 2 << 30;
 /// Bytes of one BlobChunk. Source: network.proto.
 pub const BLOB_CHUNK_BYTES: usize = 256 * 1024;
 
 /// Settings of a connection. `Default` is right for almost everyone.
 #[derive(Debug, Clone)]
 pub struct ConnectOptions {
-    /// How long the first connection is tried.
+    /// How long the first connection is tried, and each question that changes nothing.
     pub connect_timeout: Duration,
     /// How long a lost connection is tried again before every waiting call fails.
     pub reconnect_for: Duration,

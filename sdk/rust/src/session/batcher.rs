@@ -176,6 +176,7 @@ impl Batcher {
             shared
                 .queue
                 .release(sent.cost, sent.batch.tasks.len() as u64);
+            shared.network.moves();
             any = true;
         }
         any

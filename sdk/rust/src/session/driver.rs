@@ -21,9 +21,10 @@ use v1::client_frame::Body as Out;
 use v1::session_frame::Body as In;
 
 use super::Shared;
+use super::backoff::Backoff;
 use super::batcher::Batcher;
 use super::intake::Work;
-use super::live::Phase;
+use super::live::take_news;
 use super::queue::Ask;
 use crate::granter::Granting;
 use crate::options::MAX_BATCH_TASKS;
@@ -33,8 +34,6 @@ use crate::{Error, attach};
 /// Results are acknowledged this long after they came: rarely enough to cost nothing, often enough
 /// that the server's retention is honest. Source: retention is 1 h after acknowledgement.
 const ACK_AFTER: Duration = Duration::from_millis(250);
-/// First and last wait between two tries to connect. Source: the same as the agents'.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// Why serving a stream ended.
 enum End {
@@ -61,6 +60,8 @@ pub(crate) struct Driver {
     wrapped_session_key: Bytes,
     epoch: u64,
     opened_once: bool,
+    /// Whether the stream has brought anything since it was opened.
+    used: bool,
     /// Asked and not yet sent.
     asks: Vec<Ask>,
 }
@@ -95,6 +96,7 @@ impl Driver {
             wrapped_session_key,
             epoch: 0,
             opened_once: false,
+            used: false,
             asks: Vec::new(),
         }
     }
@@ -103,7 +105,7 @@ impl Driver {
     pub async fn run(mut self, first: oneshot::Sender<Result<(), Error>>) {
         let mut first = Some(first);
         let mut lost_at = Instant::now();
-        let mut backoff = BACKOFF.0;
+        let mut backoff = Backoff::default();
         loop {
             let left = self.patience().saturating_sub(lost_at.elapsed());
             let end = match self.open_within(left).await {
@@ -111,15 +113,16 @@ impl Driver {
                     if let Some(first) = first.take() {
                         let _ = first.send(Ok(()));
                     }
-                    backoff = BACKOFF.0;
+                    let opened_at = Instant::now();
                     let end = self.serve(link).await;
                     lost_at = Instant::now();
+                    backoff.ended(self.used, lost_at - opened_at);
                     end
                 }
                 Err(end) => end,
             };
             let error = match end {
-                End::Closed => break self.give_up(Error::Closed),
+                End::Closed => break self.end(),
                 End::Refused(error) => error,
                 End::Moved(url) => {
                     self.shared.network.prefer(&url);
@@ -127,15 +130,17 @@ impl Driver {
                 }
                 End::Lost(error) => {
                     tracing::debug!(%error, "session stream lost");
+                    if let Error::Connection { reason, .. } = &error {
+                        *self.shared.lost.lock() = Some(reason.clone());
+                    }
                     let patience = self.patience();
                     if self.shared.queue.is_closed() {
-                        break self.give_up(Error::Closed);
+                        break self.end();
                     }
                     if lost_at.elapsed() < patience {
                         // The last wait ends with the patience, not after it.
                         let left = patience.saturating_sub(lost_at.elapsed());
-                        self.pause(backoff.min(left)).await;
-                        backoff = (backoff * 2).min(BACKOFF.1);
+                        self.pause(backoff.wait().min(left)).await;
                         continue;
                     }
                     self.shared.network.unreachable(lost_at.elapsed(), &error)
@@ -144,7 +149,7 @@ impl Driver {
             if let Some(first) = first.take() {
                 let _ = first.send(Err(error.clone()));
             }
-            break self.give_up(error);
+            break self.give_up(error.clone(), error);
         }
     }
 
@@ -229,11 +234,12 @@ impl Driver {
         shared.network.check_opened(&opened).map_err(End::Refused)?;
         self.epoch = opened.epoch;
         self.opened_once = true;
+        *shared.lost.lock() = None;
         let limits = opened.hello.and_then(|hello| hello.limits);
         if let Some(limits) = limits.filter(|limits| limits.window_bytes > 0) {
             shared.queue.limit_to(limits.window_bytes);
         }
-        self.batcher.acknowledge(&shared, opened.acknowledged_seq);
+        self.used = self.batcher.acknowledge(&shared, opened.acknowledged_seq);
         for batch in self.batcher.unacknowledged() {
             link.send(Out::Submit(batch));
         }
@@ -300,6 +306,10 @@ impl Driver {
     }
 
     fn frame(&mut self, frame: v1::SessionFrame, link: &Link) -> Result<(), End> {
+        self.used |= matches!(
+            frame.body,
+            Some(In::Submitted(_) | In::GrantsWanted(_) | In::Results(_) | In::News(_))
+        );
         match frame.body {
             Some(In::Submitted(ack)) => self.submitted(ack),
             Some(In::GrantsWanted(request)) => {
@@ -320,7 +330,7 @@ impl Driver {
                 // The delivery thread ends only after this task.
                 let _ = self.intake.send(Work::Batch(batch));
             }
-            Some(In::News(news)) => self.news(news),
+            Some(In::News(news)) => take_news(&mut self.shared.live.lock(), news),
             Some(In::Refused(refusal)) => return Err(ended(self.shared.network.refusal(refusal))),
             Some(In::Opened(opened)) if !opened.leader.is_empty() => {
                 return Err(End::Moved(opened.leader));
@@ -355,26 +365,6 @@ impl Driver {
         }
         // Last: who waits for it then asks for the earlier task, where it is one.
         self.batcher.acknowledge(&self.shared, ack.through_seq);
-    }
-
-    fn news(&mut self, news: v1::TaskNews) {
-        let mut live = self.shared.live.lock();
-        for change in news.changes {
-            let Ok(task) = TaskId::from_slice(&change.task) else {
-                continue;
-            };
-            let Some(entry) = live.get_mut(&task) else {
-                continue;
-            };
-            entry.phase = match change.phase() {
-                v1::TaskPhase::Placed => Phase::Placed,
-                v1::TaskPhase::Running => Phase::Running,
-                v1::TaskPhase::Finished | v1::TaskPhase::Cancelled => Phase::Finished,
-                v1::TaskPhase::Queued | v1::TaskPhase::Unspecified => Phase::Queued,
-            };
-            entry.attempt = change.attempt;
-            entry.node = NodeId::from_slice(&change.node).ok();
-        }
     }
 
     /// Sends what may be sent now.
@@ -448,8 +438,14 @@ impl Driver {
         let _ = self.intake.send(Work::Local(vec![failed]));
     }
 
-    /// Refuses what comes, fails what waits, ends the delivery thread.
-    fn give_up(&mut self, error: Error) {
+    /// Ends what the caller closed: what the network has goes on there.
+    fn end(&mut self) {
+        let unanswered = self.shared.queue.end_reason();
+        self.give_up(unanswered, Error::Closed);
+    }
+
+    /// Refuses what comes, fails what waits, `durable` or not yet, ends the delivery thread.
+    fn give_up(&mut self, error: Error, durable: Error) {
         let shared = self.shared.clone();
         let mut left: Vec<Delivered> = Vec::new();
         let waiting = shared.queue.close(error.clone());
@@ -458,6 +454,11 @@ impl Driver {
             left.push(failed(waiting.call.token, task, self.epoch, error.clone()));
         }
         for (task, live) in shared.live.lock().drain() {
+            let own = task.session() == shared.session;
+            let error = match own && !self.batcher.is_durable(task.seq()) {
+                true => &error,
+                false => &durable,
+            };
             left.push(failed(live.token, task, self.epoch, error.clone()));
         }
         let _ = self.intake.send(Work::Local(left));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use farlane_model::{Digest, NodeId, NodeRequest, TaskId};
 use farlane_seal::TaskKey;
+use farlane_wire::v1;
 
 /// Task ids are dense and our own: folding them is hash enough.
 #[derive(Default)]
@@ -61,6 +62,26 @@ pub(crate) struct Live {
 
 /// Every awaited task of a client.
 pub(crate) type LiveMap = HashMap<TaskId, Live, BuildHasherDefault<IdHasher>>;
+
+/// Takes what the server says of tasks.
+pub(crate) fn take_news(live: &mut LiveMap, news: v1::TaskNews) {
+    for change in news.changes {
+        let Ok(task) = TaskId::from_slice(&change.task) else {
+            continue;
+        };
+        let Some(entry) = live.get_mut(&task) else {
+            continue;
+        };
+        entry.phase = match change.phase() {
+            v1::TaskPhase::Placed => Phase::Placed,
+            v1::TaskPhase::Running => Phase::Running,
+            v1::TaskPhase::Finished | v1::TaskPhase::Cancelled => Phase::Finished,
+            v1::TaskPhase::Queued | v1::TaskPhase::Unspecified => Phase::Queued,
+        };
+        entry.attempt = change.attempt;
+        entry.node = NodeId::from_slice(&change.node).ok();
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -16,6 +16,7 @@
 //! A lost stream is opened again with the cursor of the last results taken and the first sequence
 //! number not acknowledged; what is unacknowledged is sent again, and the server knows it by number.
 
+pub(crate) mod backoff;
 pub(crate) mod batcher;
 pub(crate) mod driver;
 pub(crate) mod intake;
@@ -24,12 +25,15 @@ pub(crate) mod queue;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use farlane_model::{SessionId, TaskId};
 use farlane_seal::SessionKey;
 use farlane_wire::v1;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
+use crate::Error;
 use crate::network::Network;
 use live::LiveMap;
 use queue::Queue;
@@ -48,6 +52,8 @@ pub(crate) struct Shared {
     pub watched: Mutex<Vec<TaskId>>,
     /// Submissions that turned out to be earlier tasks, by their sequence number.
     pub earlier: Mutex<HashMap<u64, TaskId>>,
+    /// Why the stream was lost, until it is open again.
+    pub lost: Mutex<Option<String>>,
     me: Weak<Shared>,
 }
 
@@ -69,8 +75,36 @@ impl Shared {
             delivered: Mutex::default(),
             watched: Mutex::default(),
             earlier: Mutex::default(),
+            lost: Mutex::default(),
             me: me.clone(),
         })
+    }
+
+    /// Waits for the acknowledgement of a submission as long as anything moves, and then `patience`.
+    ///
+    /// *Errors*: nothing has moved for so long; the client was closed, or the connection was given up.
+    pub async fn acknowledged(&self, seq: u64, patience: Duration) -> Result<(), Error> {
+        loop {
+            let (begun, before) = (Instant::now(), self.network.moved());
+            match tokio::time::timeout(patience, self.queue.durable(seq)).await {
+                Ok(end) => return end,
+                Err(_) if self.network.moved() != before => {}
+                Err(_) => return Err(self.unanswered(begun.elapsed())),
+            }
+        }
+    }
+
+    /// What is said to those who waited `tried` for acknowledgements.
+    fn unanswered(&self, tried: Duration) -> Error {
+        let mut reason = match self.queue.unacknowledged() {
+            1 => "1 call is not acknowledged".to_owned(),
+            n => format!("{n} calls are not acknowledged"),
+        };
+        if let Some(lost) = &*self.lost.lock() {
+            reason = format!("{reason}: {lost}");
+        }
+        let error = self.network.unexpected(&reason);
+        self.network.unreachable(tried, &error)
     }
 
     /// A counted handle on itself.

@@ -42,6 +42,8 @@ struct State {
     limit: u64,
     unacknowledged: u64,
     closed: Option<Error>,
+    /// Why what is not acknowledged fails when the caller ends the session.
+    unanswered: Option<Error>,
     /// The driver could send: wake it at the next push.
     hungry: bool,
 }
@@ -70,6 +72,7 @@ impl Queue {
                 limit,
                 unacknowledged: 0,
                 closed: None,
+                unanswered: None,
                 hungry: true,
             }),
             room: Condvar::new(),
@@ -226,10 +229,23 @@ impl Queue {
 
     /// Refuses every later push and has the driver end the session.
     pub fn end(&self) {
-        self.state.lock().closed.get_or_insert(Error::Closed);
+        let mut state = self.state.lock();
+        let error = state.unanswered.take().unwrap_or(Error::Closed);
+        state.closed.get_or_insert(error);
+        drop(state);
         self.room.notify_all();
         self.room_async.notify_waiters();
         self.wake.notify_one();
+    }
+
+    /// The session is about to end without the acknowledgements that were waited for.
+    pub fn unanswered(&self, error: Error) {
+        self.state.lock().unanswered = Some(error);
+    }
+
+    /// Why the queue was closed.
+    pub fn end_reason(&self) -> Error {
+        self.state.lock().closed.clone().unwrap_or(Error::Closed)
     }
 
     /// The number that the next call will get.

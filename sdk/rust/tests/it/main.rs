@@ -1,6 +1,7 @@
 //! The client against a network in one process: real wire, real seals (see `mock`).
 #![allow(clippy::unwrap_used)]
 
+mod away;
 mod grants;
 mod mock;
 mod order;

@@ -80,6 +80,8 @@ pub struct Knobs {
     pub withhold_acks: bool,
     /// The stream breaks after this many submit batches were taken in and not acknowledged.
     pub break_after: Option<usize>,
+    /// Streams are opened and broken at once while set.
+    pub hang_up: bool,
     /// Every call is answered with this.
     pub refuse_key: Option<ErrorCode>,
     pub acks_seen: Vec<v1::Cursor>,
@@ -177,6 +179,7 @@ impl Mock {
             answer: Answer::Echo,
             withhold_acks: false,
             break_after: None,
+            hang_up: false,
             refuse_key: None,
             acks_seen: Vec::new(),
             batches: Vec::new(),

@@ -53,9 +53,14 @@ impl Network for Mock {
                     _ => Err(Status::internal("out of order")),
                 };
                 match step {
-                    Ok(out) => out
-                        .into_iter()
-                        .for_each(|body| drop(tx.send(Ok(frame(body))))),
+                    Ok(out) => {
+                        out.into_iter()
+                            .for_each(|body| drop(tx.send(Ok(frame(body)))));
+                        if mock.knobs.lock().hang_up {
+                            let _ = tx.send(Err(ErrorCode::Unavailable.status("not now")));
+                            return;
+                        }
+                    }
                     Err(status) => {
                         let _ = tx.send(Err(status));
                         return;
