@@ -13,6 +13,7 @@ mod control;
 mod folders;
 mod owner;
 mod parse;
+mod place;
 mod problem;
 mod revocations;
 mod show;

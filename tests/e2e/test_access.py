@@ -304,6 +304,11 @@ def test_a_guest_identity_reads_and_ends(network, tmp_path):
 def test_login_stores_a_profile(network, tmp_path):
     path = tmp_path / "access.json"
     network.cli("keys", "create", "colleague", "--access", str(path))
+    keys = network.json("keys", "list")
+    for flag in ("--access", "--identity-out"):
+        again = network.run("keys", "create", "another", flag, str(path))
+        assert again.returncode == 2 and "exists already" in again.stderr
+    assert network.json("keys", "list") == keys
     said = network.json("login", str(path), "--profile", "lab")
     assert said["profile"] == "lab" and said["project"] == "default"
     network.env["FARLANE_PROFILE"] = "lab"

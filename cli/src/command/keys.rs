@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::access::Access;
 use crate::connect::{Target, block_on};
 use crate::owner::Owner;
+use crate::place::Place;
 use crate::problem::{Exit, Problem};
 use crate::show::{self, Form, Table};
 use crate::{folders, parse};
@@ -129,6 +130,8 @@ async fn create(args: Create) -> Result<(), Problem> {
         Some(_) => Some(owner_of(network.identity(), &args.target.owner_folder())?),
         None => None,
     };
+    let place = args.access.clone().or_else(|| args.identity_out.clone());
+    let place = place.map(Place::take).transpose()?;
     let request = v1::CreateKeyRequest {
         name: args.name.clone(),
         scopes: args.scopes.clone(),
@@ -155,6 +158,9 @@ async fn create(args: Create) -> Result<(), Problem> {
         let identity = owner.guest(&args.name, &access, life, Millis(show::now_ms()))?;
         identity.save(path).map_err(Problem::failed)?;
         (secret, file) = (None, Some(path));
+    }
+    if let Some(place) = place {
+        place.keep();
     }
     if args.form.json {
         let mut value = as_json(&key);

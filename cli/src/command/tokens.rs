@@ -1,9 +1,6 @@
 //! `farlane tokens`.
 
-use std::fs::File;
-use std::io::ErrorKind;
 use std::net::{TcpStream, ToSocketAddrs};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,7 +8,6 @@ use clap::ValueEnum;
 use farlane::{Network, v1};
 use farlane_model::Tier;
 use farlane_seal::join::JoinFile;
-use farlane_seal::private_file;
 use farlane_seal::record::EnrolmentCert;
 use farlane_units::{Millis, UsdMicros};
 use serde_json::json;
@@ -20,7 +16,8 @@ use crate::command::keys::owner_of;
 use crate::command::nodes::short;
 use crate::connect::{Target, block_on};
 use crate::owner::{Enrolment, Owner, hex};
-use crate::problem::{Exit, Problem, reading};
+use crate::place::Place;
+use crate::problem::{Exit, Problem};
 use crate::show::{self, Form, Table};
 use crate::{parse, revocations};
 
@@ -136,55 +133,6 @@ pub async fn register(
         file.urls = reply.urls;
     }
     Ok(file)
-}
-
-/// Where a join file will be: standard output (`None`), or a file that is kept free for it, and goes again
-/// unless it is filled.
-#[derive(Debug)]
-struct Place {
-    file: Option<PathBuf>,
-}
-
-impl Place {
-    /// Keeps `path` free; `-` is standard output.
-    ///
-    /// *Errors*: there is a file already, which a machine may yet join with; none can be made there.
-    fn take(path: PathBuf) -> Result<Self, Problem> {
-        if path.as_os_str() == "-" {
-            return Ok(Self { file: None });
-        }
-        let open = File::options()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path);
-        match open {
-            Ok(_) => Ok(Self { file: Some(path) }),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                let what = format!("{} exists already", path.display());
-                Err(Problem::new(Exit::Usage, what)
-                    .next("a machine may yet join with it: name another with --out, or remove it"))
-            }
-            Err(error) => Err(reading(path.parent().unwrap_or(&path))(error)),
-        }
-    }
-    /// Writes the file; its path, where there is one.
-    fn fill(mut self, bytes: &[u8]) -> Result<Option<PathBuf>, Problem> {
-        let Some(path) = &self.file else {
-            return Ok(None);
-        };
-        private_file::write(path, bytes).map_err(Problem::failed)?;
-        Ok(self.file.take())
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if let Some(path) = &self.file {
-            // Empty; a person finds it and is told of it.
-            let _ = std::fs::remove_file(path);
-        }
-    }
 }
 
 async fn create(args: Create) -> Result<(), Problem> {
@@ -365,26 +313,6 @@ fn reach(url: &str) -> Result<(), String> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    #[test]
-    fn a_join_file_takes_no_others_place() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("join.txt");
-        let place = Place::take(path.clone()).unwrap();
-        drop(place);
-        assert!(!path.exists(), "nothing is left of one that was not made");
-        let place = Place::take(path.clone()).unwrap();
-        let meanwhile = Place::take(path.clone());
-        assert!(meanwhile.is_err_and(|p| p.is(Exit::Usage)));
-        place.fill(b"secret").unwrap();
-        let problem = Place::take(path.clone()).err().unwrap();
-        assert!(problem.what().contains("exists already"), "{problem:?}");
-        assert!(problem.step().unwrap().contains("--out"));
-        assert_eq!(std::fs::read(&path).unwrap(), b"secret");
-        let nowhere = Place::take(dir.path().join("none/join.txt"));
-        assert!(nowhere.is_err_and(|p| p.is(Exit::NotFound)));
-        assert_eq!(Place::take("-".into()).unwrap().fill(b"").unwrap(), None);
-    }
 
     #[test]
     fn addresses_are_tried() {
