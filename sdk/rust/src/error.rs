@@ -110,3 +110,23 @@ impl Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_broke_is_not_said_to_have_been_tried_for_no_time() {
+        let away = |tried| Error::Connection {
+            urls: vec!["https://a".to_owned(), "https://b".to_owned()],
+            tried,
+            reason: "reset".to_owned(),
+        };
+        let broke = "the connection to the Farlane server at https://a, https://b was lost: reset";
+        assert_eq!(away(Duration::ZERO).to_string(), broke);
+        assert_eq!(
+            away(Duration::from_millis(1_500)).to_string(),
+            "no Farlane server at https://a, https://b answered within 1.5 s: reset"
+        );
+    }
+}
