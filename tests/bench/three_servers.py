@@ -56,7 +56,8 @@ class Servers:
 
     def start(self, number):
         """Starts a server; it serves when this returns."""
-        os.makedirs(self.data(number, "ca"), mode=0o700, exist_ok=True)
+        for made in (self.data(number), self.data(number, "ca")):
+            os.makedirs(made, mode=0o700, exist_ok=True)
         if number > 1:
             for name in SHARED:
                 if not os.path.exists(self.data(number, name)):

@@ -35,7 +35,8 @@ def folder(network, number):
 
 
 def copy_secrets(network, to, *names):
-    (folder(network, to) / "ca").mkdir(parents=True, exist_ok=True)
+    for made in (folder(network, to), folder(network, to) / "ca"):
+        made.mkdir(mode=0o700, exist_ok=True)
     for name in names:
         shutil.copy(folder(network, 1) / name, folder(network, to) / name)
 
