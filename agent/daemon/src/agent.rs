@@ -247,10 +247,6 @@ fn spec(config: &AgentConfig, machine: &Machine, found: &Found, enforced: &Enfor
         .name
         .clone()
         .unwrap_or_else(|| machine.hostname.clone());
-    let mut labels = config.labels.clone();
-    labels.sort();
-    labels.dedup_by(|a, b| a.0 == b.0);
-    labels.truncate(64);
     let join = config
         .join_file
         .as_deref()
@@ -272,7 +268,7 @@ fn spec(config: &AgentConfig, machine: &Machine, found: &Found, enforced: &Enfor
             .collect(),
         tier: enforced.tier,
         enforced: enforced.names.clone(),
-        labels,
+        labels: Vec::new(),
         price_usd_micros_core_hour: config
             .price_usd_micros_core_hour
             .or(promised)
@@ -319,18 +315,13 @@ fn only_those_that_run(sandbox: &Sandbox, found: &mut Found) {
     });
 }
 
-/// What the provider's certificate says goes before what the machine says.
+/// What the provider's certificate says: of labels alone, of price and tier before what the machine says.
 fn with_terms(mut spec: NodeSpec, record: &farlane_seal::record::NodeRecord) -> NodeSpec {
     let terms = record.certificate();
     if let Some(price) = terms.price_usd_micros_core_hour {
         spec.price_usd_micros_core_hour = price;
     }
-    for (key, value) in &terms.labels {
-        spec.labels.retain(|(other, _)| other != key);
-        spec.labels.push((key.clone(), value.clone()));
-    }
-    spec.labels.sort();
-    spec.labels.truncate(64);
+    spec.labels.clone_from(&terms.labels);
     spec.tier = spec.tier.min(terms.tier);
     spec
 }

@@ -23,8 +23,6 @@ pub struct AgentConfig {
     pub disk: Option<ByteCount>,
     /// Price of one core for an hour; the join file's, else zero.
     pub price_usd_micros_core_hour: Option<UsdMicros>,
-    /// Beside those of the enrolment certificate, which alone a server takes.
-    pub labels: Vec<(String, String)>,
     /// Interpreters beside those that are found.
     pub interpreters: Vec<PathBuf>,
     /// Whose work may run here. `None`: of every tenant that the control plane admits.

@@ -93,16 +93,8 @@ impl Cgroups {
         let Some(found) = Self::find() else {
             return Ok(());
         };
-        let parents = match found {
-            Self::One {
-                memory,
-                pids,
-                cpuacct,
-            } => vec![memory, pids, cpuacct],
-            Self::Two { base } => vec![base],
-        };
         let mut entries = Vec::new();
-        for parent in parents {
+        for parent in found.parents() {
             let dir = parent.join(format!("farlane-user-{}", user.uid));
             std::fs::create_dir_all(&dir)?;
             chown(&dir, user)?;
@@ -116,17 +108,22 @@ impl Cgroups {
         Ok(())
     }
 
-    /// Removes groups of agents that are gone.
-    fn sweep(&self) {
-        let parents = match self {
+    /// The folders in which groups are made, one for each hierarchy.
+    fn parents(&self) -> Vec<&PathBuf> {
+        match self {
             Self::One {
                 memory,
                 pids,
                 cpuacct,
             } => vec![memory, pids, cpuacct],
             Self::Two { base } => vec![base],
-        };
-        for entry in parents
+        }
+    }
+
+    /// Removes groups of agents that are gone.
+    fn sweep(&self) {
+        for entry in self
+            .parents()
             .into_iter()
             .filter_map(|dir| dir.read_dir().ok())
             .flatten()

@@ -22,7 +22,7 @@ pub struct EnrolmentTerms {
     pub region: String,
     /// The strongest tier the provider stands for.
     pub tier: Tier,
-    /// Labels the provider gives, beyond what the agent found. Sorted by key; at most 64.
+    /// The node's labels, which its provider alone gives. Sorted by key; at most 64.
     pub labels: Vec<(String, String)>,
     /// Price of one core for an hour; absent: what the node's spec says.
     pub price_usd_micros_core_hour: Option<UsdMicros>,
