@@ -41,7 +41,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<ExitCode> {
     preflight::ensure(Purpose::Run)?;
     println!(
-        "Builds Farlane (about 10 minutes on two cores, once), makes a Python environment, starts\n\
+        "Builds Farlane (about 15 minutes on two cores, once), makes a Python environment, starts\n\
          one server and {} machines here, and runs a sweep on them (2 minutes, most of it fetching\n\
          scikit-learn). Takes about 4 GB under {}.\n",
         PLACES.len(),
