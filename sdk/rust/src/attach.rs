@@ -13,7 +13,7 @@ use crate::network::Network;
 use crate::session::Shared;
 use crate::session::driver::failed;
 use crate::session::intake::Work;
-use crate::session::live::{Live, Phase};
+use crate::session::live::{Holder, Live, Phase};
 use crate::session::queue::Ask;
 
 /// The key of any task of the project.
@@ -49,6 +49,7 @@ pub(crate) async fn attach(
     let spec = TaskSpec::from_canonical(&view.spec_bytes).ok();
     let live = Live {
         key,
+        holder: Holder::default(),
         spec: Digest::of(&view.spec_bytes),
         payload_digest: Digest::default(),
         grants: 0,

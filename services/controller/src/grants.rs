@@ -17,8 +17,8 @@ use crate::push::bytes_of;
 use crate::{ControlError, Controller, MAX_BATCH_BYTES};
 
 /// What a granter needs to know of one attempt's place.
-struct Wanted {
-    attempt: AttemptRef,
+pub(crate) struct Wanted {
+    pub attempt: AttemptRef,
     wrapped_key: [u8; 48],
     /// Of a task that the granter did not submit: session key and canonical spec.
     foreign: Option<(Bytes, Bytes)>,
@@ -42,8 +42,9 @@ impl Controller {
             self.ungranted.lock().ask(attempts.clone(), now);
         }
         if let Some(session) = self.links.session(granter) {
-            for ((node, context), view) in self.contexts(granter, &attempts) {
-                self.send_request(&session, node, context, view);
+            for (slot, mut view) in self.contexts(granter, &attempts) {
+                self.grant_ahead(&session, slot, &mut view.tasks);
+                self.send_request(&session, slot, view);
             }
         }
     }
@@ -96,7 +97,12 @@ impl Controller {
         contexts
     }
 
-    fn send_request(&self, session: &SessionLink, node: NodeId, context: u64, view: ContextView) {
+    fn send_request(
+        &self,
+        session: &SessionLink,
+        (node, context): (NodeId, u64),
+        view: ContextView,
+    ) {
         let mut push = session.push.lock();
         let mut tasks = self.requests(&mut push, &view.tasks).into_iter().peekable();
         while tasks.peek().is_some() {
@@ -276,7 +282,7 @@ impl Controller {
 }
 
 /// *Errors*: the stream is none.
-fn check_granter(from: &SessionLink) -> Result<(), ControlError> {
+pub(crate) fn check_granter(from: &SessionLink) -> Result<(), ControlError> {
     match from.granter {
         v1::GranterKind::None => Err(ControlError::invalid(
             "this stream was not opened as a granter",
@@ -286,7 +292,7 @@ fn check_granter(from: &SessionLink) -> Result<(), ControlError> {
 }
 
 /// *Errors*: malformed.
-fn named(
+pub(crate) fn named(
     node: &[u8],
     attempts: &[v1::AttemptRef],
 ) -> Result<(NodeId, Vec<AttemptRef>), ControlError> {

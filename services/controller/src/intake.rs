@@ -182,6 +182,7 @@ mod tests {
             first_seq: 1,
             tasks: vec![task; tasks],
             spec_bytes: vec![vec![5; 100].into(); 3],
+            ahead: None,
         }
     }
 

@@ -15,6 +15,7 @@
 //! Every stream lives on the leader: other servers say where it is.
 
 mod agent;
+mod ahead;
 mod enrol;
 mod error;
 mod granters;

@@ -22,6 +22,7 @@ use tokio_stream::Stream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::ControlError;
+use crate::ahead::Ahead;
 
 /// Frames waiting towards one peer. Source: with frames of at most 256 KiB, 64 MiB for a peer that
 /// reads nothing; a usual frame holds a few KiB.
@@ -169,6 +170,7 @@ pub(crate) struct SessionLink {
     pub granter: v1::GranterKind,
     pub push: Mutex<SessionPush>,
     pub window: Window,
+    pub ahead: Mutex<Ahead>,
 }
 
 /// What a client has been sent.
@@ -481,6 +483,7 @@ mod tests {
             granter: v1::GranterKind::None,
             push: Default::default(),
             window: Default::default(),
+            ahead: Default::default(),
         });
         let links = Links::default();
         let tasks: Vec<TaskId> = (1..=MAX_WATCHED as u64).map(|n| id.task(n)).collect();

@@ -125,6 +125,7 @@ impl Controller {
             granter,
             push: SessionPush::from(cursor).into(),
             window: Default::default(),
+            ahead: Default::default(),
         });
         let (epoch, next) = self
             .consensus
@@ -271,7 +272,10 @@ impl ClientSession {
         self.link.link.ended()
     }
 
-    async fn submit(&self, batch: v1::SubmitBatch) -> Result<(), ControlError> {
+    async fn submit(&self, mut batch: v1::SubmitBatch) -> Result<(), ControlError> {
+        if let Some(ahead) = batch.ahead.take() {
+            self.controller.hold_ahead(&self.link, ahead)?;
+        }
         let (tasks, bytes) = (batch.tasks.len() as u64, intake::submit_bytes(&batch));
         let order = intake::submit(self.link.session, batch)?;
         self.link

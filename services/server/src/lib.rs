@@ -16,6 +16,7 @@
 mod ca;
 mod config;
 mod listener;
+mod opening;
 mod owner;
 mod peers;
 mod start;

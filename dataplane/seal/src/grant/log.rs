@@ -1,5 +1,8 @@
-//! What a granter has granted: never a second node for one attempt, never more attempts than the
-//! task's retries allow.
+//! What a granter has granted: never a second node for one attempt, never more often than the task's
+//! retries allow.
+//!
+//! What was granted before anything was placed binds nobody to that node: a placement elsewhere may be
+//! granted too, and each of the two counts.
 
 use std::collections::HashMap;
 
@@ -76,11 +79,21 @@ impl GrantEntry {
     }
 }
 
+/// One grant of a task.
+#[derive(Debug, Clone, Copy)]
+struct Row {
+    epoch: u64,
+    attempt: u32,
+    /// Granted before it was placed, and not asked for since.
+    ahead: bool,
+    node: NodeId,
+}
+
 /// Newest grant of a task, and those before it (seldom any, so seldom an allocation).
 #[derive(Debug)]
 struct Granted {
-    newest: (u64, u32, NodeId),
-    earlier: Vec<(u64, u32, NodeId)>,
+    newest: Row,
+    earlier: Vec<Row>,
 }
 
 /// What was granted of tasks not yet finished.
@@ -112,23 +125,61 @@ impl GrantLog {
         node: NodeId,
         limit: u32,
     ) -> Result<Admission, GrantError> {
-        let row = (attempt.epoch, attempt.attempt, node);
         if let Some(granted) = self.tasks.get_mut(&attempt.task) {
-            let same = |r: &(u64, u32, NodeId)| (r.0, r.1) == (row.0, row.1);
-            let before = std::iter::once(&granted.newest)
-                .chain(&granted.earlier)
-                .find(|r| same(r));
-            match before {
-                Some(found) if found.2 == node => return Ok(Admission::Again),
-                Some(_) => return Err(GrantError::GrantedElsewhere),
-                None => {}
+            let mut elsewhere = false;
+            for row in std::iter::once(&mut granted.newest).chain(&mut granted.earlier) {
+                if (row.epoch, row.attempt) != (attempt.epoch, attempt.attempt) {
+                    continue;
+                }
+                if row.node == node {
+                    row.ahead = false;
+                    return Ok(Admission::Again);
+                }
+                elsewhere |= !row.ahead;
             }
+            if elsewhere {
+                return Err(GrantError::GrantedElsewhere);
+            }
+        }
+        self.add(attempt, node, limit, false)?;
+        Ok(Admission::First)
+    }
+
+    /// Remembers that the first attempt of a new task goes to `node`, where it will likely be placed.
+    ///
+    /// *Errors*: not new, may run once, or the log is full: then it waits to be placed.
+    pub fn admit_ahead(
+        &mut self,
+        attempt: AttemptRef,
+        node: NodeId,
+        limit: u32,
+    ) -> Result<(), GrantError> {
+        if limit < 2 || self.tasks.contains_key(&attempt.task) {
+            return Err(GrantError::AttemptsUsed { limit });
+        }
+        self.add(attempt, node, limit, true)
+    }
+
+    fn add(
+        &mut self,
+        attempt: AttemptRef,
+        node: NodeId,
+        limit: u32,
+        ahead: bool,
+    ) -> Result<(), GrantError> {
+        let row = Row {
+            epoch: attempt.epoch,
+            attempt: attempt.attempt,
+            ahead,
+            node,
+        };
+        if let Some(granted) = self.tasks.get_mut(&attempt.task) {
             if granted.earlier.len() as u64 + 1 >= u64::from(limit) {
                 return Err(GrantError::AttemptsUsed { limit });
             }
             granted.earlier.push(granted.newest);
             granted.newest = row;
-            return Ok(Admission::First);
+            return Ok(());
         }
         if limit == 0 {
             return Err(GrantError::AttemptsUsed { limit });
@@ -136,14 +187,13 @@ impl GrantLog {
         if self.tasks.len() >= MAX_LOGGED_TASKS {
             return Err(GrantError::LogFull);
         }
-        self.tasks.insert(
-            attempt.task,
-            Granted {
-                newest: row,
-                earlier: Vec::new(),
-            },
-        );
-        Ok(Admission::First)
+        let earlier = Vec::new();
+        let granted = Granted {
+            newest: row,
+            earlier,
+        };
+        self.tasks.insert(attempt.task, granted);
+        Ok(())
     }
 
     /// Takes up an entry kept on disk; it was admitted once and is not judged again.

@@ -300,6 +300,32 @@ fn foreign_providers_are_said_to_be_foreign() {
 }
 
 #[test]
+fn a_grant_ahead_of_placement_binds_to_no_node_and_counts() {
+    let cast = Cast::new();
+    let mut log = GrantLog::new();
+    let [a, b, c] = [1, 2, 3].map(|n| NodeId([n; 32]));
+    let at = |n| attempt(&cast, 1, n);
+    assert!(log.admit_ahead(at(1), a, 1).is_err(), "it may run once");
+    log.admit_ahead(at(1), a, 3).unwrap();
+    assert!(log.admit_ahead(at(1), b, 3).is_err(), "once only");
+    // Placed elsewhere: that node is granted it, and then no other.
+    assert_eq!(log.admit(at(1), b, 3), Ok(Admission::First));
+    assert_eq!(log.admit(at(1), c, 3), Err(GrantError::GrantedElsewhere));
+    assert_eq!(log.admit(at(1), a, 3), Ok(Admission::Again));
+    assert_eq!(log.admit(at(2), c, 3), Ok(Admission::First));
+    assert_eq!(
+        log.admit(at(3), a, 3),
+        Err(GrantError::AttemptsUsed { limit: 3 }),
+        "all three count"
+    );
+    // Placed where it was granted: as if it had been asked for.
+    let other = |n| attempt(&cast, 2, n);
+    log.admit_ahead(other(1), a, 3).unwrap();
+    assert_eq!(log.admit(other(1), a, 3), Ok(Admission::Again));
+    assert_eq!(log.admit(other(1), b, 3), Err(GrantError::GrantedElsewhere));
+}
+
+#[test]
 fn an_attempt_is_granted_to_one_node_and_a_task_only_so_often() {
     let cast = Cast::new();
     let mut log = GrantLog::new();

@@ -160,6 +160,8 @@ impl Granting {
                 (live.phase, live.attempt, live.node) =
                     (Phase::Placed, attempt.attempt, Some(node));
             }
+            // Before it is known whether it is granted: too many is safe.
+            live.holder.add(node);
             let (spec, payload) = (live.spec, live.payload_digest);
             return Some(Grantable {
                 key: live.key.clone(),

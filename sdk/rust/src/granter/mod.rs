@@ -10,9 +10,13 @@
 //!                 ─▶ one sealed GrantBatch
 //! ```
 //!
+//! A client need not be asked for the first attempt of a call that somebody waits for: it grants it ahead,
+//! with the submission, to the node that got the last call of the same spec.
+//!
 //! A context's opening goes with every batch until a result of a task granted under it shows that
 //! the node has it: the first batch may have been lost with a connection.
 
+mod ahead;
 mod denial;
 mod file;
 mod judge;
@@ -95,6 +99,8 @@ pub(crate) struct Granting {
     stale_since: HashMap<NodeId, Millis>,
     /// Said to have ended; forgotten once their results have been looked at.
     ended: VecDeque<TaskId>,
+    /// Where a spec's tasks were last placed.
+    likely: Recent<Digest, (NodeId, u64)>,
 }
 
 impl Granting {
@@ -130,6 +136,7 @@ impl Granting {
             memory,
             stale_since: HashMap::new(),
             ended: VecDeque::new(),
+            likely: Recent::default(),
         }
     }
 
@@ -192,6 +199,10 @@ impl Granting {
         if let Source::Standing(keeper) = &mut self.source {
             // On disk before it is sent.
             keeper.file.append(&first, &mut self.log)?;
+        } else {
+            for same in grants.chunk_by(|a, b| a.spec_digest == b.spec_digest) {
+                self.likely.insert(same[0].spec_digest, slot);
+            }
         }
         let mut frames = self.seal(slot, request, grants)?;
         frames.extend(

@@ -15,7 +15,7 @@ use farlane_seal::{StreamContext, TaskKey, stream, wrap};
 use farlane_wire::v1;
 
 use super::Shared;
-use super::live::{Live, Phase};
+use super::live::{Holder, Live, Phase};
 use super::queue::{Waiting, cost};
 use crate::blobs::start_upload;
 use crate::call::Upload;
@@ -258,6 +258,7 @@ fn prepare(shared: &Shared, waiting: Waiting) -> Prepared {
     let wrapped = wrap::wrap_task_key(&shared.session_key, seq, &key);
     let live = Live {
         key,
+        holder: Holder::default(),
         spec: call.spec.digest(),
         payload_digest,
         grants: inner.grants,

@@ -378,7 +378,9 @@ impl Driver {
             let reason = "its upload failed".to_owned();
             self.asks.push(Ask::Cancel { tasks, reason });
         }
-        while let Some(batch) = self.batcher.next(&shared) {
+        while let Some(mut batch) = self.batcher.next(&shared) {
+            let now = shared.network.cluster_now();
+            batch.ahead = self.granting.ahead(&shared, &batch, self.epoch, now);
             link.send(Out::Submit(batch));
         }
         self.pass_asks_on(link);

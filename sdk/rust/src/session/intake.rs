@@ -2,6 +2,10 @@
 //!
 //! Owns the delivery thread. One node signature is verified for each batch, whatever its size; what
 //! fails a check is delivered as a failure and never tried again.
+//!
+//! A result that comes alone needs none where this client gave the task's key to that node and to no
+//! other: whoever sealed it had the key. Unless it is a pickle, which may run code here: a granter
+//! elsewhere may have been made to give another node the key, and that node's provider need not be ours.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -18,6 +22,7 @@ use farlane_wire::v1;
 
 use super::Shared;
 use super::driver::failed;
+use super::live::{Holder, Live};
 use crate::options::MAX_OPENED_BYTES;
 use crate::outcome::{Buffer, Codec, Delivered, Outcome, Receipt, Sink};
 use crate::{Error, blobs};
@@ -53,6 +58,7 @@ struct Checked {
     sealed: Option<Sealed>,
     receipt: Receipt,
     key: TaskKey,
+    holder: Holder,
     token: u64,
     signer: Option<Signer>,
 }
@@ -147,14 +153,19 @@ impl Intake {
         true
     }
 
-    fn take_batch(&mut self, batch: v1::ResultBatch, out: &mut Vec<Delivered>) {
-        let signer = self.signer(&batch);
-        let leaves = batch
-            .signature
-            .as_ref()
-            .map(|s| s.leaves.clone())
-            .unwrap_or_default();
-        let awaited = self.claim(batch.results, out);
+    fn take_batch(&mut self, mut batch: v1::ResultBatch, out: &mut Vec<Delivered>) {
+        let results = std::mem::take(&mut batch.results);
+        let session = session_of(&results);
+        let shown = self.take_record(&batch);
+        let mut awaited = self.claim(results, out);
+        if let [(result, _)] = &mut awaited[..]
+            && let Some(outcome) = self.vouched(&batch, result)
+        {
+            out.extend(awaited.pop().map(|(result, _)| delivered(result, outcome)));
+            return;
+        }
+        let signer = shown.and_then(|()| self.signer(&batch, session));
+        let leaves = batch.signature.map(|s| s.leaves).unwrap_or_default();
         for (result, leaf) in awaited {
             let result = match check(result, &signer, &leaves, leaf) {
                 Ok(result) => result,
@@ -175,6 +186,23 @@ impl Intake {
                 }
             }
         }
+    }
+
+    /// What a result says that needs no signature: only its node could have sealed it, and reading it
+    /// runs nothing.
+    fn vouched(&self, batch: &v1::ResultBatch, result: &mut Checked) -> Option<Outcome> {
+        let node = NodeId::from_slice(&batch.node).ok()?;
+        let Some(Sealed::Inline(body)) = &result.sealed else {
+            return None;
+        };
+        if result.holder != Holder::One(node) || result.exit.kind != ExitKind::Returned {
+            return None;
+        }
+        let context = StreamContext::result(self.shared.network.tenant(), result.attempt, node);
+        let plain = open_plain(&result.key, &context, body.clone()).ok()?;
+        let outcome = safe(&plain)?;
+        result.receipt.node = Some(node);
+        Some(outcome)
     }
 
     /// Takes the batch's tasks out of the awaited ones; others were delivered before, or are not
@@ -200,7 +228,7 @@ impl Intake {
                 continue;
             };
             let leaf = result.leaf;
-            match read(attempt, awaited.key, awaited.token, result) {
+            match read(attempt, &awaited, result) {
                 Some(result) => claimed.push((result, leaf)),
                 None => {
                     let error = Error::Integrity(format!("the result of task {task} is malformed"));
@@ -211,29 +239,43 @@ impl Intake {
         claimed
     }
 
+    /// Remembers the record that a node's first batch comes with.
+    ///
+    /// *Errors*: it does not hold.
+    fn take_record(&mut self, batch: &v1::ResultBatch) -> Result<(), Error> {
+        if batch.record_bytes.is_empty() || batch.signature.is_none() {
+            return Ok(());
+        }
+        let record = self.shared.network.trusted_record(&batch.record_bytes)?;
+        let node = record.0.node();
+        if node.as_bytes()[..] != batch.node {
+            let what = "a result came with another node's record";
+            return Err(Error::Integrity(what.to_owned()));
+        }
+        self.records.insert(node, record);
+        Ok(())
+    }
+
     /// The batch's signer, `None` where it is unsigned.
     ///
-    /// *Errors*: record or signature do not hold.
-    fn signer(&mut self, batch: &v1::ResultBatch) -> Result<Option<Signer>, Error> {
+    /// *Errors*: the signature does not hold.
+    fn signer(
+        &mut self,
+        batch: &v1::ResultBatch,
+        session: Option<SessionId>,
+    ) -> Result<Option<Signer>, Error> {
         let Some(signature) = &batch.signature else {
             return Ok(None);
         };
         let bad = |what: String| Error::Integrity(what);
         let node = NodeId::from_slice(&batch.node).map_err(|e| bad(e.to_string()))?;
-        if !batch.record_bytes.is_empty() {
-            let record = self.shared.network.trusted_record(&batch.record_bytes)?;
-            if record.0.node() != node {
-                return Err(bad("a result came with another node's record".to_owned()));
-            }
-            self.records.insert(node, record);
-        }
         let (record, own) = self.records.get(&node).ok_or_else(|| {
             bad(format!(
                 "node {node} signed a result but never showed its record"
             ))
         })?;
         let signer = Signer { node, own: *own };
-        let session = session_of(batch)?;
+        let session = session.ok_or_else(|| bad("an empty signed batch".to_owned()))?;
         let seen = (node, fingerprint(signature));
         if self.verified.contains(&seen) {
             return Ok(Some(signer));
@@ -264,11 +306,9 @@ impl Intake {
 }
 
 /// Whose results these are: a node's batch holds one session's.
-fn session_of(batch: &v1::ResultBatch) -> Result<SessionId, Error> {
-    let first = batch.results.first().and_then(|r| r.attempt.as_ref());
-    let task = first.and_then(|a| TaskId::from_slice(&a.task).ok());
-    task.map(TaskId::session)
-        .ok_or_else(|| Error::Integrity("an empty signed batch".to_owned()))
+fn session_of(results: &[v1::TaskResult]) -> Option<SessionId> {
+    let first = results.first()?.attempt.as_ref()?;
+    TaskId::from_slice(&first.task).ok().map(TaskId::session)
 }
 
 fn fingerprint(signature: &v1::NodeSignature) -> Digest {
@@ -323,7 +363,7 @@ fn check(
 }
 
 /// A result's fields; `None` where one is malformed.
-fn read(attempt: AttemptRef, key: TaskKey, token: u64, result: v1::TaskResult) -> Option<Checked> {
+fn read(attempt: AttemptRef, awaited: &Live, result: v1::TaskResult) -> Option<Checked> {
     let receipt = Receipt {
         attempt: attempt.attempt,
         node: None,
@@ -340,8 +380,9 @@ fn read(attempt: AttemptRef, key: TaskKey, token: u64, result: v1::TaskResult) -
         exit,
         sealed,
         receipt,
-        key,
-        token,
+        key: awaited.key.clone(),
+        holder: awaited.holder,
+        token: awaited.token,
         signer: None,
     })
 }
@@ -399,18 +440,27 @@ pub(crate) fn open_plain(
         .map_err(|e| Error::Integrity(e.to_string()))
 }
 
+/// A result that is read without running anything; `None` for any other encoding.
+fn safe(plain: &Bytes) -> Option<Outcome> {
+    (plain.first() == Some(&0)).then(|| Outcome::Returned {
+        codec: Codec::Safe,
+        body: plain.slice(1..),
+        buffers: Vec::new(),
+    })
+}
+
 fn decode(result: &Checked, signer: Signer, plain: Bytes) -> Outcome {
     let bad = |what: &str| Outcome::Failed(Error::Integrity(what.to_owned()));
     let Some(codec) = plain.first().copied() else {
         return bad("an empty result");
     };
+    if result.exit.kind == ExitKind::Returned
+        && let Some(outcome) = safe(&plain)
+    {
+        return outcome;
+    }
     let body = plain.slice(1..);
     match (result.exit.kind, codec) {
-        (ExitKind::Returned, 0) => Outcome::Returned {
-            codec: Codec::Safe,
-            body,
-            buffers: Vec::new(),
-        },
         (ExitKind::Returned, 1) if signer.own => Outcome::Returned {
             codec: Codec::Pickle,
             body,

@@ -45,9 +45,30 @@ pub enum Phase {
     Finished,
 }
 
+/// Which nodes this side has given a task's key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Holder {
+    #[default]
+    Nobody,
+    One(NodeId),
+    Several,
+}
+
+impl Holder {
+    /// A node is given it.
+    pub fn add(&mut self, node: NodeId) {
+        *self = match *self {
+            Self::Nobody => Self::One(node),
+            Self::One(one) if one == node => Self::One(one),
+            Self::One(_) | Self::Several => Self::Several,
+        };
+    }
+}
+
 /// One awaited task.
 pub(crate) struct Live {
     pub key: TaskKey,
+    pub holder: Holder,
     pub spec: Digest,
     pub payload_digest: Digest,
     /// Most attempts that may be granted.
@@ -89,6 +110,21 @@ mod tests {
     use farlane_model::SessionId;
     use std::collections::HashSet;
     use std::hash::Hash;
+
+    #[test]
+    fn a_key_that_two_nodes_have_vouches_for_neither() {
+        let [a, b] = [1, 2].map(|n| NodeId([n; 32]));
+        let mut holder = Holder::default();
+        for (node, after) in [
+            (a, Holder::One(a)),
+            (a, Holder::One(a)),
+            (b, Holder::Several),
+            (a, Holder::Several),
+        ] {
+            holder.add(node);
+            assert_eq!(holder, after);
+        }
+    }
 
     #[test]
     fn dense_ids_do_not_collide_in_their_low_bits() {

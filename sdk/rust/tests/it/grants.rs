@@ -42,6 +42,78 @@ fn granted(mock: &Mock) -> Vec<u32> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_call_is_granted_ahead_to_the_node_that_ran_the_last_one() {
+    let mock = Mock::start(true).await;
+    let (client, landed) = client(&mock, options()).await;
+    let code = client.code(b"code");
+    let usual = client.spec(template(), &code, None).unwrap();
+    let retry = Retry {
+        at_most_once: true,
+        ..template().retry
+    };
+    let once = Template {
+        retry,
+        ..template()
+    };
+    let once = client.spec(once, &code, None).unwrap();
+    for spec in [&usual, &once] {
+        client.submit(call(spec, 1, "first")).await.unwrap();
+    }
+    until("both", || landed.lock().len() == 2).await;
+    assert_eq!(mock.knobs.lock().ahead, 0, "where they run is not known");
+
+    client.submit(call(&usual, 2, "asked")).await.unwrap();
+    until("an idle grant", || landed.lock().len() == 3).await;
+    assert_eq!(mock.knobs.lock().ahead, 1);
+    client.submit(call(&once, 3, "once")).await.unwrap();
+    until("one that may run once", || landed.lock().len() == 4).await;
+    assert_eq!(mock.knobs.lock().ahead, 1);
+
+    mock.knobs.lock().take_ahead = true;
+    client.submit(call(&usual, 4, "not asked")).await.unwrap();
+    until("nobody was asked", || landed.lock().len() == 5).await;
+    let knobs = mock.knobs.lock();
+    assert_eq!((knobs.ahead, knobs.refused.len()), (2, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_one_node_alone_was_given_vouches_for_what_cannot_run() {
+    let mock = Mock::start(true).await;
+    mock.knobs.lock().answer = Answer::Hold;
+    let (client, landed) = client(&mock, options()).await;
+    let spec = client
+        .spec(template(), &client.code(b"code"), None)
+        .unwrap();
+    let alone = client.submit(call(&spec, 1, "alone")).await.unwrap();
+    let both = client.submit(call(&spec, 2, "both")).await.unwrap();
+    until("both grants", || mock.knobs.lock().granted.len() == 2).await;
+    let second = ProviderRootNode::beside(&mock);
+    mock.ask_again(both, Some(&second));
+    until("one node an attempt", || {
+        !mock.knobs.lock().refused.is_empty()
+    })
+    .await;
+
+    // Nobody signed either.
+    mock.knobs.lock().answer = Answer::SafeUnsigned;
+    for (count, task) in [alone, both].into_iter().enumerate() {
+        mock.ask_again(task, None);
+        until("its result", || landed.lock().len() == count + 1).await;
+    }
+    let landed = landed.lock();
+    let Outcome::Returned { codec, .. } = &landed[0].outcome else {
+        panic!("{:?}", landed[0].outcome);
+    };
+    assert_eq!(*codec, farlane::Codec::Safe);
+    assert!(landed[0].receipt.node.is_some());
+    let failed = &landed[1].outcome;
+    assert!(
+        matches!(failed, Outcome::Failed(farlane::Error::Integrity(_))),
+        "{failed:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_standing_granter_grants_once_what_may_run_once_whatever_it_is_told() {
     let mock = Mock::start(true).await;
     mock.knobs.lock().answer = Answer::Hold;

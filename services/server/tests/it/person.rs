@@ -259,6 +259,7 @@ impl Person {
             first_seq,
             spec_bytes: if new { vec![bytes] } else { Vec::new() },
             tasks: envelopes,
+            ahead: None,
         }
     }
 

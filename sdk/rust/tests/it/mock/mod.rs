@@ -67,6 +67,8 @@ pub enum Answer {
     Hold,
     /// Codec 0.
     Safe,
+    /// Codec 0, and nobody signed it.
+    SafeUnsigned,
     /// The control plane ends it before any attempt.
     Infeasible,
     /// An exit of no kind.
@@ -93,6 +95,9 @@ pub struct Knobs {
     pub granted: Vec<(AttemptRef, Digest)>,
     /// What granters refused.
     pub refused: Vec<v1::GrantRefusal>,
+    /// Tasks granted with their submission; the node takes that while set, and nobody is asked.
+    pub ahead: usize,
+    pub take_ahead: bool,
 }
 
 struct Task {
@@ -188,6 +193,8 @@ impl Mock {
             cancelled: Vec::new(),
             granted: Vec::new(),
             refused: Vec::new(),
+            ahead: 0,
+            take_ahead: false,
         };
         let mock = Self {
             world: Arc::new(Mutex::new(world)),
@@ -353,7 +360,17 @@ impl Mock {
                 ..Default::default()
             }));
         }
+        let take_ahead = knobs.take_ahead;
+        let ahead = batch.ahead.filter(|ahead| {
+            knobs.ahead += ahead.attempts.len();
+            take_ahead
+        });
         drop(knobs);
+        if let Some(ahead) = ahead {
+            drop(world);
+            out.extend(self.grant(session, ahead)?);
+            return Ok(out);
+        }
         let answer = self.knobs.lock().answer;
         if matches!(answer, Answer::Infeasible | Answer::Malformed) {
             out.extend(

@@ -89,6 +89,12 @@ impl ProviderRootNode {
             node: Mutex::new(node(&ProviderRoot::generate(), "stranger")),
         }
     }
+    /// One of the same provider as the mock's own.
+    pub fn beside(mock: &Mock) -> Self {
+        Self {
+            node: Mutex::new(node(&mock.provider, "second")),
+        }
+    }
     pub(super) fn request(&self, task: TaskId) -> v1::GrantRequest {
         let mut node = self.node.lock();
         let prekey = node.stock.one_time(1, World::wall()).pop().unwrap();
@@ -210,7 +216,8 @@ pub(super) fn run(
                 sealed,
             );
         }
-        let mut body = vec![u8::from(answer != Answer::Safe)];
+        let pickled = !matches!(answer, Answer::Safe | Answer::SafeUnsigned);
+        let mut body = vec![u8::from(pickled)];
         body.extend_from_slice(&payload.arguments);
         let context = StreamContext::result(tenant, grant.attempt, node_id);
         let frame = farlane_codec::compress(&body);
@@ -262,7 +269,8 @@ pub(super) fn run(
     if answer == Answer::FlipSignature {
         signature[3] ^= 1;
     }
-    let signature = (answer != Answer::Unsigned).then(|| v1::NodeSignature {
+    let unsigned = matches!(answer, Answer::Unsigned | Answer::SafeUnsigned);
+    let signature = (!unsigned).then(|| v1::NodeSignature {
         batch: Bytes::copy_from_slice(&batch_id),
         leaves: joined.into(),
         signature: Bytes::copy_from_slice(&signature),
