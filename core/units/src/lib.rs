@@ -71,6 +71,18 @@ quantity! {
     /// Parts per million.
     Ppm(u32)
 }
+quantity! {
+    /// Thousandths of one accelerator.
+    MilliGpu(u32)
+}
+quantity! {
+    /// Thousandths of a unified compute unit.
+    MilliUcu(u64)
+}
+quantity! {
+    /// Carbon dioxide equivalent, millionths of a gram.
+    MicroGramsCo2(u64)
+}
 
 impl ByteCount {
     /// `n` KiB.
