@@ -1,14 +1,13 @@
 //! Why a task runs where it does, waits, or never can: by class of node.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use farlane_model::{NodeId, TaskSpec};
-use farlane_units::Micros;
+use farlane_model::NodeId;
 
 use crate::constraint::{Lack, fits, lacks};
-use crate::cost::{Term, cost, terms};
-use crate::view::{ClusterView, Group, NodeView};
+use crate::cost::Term;
+use crate::fleet::{Class, Fleet};
+use crate::view::Group;
 
 /// Nodes that lack the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,20 +31,15 @@ pub struct Explanation {
     pub best: Option<(NodeId, Vec<Term>)>,
 }
 
-/// Whether any registered node, offline ones counted, could ever run it.
-pub fn feasible(view: &ClusterView, task: &TaskSpec) -> bool {
-    view.nodes.iter().any(|n| fits(&n.spec, &n.region, task))
-}
-
-fn class_of(node: &NodeView) -> String {
-    let spec = &node.spec;
+fn class_of(class: &Class) -> String {
+    let spec = &class.spec;
     let mut pythons: Vec<_> = spec.interpreters.iter().map(|i| i.version).collect();
     pythons.sort_unstable();
     pythons.dedup();
     let pythons: Vec<String> = pythons.iter().map(ToString::to_string).collect();
     format!(
         "{}: {} cores, {}, Python {}",
-        node.region,
+        class.region(),
         f64::from(spec.cpus.0) / 1000.0,
         spec.memory,
         if pythons.is_empty() {
@@ -56,21 +50,65 @@ fn class_of(node: &NodeView) -> String {
     )
 }
 
-/// Explains a task against the network as it is.
-pub fn explain(
-    view: &ClusterView,
-    task: &Arc<TaskSpec>,
-    run_time: Micros,
-    granter: bool,
-) -> Explanation {
+/// The place that would take one task of the group now, or next.
+struct Best<'a> {
+    class: &'a Class,
+    place: usize,
+    /// Would wait behind so many; `None` where it takes none at all now.
+    ahead: Option<u32>,
+}
+
+impl<'a> Best<'a> {
+    fn name(&self, fleet: &'a Fleet) -> &'a str {
+        let spec = fleet.spec(&self.class.id(self.place));
+        spec.map_or("a node", |spec| &spec.name)
+    }
+
+    /// What counts of a place that is full: those that wait there, and this one.
+    fn behind(&self) -> u32 {
+        let backlog = self.class.free(self.place).backlog;
+        self.ahead.unwrap_or_else(|| backlog.saturating_add(1))
+    }
+}
+
+fn best<'a>(fleet: &'a Fleet, group: &Group) -> Option<Best<'a>> {
+    let online = fleet.classes().filter(|c| c.is_online());
+    let fitting =
+        online.filter(|c| c.but(&group.not_on) > 0 && fits(&c.spec, c.region(), &group.spec));
+    let places = fitting.map(|class| {
+        let found = class.best(&group.spec.resources, &group.not_on);
+        let (place, ahead) = found.map_or((0, None), |(place, ahead)| (place, Some(ahead)));
+        Best {
+            class,
+            place,
+            ahead,
+        }
+    });
+    let cost = |b: &Best| b.class.traits.bill(group, b.behind()).total();
+    places.min_by(|a, b| {
+        let ids = || a.class.id(a.place).cmp(&b.class.id(b.place));
+        cost(a).total_cmp(&cost(b)).then_with(ids)
+    })
+}
+
+/// Explains what a group asks against the network as it is.
+///
+/// *Cost*: one look at each class.
+pub fn explain(fleet: &mut Fleet, group: &Group) -> Explanation {
+    fleet.freshen();
+    let fleet = &*fleet;
     let mut classes: BTreeMap<(usize, String, String), ClassReason> = BTreeMap::new();
-    for node in &view.nodes {
-        let mut lacking = lacks(&node.spec, &node.region, task);
-        if lacking.is_empty() && !node.online {
+    for there in fleet.classes() {
+        let nodes = there.but(&group.not_on) as u32;
+        if nodes == 0 {
+            continue;
+        }
+        let mut lacking = lacks(&there.spec, there.region(), &group.spec);
+        if lacking.is_empty() && !there.is_online() {
             lacking.push(Lack::Offline);
         }
         let words: Vec<String> = lacking.iter().map(ToString::to_string).collect();
-        let class = class_of(node);
+        let class = class_of(there);
         let entry = classes
             .entry((lacking.len(), words.join("; "), class.clone()))
             .or_insert(ClassReason {
@@ -78,63 +116,42 @@ pub fn explain(
                 nodes: 0,
                 lacks: lacking,
             });
-        entry.nodes += 1;
+        entry.nodes += nodes;
     }
-    let group = Group {
-        spec: task.clone(),
-        tasks: 1,
-        urgency: 0,
-        since: 0,
-        run_time,
-        granter,
-        not_on: Vec::new(),
-    };
-    let best = view
-        .nodes
-        .iter()
-        .filter(|n| n.online && fits(&n.spec, &n.region, task))
-        .map(|n| (cost(n, &group, waits_behind(n, &group)), n))
-        .min_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.1.id.cmp(&b.1.id)))
-        .map(|(_, n)| n);
-    let summary = summary(view, task, best, granter);
+    let best = best(fleet, group);
     Explanation {
-        summary,
+        summary: summary(fleet, group, best.as_ref()),
         classes: classes.into_values().collect(),
-        best: best.map(|n| (n.id, terms(n, &group, waits_behind(n, &group)))),
+        best: best.map(|b| {
+            let terms = b.class.traits.terms(group, b.behind());
+            (b.class.id(b.place), terms)
+        }),
     }
 }
 
-fn room_now(node: &NodeView, task: &TaskSpec) -> bool {
-    let need = &task.resources;
-    node.free_cpus >= need.cpus
-        && node.free_memory >= need.memory
-        && node.free_scratch >= need.scratch
+fn feasible(fleet: &Fleet, group: &Group) -> bool {
+    let mut left = fleet.classes().filter(|c| c.but(&group.not_on) > 0);
+    left.any(|c| fits(&c.spec, c.region(), &group.spec))
 }
 
-fn waits_behind(node: &NodeView, group: &Group) -> u32 {
-    if room_now(node, &group.spec) {
-        node.backlog
-    } else {
-        node.backlog.saturating_add(1)
-    }
-}
-
-fn summary(view: &ClusterView, task: &TaskSpec, best: Option<&NodeView>, granter: bool) -> String {
+fn summary(fleet: &Fleet, group: &Group, best: Option<&Best>) -> String {
     match best {
-        _ if view.nodes.is_empty() => {
+        _ if fleet.is_empty() => {
             "no node has joined yet; add one with `farlane tokens create`".to_owned()
         }
-        Some(_) if !granter => {
+        Some(_) if !group.granter => {
             "nobody who can grant it is attached; keep the client running or start `farlane granter`".to_owned()
         }
-        Some(node) if room_now(node, task) => {
-            format!("{} in {} fits and has room", node.spec.name, node.region)
+        Some(best) if best.ahead == Some(0) => {
+            format!("{} in {} fits and has room", best.name(fleet), best.class.region())
         }
-        Some(node) => format!(
+        Some(best) => format!(
             "waits for room: {} in {} fits and is busy ({} waiting there)",
-            node.spec.name, node.region, node.backlog
+            best.name(fleet),
+            best.class.region(),
+            best.class.free(best.place).backlog
         ),
-        None if feasible(view, task) => "every node that fits is offline".to_owned(),
-        None => format!("none of the {} registered nodes can ever run it", view.nodes.len()),
+        None if feasible(fleet, group) => "every node that fits is offline".to_owned(),
+        None => format!("none of the {} registered nodes can ever run it", fleet.len()),
     }
 }

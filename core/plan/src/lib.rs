@@ -4,20 +4,25 @@
 //! holds to `farlane-state`, and when to plan to the controller.
 //!
 //! ```text
-//! ClusterView ─▶ constraints ─▶ cost of each fitting node, in money ─▶ cheapest takes one task ─▶ Plan
-//!                    └▶ why not, by class of node ─────────────────────────────▶ Explanation
+//! Fleet of nodes by class ─▶ constraints ─▶ cost of each class that fits, in money ─▶ cheapest takes one task ─▶ Plan
+//!                               └▶ why not, by class of node ──────────────────────────▶ Explanation
 //! ```
-//! The cost of a node is an expected bill: run time × price + value of time × (queue + round trip +
-//! run time). Floats use + − × ÷ only, so that a plan is the same on every machine.
+//! The cost of a place is an expected bill: run time × price + value of time × (queue + round trip + run time) +
+//! carbon + risk. Floats use + − × ÷ only, so that a plan is the same on every machine.
 
 mod constraint;
 mod cost;
+mod estimate;
 mod explain;
+mod fleet;
 mod search;
+mod tree;
 mod view;
 
 pub use constraint::{Lack, lacks};
-pub use cost::{Term, VALUE_OF_TIME_USD_MICROS_HOUR};
-pub use explain::{ClassReason, Explanation, explain, feasible};
+pub use cost::{Bill, Policy, Term};
+pub use estimate::{Estimates, UNKNOWN, Work};
+pub use explain::{ClassReason, Explanation, explain};
+pub use fleet::{Fleet, Totals};
 pub use search::plan;
-pub use view::{Assignment, ClusterView, Group, NodeView, Plan, PlanInput, Report};
+pub use view::{Assignment, Group, NodeView, Plan, PlanInput, Report, Share};

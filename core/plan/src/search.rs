@@ -1,75 +1,40 @@
-//! The search: projects take turns, the most urgent group of each first, each task to the node where it
-//! now costs least.
+//! The search: the project whose share is smallest goes next, with its most urgent group, to the class where a
+//! task now costs least.
+//!
+//! ```text
+//! heap of projects by share ─▶ its most urgent group ─▶ heap of classes by cost ─▶ node ─▶ take its room
+//!           ▲                                               │ changed since: look again
+//!           └───────────── share after this task ◀──────────┘
+//! ```
+//! What is taken is journalled and given back at the end: planning changes nothing.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BinaryHeap};
 
 use farlane_model::{NodeId, ProjectId, Resources};
-use farlane_units::{ByteCount, MilliCpu};
 
-use crate::constraint::fits;
-use crate::cost::cost;
-use crate::view::{Assignment, ClusterView, Group, NodeView, Plan, PlanInput, Report};
+use crate::cost::Bill;
+use crate::fleet::{Fleet, Totals};
+use crate::tree::Free;
+use crate::view::{Assignment, Group, Plan, PlanInput, Report};
 
-/// Tasks a project places before the next has its turn. Source: choice; small against a batch of 512, large
-/// against what a turn costs on few nodes.
-const QUANTUM: u32 = 64;
+/// A project's weight where nobody set one.
+const WEIGHT: u32 = 1000;
+/// Regions that a gang is tried in, those with the cheapest class first, before the cheapest of them takes it.
+/// Source: choice; what a region costs differs little among a gang's members, so the order is nearly right.
+const GANG_REGIONS: usize = 3;
 
-/// What a node has left during the round.
-struct Left {
-    cpus: MilliCpu,
-    memory: ByteCount,
-    scratch: ByteCount,
-    credit: u32,
-    backlog: u32,
-}
-
-impl Left {
-    fn of(node: &NodeView) -> Self {
-        Self {
-            cpus: node.free_cpus,
-            memory: node.free_memory,
-            scratch: node.free_scratch,
-            credit: node.free_backlog,
-            backlog: node.backlog,
-        }
-    }
-    fn runs(&self, need: &Resources) -> bool {
-        // What waits here goes first: a later task takes no room before it.
-        self.backlog == 0
-            && need.cpus <= self.cpus
-            && need.memory <= self.memory
-            && need.scratch <= self.scratch
-    }
-    /// How many would be ahead of one more; `None` when there is no room for it at all.
-    fn ahead(&self, need: &Resources) -> Option<u32> {
-        if self.runs(need) {
-            Some(0)
-        } else if self.credit > 0 {
-            Some(self.backlog.saturating_add(1))
-        } else {
-            None
-        }
-    }
-    fn take(&mut self, need: &Resources) {
-        if self.runs(need) {
-            self.cpus = self.cpus.saturating_sub(need.cpus);
-            self.memory = self.memory.saturating_sub(need.memory);
-            self.scratch = self.scratch.saturating_sub(need.scratch);
-        } else {
-            self.credit = self.credit.saturating_sub(1);
-            self.backlog = self.backlog.saturating_add(1);
-        }
-    }
-}
-
-/// A node that could take the next task, at this cost. Ordered by cost, then by the tie.
-#[derive(PartialEq)]
+/// A class that could take a group's next task, at this cost. Ordered by cost, then by its best node.
+#[derive(Debug, Clone, PartialEq)]
 struct Offer {
     cost: f64,
-    tie: u64,
     id: NodeId,
-    node: usize,
+    class: u32,
+    place: usize,
+    ahead: u32,
+    bill: Bill,
+    /// Of the class's room when it was looked at.
+    version: u64,
 }
 impl Eq for Offer {}
 impl PartialOrd for Offer {
@@ -81,160 +46,379 @@ impl Ord for Offer {
     fn cmp(&self, other: &Self) -> Ordering {
         self.cost
             .total_cmp(&other.cost)
-            .then_with(|| self.tie.cmp(&other.tie))
             .then_with(|| self.id.cmp(&other.id))
     }
 }
 
-/// Mixes the seed with a node's id, so that equal nodes are not always taken in one order. Source:
-/// the finaliser of splitmix64 (Steele, Lea, Flood 2014).
-fn tie(seed: u64, id: &NodeId) -> u64 {
+type Offers = BinaryHeap<Reverse<Offer>>;
+
+/// A project on its turns.
+struct Turn {
+    weight: f64,
+    cpus: f64,
+    memory: f64,
+    /// The most urgent first.
+    groups: Vec<usize>,
+    tie: u64,
+}
+
+/// A project's place in the heap: the smallest share first.
+#[derive(PartialEq)]
+struct Next {
+    share: f64,
+    tie: u64,
+    project: usize,
+}
+impl Eq for Next {}
+impl PartialOrd for Next {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Next {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.share
+            .total_cmp(&other.share)
+            .then_with(|| self.tie.cmp(&other.tie))
+            .then_with(|| self.project.cmp(&other.project))
+    }
+}
+
+impl Turn {
+    /// Its dominant share of what is online, by its weight.
+    fn share(&self, totals: &Totals) -> f64 {
+        let of = |used: f64, all: u64| used / (all.max(1)) as f64;
+        of(self.cpus, totals.cpus).max(of(self.memory, totals.memory.0)) / self.weight
+    }
+
+    fn holds(&mut self, need: &Resources) {
+        self.cpus += f64::from(need.cpus.0);
+        self.memory += need.memory.0 as f64;
+    }
+}
+
+/// Mixes the seed with a project's id, so that equal ones do not always go in one order. Source: the finaliser
+/// of splitmix64 (Steele, Lea, Flood 2014).
+fn tie(seed: u64, id: &ProjectId) -> u64 {
     let mut head = [0u8; 8];
-    head.copy_from_slice(&id.as_bytes()[..8]);
+    head.copy_from_slice(&id.to_bytes()[8..]);
     let mut x = u64::from_le_bytes(head) ^ seed;
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)
 }
 
-/// Places what it can. Deterministic: equal views (in any order) and inputs give equal plans.
+/// Places what it can. Deterministic: equal fleets and inputs give equal plans, in whatever order nodes and
+/// groups were put in; the fleet is as before when it returns.
 ///
-/// *Shape*: never over a node's capacity and credit as the view states them; a group's tasks are
-/// taken from its head; projects take turns, the seed says which begins. *Cost*: O(turns × nodes +
-/// placements × log nodes), one turn for each group where there is one project.
-pub fn plan(view: &ClusterView, input: PlanInput) -> (Plan, Report) {
-    let projects = turns(view, input.seed);
-    let quantum = match projects.len() {
-        1 => u32::MAX,
-        _ => QUANTUM,
-    };
+/// *Shape*: never over a node's capacity and credit as the fleet states them; a group's tasks are taken from
+/// its head; a smaller budget gives a beginning of the same plan. *Cost*: O(groups × classes that fit +
+/// placements × log nodes).
+pub fn plan(fleet: &mut Fleet, groups: &[Group], input: &PlanInput) -> (Plan, Report) {
+    fleet.freshen();
+    let totals = fleet.totals();
+    let mut turns = turns(groups, input);
+    let mut heap: BinaryHeap<Reverse<Next>> = turns
+        .iter()
+        .enumerate()
+        .map(|(project, turn)| Reverse(next(project, turn, &totals)))
+        .collect();
     let mut round = Round {
-        view,
-        seed: input.seed,
-        left: view.nodes.iter().map(Left::of).collect(),
-        wanted: view.waiting.iter().map(|g| g.tasks).collect(),
+        versions: Vec::new(),
+        fleet,
+        groups,
+        wanted: groups.iter().map(|g| g.tasks).collect(),
+        offers: groups.iter().map(|_| None).collect(),
+        journal: Vec::new(),
         budget: input.budget,
         plan: Plan::default(),
         report: Report::default(),
     };
-    while round.budget > 0 && round.turn_of_each(&projects, quantum) {}
-    let mut report = round.report;
-    report.cut_short = projects
-        .iter()
-        .flatten()
-        .any(|g| round.budget == 0 && round.wanted[*g] > 0);
+    while round.budget > 0
+        && let Some(Reverse(Next { project, .. })) = heap.pop()
+    {
+        let until = heap.peek().map(|Reverse(other)| (other.share, other.tie));
+        if round.take_turn(&mut turns[project], &totals, until) {
+            heap.push(Reverse(next(project, &turns[project], &totals)));
+        }
+    }
+    round.report.cut_short = round.budget == 0
+        && round
+            .wanted
+            .iter()
+            .zip(groups)
+            .any(|(n, g)| *n > 0 && g.granter);
+    round.give_back();
+    let (plan, mut report) = (round.plan, round.report);
     report.unfit.sort_unstable();
-    (round.plan, report)
+    (plan, report)
 }
 
-/// Groups that can be granted, by project; within one the most urgent first.
-fn turns(view: &ClusterView, seed: u64) -> Vec<Vec<usize>> {
+fn next(project: usize, turn: &Turn, totals: &Totals) -> Next {
+    Next {
+        share: turn.share(totals),
+        tie: turn.tie,
+        project,
+    }
+}
+
+/// Projects with groups that can be granted.
+fn turns(groups: &[Group], input: &PlanInput) -> Vec<Turn> {
     let mut projects: BTreeMap<ProjectId, Vec<usize>> = BTreeMap::new();
-    for (index, group) in view.waiting.iter().enumerate() {
+    for (index, group) in groups.iter().enumerate() {
         if group.granter && group.tasks > 0 {
             projects.entry(group.spec.project).or_default().push(index);
         }
     }
-    let mut projects: Vec<Vec<usize>> = projects.into_values().collect();
-    for groups in &mut projects {
-        groups.sort_by_key(|g| (view.waiting[*g].urgency, view.waiting[*g].since));
-    }
-    if !projects.is_empty() {
-        let first = seed % projects.len() as u64;
-        projects.rotate_left(first as usize);
-    }
-    projects
+    let turn = |(id, mut of_it): (ProjectId, Vec<usize>)| {
+        of_it.sort_by_key(|g| Reverse((groups[*g].urgency, groups[*g].since)));
+        let share = input.shares.iter().find(|s| s.project == id);
+        Turn {
+            weight: f64::from(share.map_or(WEIGHT, |s| s.weight).max(1)),
+            cpus: share.map_or(0.0, |s| s.cpus as f64),
+            memory: share.map_or(0.0, |s| s.memory.0 as f64),
+            groups: of_it,
+            tie: tie(input.seed, &id),
+        }
+    };
+    projects.into_iter().map(turn).collect()
 }
 
 /// The work of one plan.
 struct Round<'a> {
-    view: &'a ClusterView,
-    seed: u64,
-    left: Vec<Left>,
-    /// Tasks of each group still to be placed; 0 once no room is left for it.
+    fleet: &'a mut Fleet,
+    groups: &'a [Group],
+    /// How often room was taken in each class.
+    versions: Vec<u64>,
+    /// Tasks of each group still to be placed.
     wanted: Vec<u32>,
+    /// Classes by cost, once a group had its turn.
+    offers: Vec<Option<Offers>>,
+    /// What was free before.
+    journal: Vec<(u32, usize, Free)>,
     budget: u32,
     plan: Plan,
     report: Report,
 }
 
 impl Round<'_> {
-    /// Every project places up to `quantum` tasks. False when nobody could.
-    fn turn_of_each(&mut self, projects: &[Vec<usize>], quantum: u32) -> bool {
-        let mut moved = false;
-        for groups in projects {
-            let mut quantum = quantum;
-            for &index in groups {
-                let most = self.wanted[index].min(quantum);
-                if most == 0 || self.budget == 0 {
-                    continue;
-                }
-                let placed = self.place_group(index, most);
-                quantum -= placed;
-                self.report.placed += placed;
-                self.wanted[index] -= placed;
-                if placed < most && self.budget > 0 {
-                    self.wanted[index] = 0;
-                }
-                moved |= placed > 0;
+    /// Places tasks of a project until its share is no longer the smallest. False when it has nothing left that
+    /// could be placed.
+    fn take_turn(&mut self, turn: &mut Turn, totals: &Totals, until: Option<(f64, u64)>) -> bool {
+        while let Some(&group) = turn.groups.last() {
+            if self.budget == 0 {
+                return true;
             }
-        }
-        moved
-    }
-
-    /// Places up to `most` tasks of a group, each where it now costs least.
-    fn place_group(&mut self, index: usize, most: u32) -> u32 {
-        let group = &self.view.waiting[index];
-        let need = &group.spec.resources;
-        let Some(mut offers) = self.offers(group) else {
-            self.report.unfit.push(index);
-            return 0;
-        };
-        let mut placed = 0;
-        while placed < most && self.budget > 0 {
-            let Some(Reverse(offer)) = offers.pop() else {
-                break;
+            let size = self.groups[group].gang.max(1);
+            let placed = match size {
+                1 => self.place_one(group),
+                _ => self.place_gang(group),
             };
-            let room = &mut self.left[offer.node];
-            room.take(need);
-            placed += 1;
-            self.budget -= 1;
-            match self.plan.assignments.last_mut() {
-                Some(last) if last.group == index && last.node == offer.node => last.tasks += 1,
-                _ => self.plan.assignments.push(Assignment {
-                    group: index,
-                    node: offer.node,
-                    tasks: 1,
-                }),
-            }
-            if let Some(ahead) = room.ahead(need) {
-                let cost = cost(&self.view.nodes[offer.node], group, ahead);
-                offers.push(Reverse(Offer { cost, ..offer }));
-            }
-        }
-        placed
-    }
-
-    /// What each node would cost that has room now; `None` where no online node fits even when empty.
-    fn offers(&self, group: &Group) -> Option<BinaryHeap<Reverse<Offer>>> {
-        let need = &group.spec.resources;
-        let mut any = false;
-        let mut offers = BinaryHeap::new();
-        for (at, node) in self.view.nodes.iter().enumerate() {
-            let open = node.online && !group.not_on.contains(&node.id);
-            if !open || !fits(&node.spec, &node.region, &group.spec) {
+            if !placed {
+                turn.groups.pop();
                 continue;
             }
-            any = true;
-            if let Some(ahead) = self.left[at].ahead(need) {
-                offers.push(Reverse(Offer {
-                    cost: cost(node, group, ahead),
-                    tie: tie(self.seed, &node.id),
-                    id: node.id,
-                    node: at,
-                }));
+            let need = &self.groups[group].spec.resources;
+            (0..size).for_each(|_| turn.holds(need));
+            if self.wanted[group] == 0 {
+                turn.groups.pop();
+            }
+            if until.is_some_and(|other| (turn.share(totals), turn.tie) > other) {
+                return !turn.groups.is_empty();
             }
         }
-        any.then_some(offers)
+        false
+    }
+
+    /// Places the group's next task where it now costs least. False where there is no room for it.
+    fn place_one(&mut self, group: usize) -> bool {
+        self.look(group);
+        let Some(offer) = self.cheapest(group) else {
+            return false;
+        };
+        let offers = self.offers[group].as_ref();
+        let other = offers.and_then(|o| o.peek().map(|Reverse(o)| o.cost));
+        self.take(group, &offer, other);
+        if let Some(fresh) = self.offer(group, offer.class)
+            && let Some(offers) = &mut self.offers[group]
+        {
+            offers.push(Reverse(fresh));
+        }
+        true
+    }
+
+    /// Places a whole gang in one region, all of it running at once. False where no region has the room.
+    fn place_gang(&mut self, group: usize) -> bool {
+        let size = self.groups[group].gang;
+        if self.budget < size || self.wanted[group] < size {
+            // Less than a gang is left of it, or of the round.
+            self.budget = match self.wanted[group] < size {
+                true => self.budget,
+                false => 0,
+            };
+            return false;
+        }
+        self.look(group);
+        let mut best: Option<(f64, Vec<Offer>)> = None;
+        for region in self.gang_regions(group) {
+            let Some((cost, members)) = self.gang_in(group, &region, size) else {
+                continue;
+            };
+            if best.as_ref().is_none_or(|(least, _)| cost < *least) {
+                best = Some((cost, members));
+            }
+        }
+        let Some((_, members)) = best else {
+            return false;
+        };
+        for offer in &members {
+            self.take(group, offer, None);
+        }
+        // What the classes have left is looked at again with the next one.
+        self.offers[group] = None;
+        true
+    }
+
+    /// Regions in the order of their cheapest class, the first few of them.
+    fn gang_regions(&self, group: usize) -> Vec<std::sync::Arc<str>> {
+        let offers = self.offers[group].iter().flatten().map(|Reverse(o)| o);
+        let mut offers: Vec<&Offer> = offers.filter(|o| o.ahead == 0).collect();
+        offers.sort_unstable();
+        let mut regions: Vec<std::sync::Arc<str>> = Vec::new();
+        for offer in offers {
+            let region = self.fleet.class(offer.class).region();
+            if regions.len() < GANG_REGIONS && !regions.contains(region) {
+                regions.push(region.clone());
+            }
+        }
+        regions
+    }
+
+    /// Where a gang would lie in a region, and what it would cost; nothing is taken.
+    fn gang_in(&mut self, group: usize, region: &str, size: u32) -> Option<(f64, Vec<Offer>)> {
+        let offers = self.offers[group].iter().flatten().map(|Reverse(o)| o);
+        let mut local: Offers = offers
+            .filter(|o| o.ahead == 0 && **self.fleet.class(o.class).region() == *region)
+            .map(|o| Reverse(o.clone()))
+            .collect();
+        let need = &self.groups[group].spec.resources;
+        let mark = self.journal.len();
+        let (mut cost, mut members) = (0.0, Vec::with_capacity(size as usize));
+        while members.len() < size as usize
+            && let Some(Reverse(offer)) = local.pop()
+        {
+            let mut free = *self.fleet.class(offer.class).free(offer.place);
+            self.journal.push((offer.class, offer.place, free));
+            free.take(need);
+            self.fleet.class_mut(offer.class).set(offer.place, free);
+            if let Some(fresh) = self.offer(group, offer.class)
+                && fresh.ahead == 0
+            {
+                local.push(Reverse(fresh));
+            }
+            cost += offer.cost;
+            members.push(offer);
+        }
+        self.undo_to(mark);
+        (members.len() == size as usize).then_some((cost, members))
+    }
+
+    /// Makes the group's offers, the first time.
+    fn look(&mut self, group: usize) {
+        if self.offers[group].is_some() {
+            return;
+        }
+        let of = &self.groups[group];
+        let fitting = self.fleet.fitting(&of.digest, &of.spec).to_vec();
+        let mut any = false;
+        let mut offers = Vec::with_capacity(fitting.len());
+        for class in fitting {
+            let there = self.fleet.class(class);
+            if !there.is_online() || there.len() == 0 {
+                continue;
+            }
+            any |=
+                of.not_on.is_empty() || (0..there.len()).any(|p| !of.not_on.contains(&there.id(p)));
+            offers.extend(self.offer(group, class).map(Reverse));
+        }
+        if !any {
+            self.report.unfit.push(group);
+        }
+        self.offers[group] = Some(offers.into());
+    }
+
+    /// What a class would cost for the group's next task now.
+    fn offer(&self, group: usize, class: u32) -> Option<Offer> {
+        let of = &self.groups[group];
+        let there = self.fleet.class(class);
+        let (place, ahead) = there.best(&of.spec.resources, &of.not_on)?;
+        let bill = there.traits.bill(of, ahead);
+        Some(Offer {
+            cost: bill.total(),
+            id: there.id(place),
+            class,
+            place,
+            ahead,
+            bill,
+            version: self.version(class),
+        })
+    }
+
+    fn version(&self, class: u32) -> u64 {
+        self.versions.get(class as usize).copied().unwrap_or(0)
+    }
+
+    /// Takes out the cheapest offer that still holds: what others took since only makes a class dearer.
+    fn cheapest(&mut self, group: usize) -> Option<Offer> {
+        loop {
+            let Reverse(offer) = self.offers[group].as_mut()?.pop()?;
+            if offer.version == self.version(offer.class) {
+                return Some(offer);
+            }
+            if let Some(fresh) = self.offer(group, offer.class)
+                && let Some(offers) = &mut self.offers[group]
+            {
+                offers.push(Reverse(fresh));
+            }
+        }
+    }
+
+    /// Takes the room of one task, and notes where it goes.
+    fn take(&mut self, group: usize, offer: &Offer, other: Option<f64>) {
+        let need = &self.groups[group].spec.resources;
+        let class = self.fleet.class_mut(offer.class);
+        let mut free = *class.free(offer.place);
+        self.journal.push((offer.class, offer.place, free));
+        free.take(need);
+        class.set(offer.place, free);
+        let generation = class.generation(offer.place);
+        if self.versions.len() <= offer.class as usize {
+            self.versions.resize(offer.class as usize + 1, 0);
+        }
+        self.versions[offer.class as usize] += 1;
+        self.wanted[group] -= 1;
+        self.budget -= 1;
+        self.report.placed += 1;
+        match self.plan.assignments.last_mut() {
+            Some(last) if last.group == group && last.node == offer.id => last.tasks += 1,
+            _ => self.plan.assignments.push(Assignment {
+                group,
+                node: offer.id,
+                generation,
+                tasks: 1,
+                bill: offer.bill,
+                runner_up_usd_micros: other,
+            }),
+        }
+    }
+
+    fn undo_to(&mut self, mark: usize) {
+        for (class, place, free) in self.journal.drain(mark..).rev() {
+            self.fleet.class_mut(class).set(place, free);
+        }
+    }
+
+    fn give_back(&mut self) {
+        self.undo_to(0);
     }
 }

@@ -2,29 +2,26 @@
 
 use std::sync::Arc;
 
-use farlane_model::{NodeId, NodeSpec, TaskSpec};
-use farlane_units::{ByteCount, Micros, MilliCpu, Millis};
+use farlane_model::{Digest, NodeId, NodeSpec, ProjectId, TaskSpec};
+use farlane_units::{ByteCount, Micros, MilliCpu, Millis, Ppm, UsdMicros};
 
-/// The network as one round of planning sees it: applied state less what is on its way.
-#[derive(Debug, Clone, Default)]
-pub struct ClusterView {
-    /// Registered and not revoked; offline ones count for feasibility only. Order is irrelevant.
-    pub nodes: Vec<NodeView>,
-    /// Waiting work by spec. Order is irrelevant: projects take turns, and within one [`Group::urgency`]
-    /// and [`Group::since`] decide.
-    pub waiting: Vec<Group>,
-}
+use crate::cost::{Bill, Policy};
+use crate::estimate::Work;
 
-/// One node.
+/// One node, as one round of planning sees it: applied state less what is on its way.
 #[derive(Debug, Clone)]
 pub struct NodeView {
     /// Which.
     pub id: NodeId,
+    /// Counts changes that void a plan.
+    pub generation: u32,
     /// What its agent measured.
     pub spec: Arc<NodeSpec>,
     /// From its certificate.
     pub region: Arc<str>,
-    /// Holds a lease now.
+    /// Fingerprint of its provider's root.
+    pub provider: Digest,
+    /// Holds a lease now. Those that do not count for feasibility only.
     pub online: bool,
     /// Cores not held by running leases.
     pub free_cpus: MilliCpu,
@@ -38,6 +35,14 @@ pub struct NodeView {
     pub backlog: u32,
     /// Between its agent and the server.
     pub round_trip: Micros,
+    /// Price in force of one core for an hour.
+    pub price: UsdMicros,
+    /// What its region's grid emits now, grams of CO2e a kWh; `None` where nobody knows.
+    pub carbon: Option<u32>,
+    /// What one busy core draws, with its share of cooling, thousandths of a watt; 0 where unknown.
+    pub milliwatts_core: u32,
+    /// Chance that an attempt is lost here.
+    pub risk: Ppm,
 }
 
 /// Tasks that share a spec, waiting in one queue.
@@ -45,46 +50,73 @@ pub struct NodeView {
 pub struct Group {
     /// What they ask for.
     pub spec: Arc<TaskSpec>,
+    /// Digest of it.
+    pub digest: Digest,
     /// How many wait.
     pub tasks: u32,
     /// Lower goes first (the negated priority).
     pub urgency: i16,
     /// Names the queue, and breaks ties between equal urgency: lower goes first.
     pub since: u64,
-    /// Expected run time of one.
-    pub run_time: Micros,
+    /// How long one is expected to run.
+    pub work: Work,
+    /// What time, carbon and risk are worth to it.
+    pub policy: Policy,
     /// Whether somebody attached can grant them; without, none is placed.
     pub granter: bool,
     /// Nodes that their granter has refused.
     pub not_on: Vec<NodeId>,
+    /// Placed together or not at all, this many at a time, in one region; 1 for tasks on their own.
+    pub gang: u32,
 }
 
-/// What a plan depends on besides the view.
-#[derive(Debug, Clone, Copy)]
+/// What a project holds already, and what it is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// Whose.
+    pub project: ProjectId,
+    /// Against others'; 1000 unless set.
+    pub weight: u32,
+    /// Cores that its leases hold.
+    pub cpus: u64,
+    /// Memory that they hold.
+    pub memory: ByteCount,
+}
+
+/// What a plan depends on besides fleet and groups.
+#[derive(Debug, Clone)]
 pub struct PlanInput {
     /// Cluster time.
     pub now: Millis,
-    /// Breaks ties between nodes of equal cost.
+    /// Breaks ties between projects whose shares are equal.
     pub seed: u64,
     /// Most placements to try: steps, never seconds.
     pub budget: u32,
+    /// Projects with something leased or a weight of their own; others hold nothing and weigh 1000.
+    pub shares: Vec<Share>,
 }
 
 /// So many tasks of a group, from its head, onto a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Assignment {
-    /// Index into [`ClusterView::waiting`].
+    /// Index into the groups.
     pub group: usize,
-    /// Index into [`ClusterView::nodes`].
-    pub node: usize,
+    /// Where.
+    pub node: NodeId,
+    /// The node's generation.
+    pub generation: u32,
     /// How many; at least one.
     pub tasks: u32,
+    /// What the first of them is expected to cost.
+    pub bill: Bill,
+    /// What it would have cost on the best node of the next best class; `None` where there is none.
+    pub runner_up_usd_micros: Option<f64>,
 }
 
 /// Placements in the order in which queue heads are to be taken.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Plan {
-    /// In order of placement: a group may come again; within a group cheapest first.
+    /// In order of placement: a group may come again.
     pub assignments: Vec<Assignment>,
 }
 

@@ -144,7 +144,7 @@ impl State {
                 out,
                 Table::Cluster,
                 &project.to_bytes(),
-                &(load.live, load.kept),
+                &(load.live, load.kept, load.held.cpus, load.held.memory),
             );
         }
     }

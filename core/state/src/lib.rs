@@ -33,6 +33,7 @@ mod slab;
 mod spec;
 mod state;
 mod task;
+mod touched;
 
 pub use apply::apply;
 pub use command::{Command, Order, Stamp, UnknownCommand};
@@ -54,5 +55,6 @@ pub use row::{
 pub use rows::{Row, Rows, Table, WriteSet};
 pub use session::{Granter, SESSION_IDLE, Session, VERDICT_WINDOW};
 pub use spec::Spec;
-pub use state::{Counts, State};
+pub use state::{Counts, Holding, State};
 pub use task::{Lease, LiveTask, PlacedOn};
+pub use touched::TouchMark;

@@ -228,6 +228,8 @@ impl State {
                 None => return Err(bad(Table::Attempts, &keys::task(id))),
             }
             self.placed += 1;
+            let project = self.sessions[self.tasks[handle].session].project;
+            self.projects.entry(project).or_default().held.add(&need);
         }
         Ok(())
     }

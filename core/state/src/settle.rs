@@ -134,6 +134,10 @@ impl Ctx<'_> {
         let lease = *task.lease.take()?;
         let need = self.state.specs.slab[task.spec].task.resources;
         self.state.placed -= 1;
+        let project = self.state.sessions[self.state.tasks[handle].session].project;
+        if let Some(load) = self.state.projects.get_mut(&project) {
+            load.held.sub(&need);
+        }
         if let Some(node) = self.state.node_mut(lease.node) {
             node.release(lease.number, &need);
         }

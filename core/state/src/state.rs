@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use farlane_model::{AttemptRef, Digest, KeyId, NodeId, ProjectId, SessionId, TaskId};
+use farlane_model::{AttemptRef, Digest, KeyId, NodeId, ProjectId, Resources, SessionId, TaskId};
 use farlane_units::Millis;
 
 use crate::queue::{QueueKey, Queues};
@@ -12,6 +12,7 @@ use crate::row::{ClusterRow, MAX_OUTBOX, OutboxKey, RevocationsRow};
 use crate::slab::Slab;
 use crate::spec::Specs;
 use crate::task::{PlacedOn, Task};
+use crate::touched::{TouchMark, Touched};
 use crate::{Granter, LiveTask, Node, Session, Spec, Stamp, WaitingQueue};
 
 /// Everything the cluster agrees on, apart from rows that nobody needs in memory.
@@ -38,6 +39,7 @@ pub struct State {
     pub(crate) outbox_len: u64,
     pub(crate) sinks: BTreeMap<u8, OutboxKey>,
     pub(crate) projects: BTreeMap<ProjectId, ProjectLoad>,
+    pub(crate) touched: Touched,
 }
 
 /// Events that one order left in the outbox: `n` from `from` to before `to`.
@@ -62,6 +64,27 @@ pub(crate) struct EntryCounts {
 pub(crate) struct ProjectLoad {
     pub live: u64,
     pub kept: u64,
+    pub held: Holding,
+}
+
+/// What the leases of a project hold.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Holding {
+    /// Thousandths of a core.
+    pub cpus: u64,
+    /// Bytes of memory.
+    pub memory: u64,
+}
+
+impl Holding {
+    pub(crate) fn add(&mut self, need: &Resources) {
+        self.cpus += u64::from(need.cpus.0);
+        self.memory += need.memory.0;
+    }
+    pub(crate) fn sub(&mut self, need: &Resources) {
+        self.cpus = self.cpus.saturating_sub(u64::from(need.cpus.0));
+        self.memory = self.memory.saturating_sub(need.memory.0);
+    }
 }
 
 /// How much there is.
@@ -109,6 +132,7 @@ impl State {
             outbox_len: 0,
             sinks: BTreeMap::new(),
             projects: BTreeMap::new(),
+            touched: Touched::default(),
         }
     }
 
@@ -136,6 +160,7 @@ impl State {
     pub fn resume(&mut self, stamp: Stamp) {
         if stamp.index >= self.stamp.index {
             self.stamp = stamp;
+            self.touched = Touched::loaded(stamp.index);
         }
     }
     /// Cluster time of the last applied order.
@@ -168,7 +193,23 @@ impl State {
         self.by_number.get(number as usize)?.as_deref()
     }
     pub(crate) fn node_mut(&mut self, number: u32) -> Option<&mut Node> {
-        self.by_number.get_mut(number as usize)?.as_deref_mut()
+        let node = self.by_number.get_mut(number as usize)?.as_deref_mut()?;
+        self.touched.add(number);
+        Some(node)
+    }
+    /// Up to where the nodes' changes have been seen by who looks now.
+    pub fn touch_mark(&self) -> TouchMark {
+        self.touched.mark()
+    }
+    /// Nodes that changed since a mark was taken, some more than once; `None` where all must be looked at.
+    pub fn touched_since(&self, mark: TouchMark) -> Option<impl Iterator<Item = &Node>> {
+        let touched = self.touched.since(mark)?;
+        Some(touched.filter_map(|number| self.node_by_number(number)))
+    }
+    /// What each project's leases hold; those that hold nothing are left out.
+    pub fn held(&self) -> impl Iterator<Item = (ProjectId, Holding)> {
+        let held = self.projects.iter().map(|(id, load)| (*id, load.held));
+        held.filter(|(_, held)| *held != Holding::default())
     }
     /// What should be on a node, in order of placement. Empty for an unknown node.
     pub fn desired(&self, node: &NodeId) -> impl Iterator<Item = LiveTask<'_>> {

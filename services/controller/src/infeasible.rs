@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use farlane_model::{Digest, Exit, ExitKind, NodeId, TaskId};
-use farlane_plan::{explain, feasible};
+use farlane_plan::explain;
 use farlane_state::Refuse;
 use farlane_units::Millis;
 
@@ -25,22 +25,24 @@ impl Controller {
     /// Orders that finish what can never run, with the reason.
     pub(crate) fn infeasible(&self) -> Vec<farlane_state::Order> {
         let now = self.now();
+        let mut cache = self.view.lock();
+        let cache = &mut *cache;
         let found = self.consensus.read(|state| {
             if state.counts().queued == 0 {
                 return Vec::new();
             }
-            let view = self.whole_view(state);
+            self.refresh(state, cache);
             let mut verdicts: HashMap<Digest, Option<String>> = HashMap::new();
             let mut found: Vec<(String, Vec<TaskId>)> = Vec::new();
             for queue in state.waiting().take(MAX_QUEUES) {
-                if view.nodes.is_empty() && queue.oldest().saturating_add(GRACE) > now {
+                if cache.fleet.is_empty() && queue.oldest().saturating_add(GRACE) > now {
                     continue;
                 }
                 let verdict = verdicts.entry(queue.spec.digest).or_insert_with(|| {
-                    let task = &queue.spec.task;
-                    (!feasible(&view, task)).then(|| {
-                        let run_time = farlane_units::Micros::ZERO;
-                        reason(&explain(&view, task, run_time, true))
+                    let (digest, task) = (queue.spec.digest, &queue.spec.task);
+                    (!cache.fleet.feasible(&digest, task, &[])).then(|| {
+                        let group = cache.group(digest, task, 1);
+                        reason(&explain(&mut cache.fleet, &group))
                     })
                 });
                 if let Some(reason) = verdict {
@@ -68,8 +70,10 @@ impl Controller {
             return Vec::new();
         }
         let mut ended: BTreeMap<String, Vec<TaskId>> = BTreeMap::new();
+        let mut cache = self.view.lock();
+        let cache = &mut *cache;
         self.consensus.read(|state| {
-            let view = self.whole_view(state);
+            self.refresh(state, cache);
             let mut verdicts: HashMap<(Digest, &[NodeId]), bool> = HashMap::new();
             for (id, refused) in &refusals {
                 let waits = state
@@ -77,13 +81,13 @@ impl Controller {
                     .filter(|t| t.placed.is_none())
                     .filter(|t| state.granter_for(t.session) == Some(refused.granter));
                 let Some(task) = waits else { continue };
-                let hopeless = || {
-                    let mut left = view.clone();
-                    left.nodes.retain(|n| !refused.nodes.contains(&n.id));
-                    refused.nodes.len() >= MAX_NODES || !feasible(&left, &task.spec.task)
+                let mut hopeless = || {
+                    let (digest, spec) = (&task.spec.digest, &task.spec.task);
+                    refused.nodes.len() >= MAX_NODES
+                        || !cache.fleet.feasible(digest, spec, &refused.nodes)
                 };
                 let key = (task.spec.digest, &refused.nodes[..]);
-                if *verdicts.entry(key).or_insert_with(hopeless) {
+                if *verdicts.entry(key).or_insert_with(&mut hopeless) {
                     ended.entry(refused.reason.clone()).or_default().push(*id);
                 }
             }

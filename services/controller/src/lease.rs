@@ -41,6 +41,8 @@ pub struct Lease {
 #[derive(Debug, Default)]
 pub struct Leases {
     nodes: HashMap<NodeId, Lease>,
+    /// Nodes of which a planner should look at what is known again.
+    changed: Vec<NodeId>,
 }
 
 fn end(now: Micros) -> Micros {
@@ -72,6 +74,7 @@ impl Leases {
             seen: cluster,
         };
         self.nodes.insert(node, lease);
+        self.changed.push(node);
     }
 
     /// A heartbeat came over this stream. True when the lease was renewed: one that has ended, or that
@@ -91,8 +94,10 @@ impl Leases {
         // Answers of the quorum may overtake each other.
         lease.ends = lease.ends.max(end(now));
         lease.seen = lease.seen.max(cluster);
-        if round_trip != Micros::ZERO {
-            lease.round_trip = round_trip.min(MAX_ROUND_TRIP);
+        let round_trip = round_trip.min(MAX_ROUND_TRIP);
+        if round_trip != Micros::ZERO && round_trip != lease.round_trip {
+            lease.round_trip = round_trip;
+            self.changed.push(node);
         }
         true
     }
@@ -103,6 +108,7 @@ impl Leases {
             && lease.stream == stream
         {
             lease.attached = false;
+            self.changed.push(node);
         }
     }
 
@@ -118,12 +124,19 @@ impl Leases {
         for node in &over {
             self.nodes.remove(node);
         }
+        self.changed.extend_from_slice(&over);
         over
     }
 
     /// Forgets everything, when leadership is lost.
     pub fn clear(&mut self) {
-        self.nodes.clear();
+        self.changed
+            .extend(self.nodes.drain().map(|(node, _)| node));
+    }
+
+    /// Nodes that came, went, or are nearer or further than before, since this was asked last.
+    pub fn take_changed(&mut self) -> Vec<NodeId> {
+        std::mem::take(&mut self.changed)
     }
 
     /// What is known of a node.
@@ -157,6 +170,11 @@ mod tests {
         assert!(!leases.is_online(node, at(15)));
         assert_eq!(leases.take_expired(at(16)), [node]);
         assert!(leases.take_expired(at(17)).is_empty());
+        assert_eq!(
+            leases.take_changed(),
+            [node; 4],
+            "came, was measured, left, ended"
+        );
         assert!(!leases.renew(node, 1, at(17), Millis(17), Micros(1)));
     }
 

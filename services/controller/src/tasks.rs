@@ -3,8 +3,8 @@
 //! Owns the views of tasks. Every one is read from applied state and rows; nothing is kept for them.
 
 use bytes::Bytes;
-use farlane_model::{AttemptRef, NodeId, NodeSpec, TaskId, TaskSpec};
-use farlane_plan::{ClusterView, Explanation, Term, explain};
+use farlane_model::{AttemptRef, NodeId, TaskId, TaskSpec};
+use farlane_plan::{Explanation, Fleet, Group, Term, explain};
 use farlane_state::{FinishedTask, LiveTask, Rows, Session, State, Table};
 use farlane_wire::{id, v1};
 
@@ -167,36 +167,38 @@ impl Controller {
         if request.task.is_empty() {
             let spec = TaskSpec::from_canonical(&request.spec_bytes)
                 .map_err(|e| ControlError::invalid(e.to_string()))?;
-            let run_time = self.run_time(&farlane_model::Digest::of(&request.spec_bytes));
-            return Ok(self.consensus.read(|state| {
-                let view = self.whole_view(state);
-                reply("asked", &view, explain(&view, &spec.into(), run_time, true))
-            }));
+            let digest = farlane_model::Digest::of(&request.spec_bytes);
+            let mut cache = self.view.lock();
+            self.consensus.read(|state| self.refresh(state, &mut cache));
+            let group = cache.group(digest, &spec.into(), 1);
+            let explained = explain(&mut cache.fleet, &group);
+            return Ok(reply("asked", &cache.fleet, explained));
         }
         let task = id::task(&request.task)?;
         if self.of_project(caller, &[task]).is_empty() {
             return Err(ControlError::UnknownTask);
         }
-        // Expected run times have a lock of their own, which planning holds while it reads the state.
-        let spec = self
-            .consensus
-            .read(|s| s.task(task).map(|live| live.spec.digest));
-        let run_time = spec.map(|spec| self.run_time(&spec)).unwrap_or_default();
+        // Planning takes its lock, then that of refusals, and reads the state while it holds both.
+        let mut cache = self.view.lock();
+        let cache = &mut *cache;
         let refused = self.refusals.lock().last(task);
         let live = self.consensus.read(|state| {
             let live = state.task(task)?;
-            let mut view = self.whole_view(state);
+            self.refresh(state, cache);
             let granter = state.granter_for(live.session);
             let refused = refused.filter(|r| granter == Some(r.granter));
-            let nodes = refused.as_ref().map_or(&[][..], |r| &r.nodes);
-            view.nodes.retain(|n| !nodes.contains(&n.id));
-            let granter = granter.is_some();
-            let explained = explain(&view, &live.spec.task, run_time, granter);
+            let group = cache.group(live.spec.digest, &live.spec.task, 1);
+            let group = Group {
+                granter: granter.is_some(),
+                not_on: refused.as_ref().map_or_else(Vec::new, |r| r.nodes.clone()),
+                ..group
+            };
+            let explained = explain(&mut cache.fleet, &group);
             let phase = match live.placed {
                 Some(_) => "placed",
                 None => "queued",
             };
-            let mut reply = reply(phase, &view, explained);
+            let mut reply = reply(phase, &cache.fleet, explained);
             if let Some(refused) = refused {
                 let count = refused.nodes.len();
                 reply.summary = format!(
@@ -285,14 +287,10 @@ fn finished_summary(state: &State, finished: &FinishedTask) -> v1::TaskView {
     }
 }
 
-fn reply(phase: &str, view: &ClusterView, explained: Explanation) -> v1::ExplainReply {
+fn reply(phase: &str, fleet: &Fleet, explained: Explanation) -> v1::ExplainReply {
     let name = |node| {
-        let spec: Option<&NodeSpec> = view
-            .nodes
-            .iter()
-            .find(|n| n.id == node)
-            .map(|n| n.spec.as_ref());
-        spec.map(|s| s.name.clone()).unwrap_or_default()
+        let spec = fleet.spec(&node);
+        spec.map(|spec| spec.name.clone()).unwrap_or_default()
     };
     let term = |t: Term| v1::ScoreTerm {
         name: t.name.to_owned(),

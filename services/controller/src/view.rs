@@ -6,10 +6,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use farlane_model::{AttemptRef, Digest, NodeId, SessionId, TaskId, TaskSpec};
-use farlane_plan::{ClusterView, Group, NodeView, PlanInput, plan};
-use farlane_state::{Node, Order, State, SubmitBatch};
-use farlane_units::Micros;
+use farlane_model::{AttemptRef, Digest, NodeId, ProjectId, SessionId, TaskId, TaskSpec};
+use farlane_plan::{Estimates, Fleet, Group, NodeView, PlanInput, Policy, Share, plan};
+use farlane_state::{Holding, Node, Order, State, SubmitBatch, TouchMark};
+use farlane_units::{ByteCount, Micros, Ppm};
 
 use crate::Controller;
 use crate::overlay::{Freeing, Overlay, Placing};
@@ -19,13 +19,6 @@ use crate::refusals::Refusals;
 const BUDGET: u32 = 2048;
 /// Queues looked at in one round, the most urgent of each project first.
 const MAX_GROUPS: usize = 256;
-/// A task of which nothing is known yet. Source: none; it only has to be the same for every node.
-const UNKNOWN_RUN_TIME: f64 = 100_000.0;
-/// Specs whose run time is remembered; beyond it all are forgotten.
-const MAX_SPECS: usize = 65_536;
-/// Weight of the newest batch in an expected run time. Source: settles within 20 batches.
-const NEWEST: f64 = 0.2;
-
 /// What one round of planning came to.
 #[derive(Default)]
 pub(crate) struct Planned {
@@ -39,25 +32,30 @@ pub(crate) struct Planned {
 /// What planning remembers between rounds.
 #[derive(Debug, Default)]
 pub(crate) struct ViewCache {
-    run_times: HashMap<Digest, f64>,
+    pub estimates: Estimates,
+    pub fleet: Fleet,
+    /// Up to where the state's changes are in the fleet.
+    mark: Option<TouchMark>,
+    /// Nodes that the fleet holds less what was on its way.
+    overlaid: Vec<NodeId>,
     rounds: u64,
 }
 
 impl ViewCache {
-    fn learn(&mut self, spec: Digest, micros: f64) {
-        if self.run_times.len() >= MAX_SPECS && !self.run_times.contains_key(&spec) {
-            self.run_times.clear();
+    /// A group of these tasks, for the plan or to be explained.
+    pub fn group(&mut self, digest: Digest, spec: &Arc<TaskSpec>, tasks: u32) -> Group {
+        Group {
+            spec: spec.clone(),
+            digest,
+            tasks,
+            urgency: -i16::from(spec.priority),
+            since: 0,
+            work: self.estimates.work(&digest, None),
+            policy: Policy::BALANCED,
+            granter: true,
+            not_on: Vec::new(),
+            gang: 1,
         }
-        let known = self.run_times.entry(spec).or_insert(micros);
-        *known += NEWEST * (micros - *known);
-    }
-    fn run_time(&self, spec: &Digest) -> Micros {
-        Micros(
-            self.run_times
-                .get(spec)
-                .copied()
-                .unwrap_or(UNKNOWN_RUN_TIME) as u64,
-        )
     }
 }
 
@@ -66,19 +64,24 @@ impl Controller {
     pub(crate) fn plan_round(&self, orders: &[Order], overlay: &Overlay) -> Planned {
         let based_on = self.consensus.applied_index();
         let mut cache = self.view.lock();
+        let cache = &mut *cache;
         cache.rounds += 1;
         let seed = cache.rounds;
         // Held for the round only where there are any: a usual call's end does not wait for it.
         let refusals = Some(self.refusals.lock()).filter(|r| !r.is_empty());
-        let (freed, view, heads) = self.consensus.read(|state| {
-            let freed = freed_by(state, orders, overlay, &mut cache);
-            let mut nodes = self.online_nodes(state);
-            let room = settle_overlay(state, &mut nodes, overlay, &freed);
-            let (waiting, heads) = match room {
+        let (freed, groups, heads, shares) = self.consensus.read(|state| {
+            self.refresh(state, cache);
+            let freed = freed_by(state, orders, overlay, cache);
+            self.settle_overlay(state, cache, overlay, &freed);
+            let (groups, heads) = match cache.fleet.room() {
                 0 => (Vec::new(), Vec::new()),
-                room => gather(state, orders, overlay, room, &cache, refusals.as_deref()),
+                room => gather(state, orders, overlay, room, cache, refusals.as_deref()),
             };
-            (freed, ClusterView { nodes, waiting }, heads)
+            let shares = match groups.len() {
+                0 | 1 => Vec::new(),
+                _ => state.held().map(share).collect(),
+            };
+            (freed, groups, heads, shares)
         });
         drop(refusals);
         let mut planned = Planned {
@@ -89,78 +92,116 @@ impl Controller {
         if heads.is_empty() {
             return planned;
         }
-        let (found, report) = plan(
-            &view,
-            PlanInput {
-                now: self.now(),
-                seed,
-                budget: BUDGET,
-            },
-        );
+        let input = PlanInput {
+            now: self.now(),
+            seed,
+            budget: BUDGET,
+            shares,
+        };
+        let (found, report) = plan(&mut cache.fleet, &groups, &input);
         planned.more = report.cut_short;
         let mut taken = vec![0usize; heads.len()];
         for assignment in &found.assignments {
-            let (group, node) = (&heads[assignment.group], &view.nodes[assignment.node]);
+            let head = &heads[assignment.group];
             let from = taken[assignment.group];
-            let to = (from + assignment.tasks as usize).min(group.len());
+            let to = (from + assignment.tasks as usize).min(head.len());
             taken[assignment.group] = to;
-            let need = view.waiting[assignment.group].spec.resources;
+            let need = groups[assignment.group].spec.resources;
             planned
                 .placements
-                .extend(group[from..to].iter().map(|task| Placing {
+                .extend(head[from..to].iter().map(|task| Placing {
                     task: *task,
-                    node: node.id,
-                    generation: 0,
+                    node: assignment.node,
+                    generation: assignment.generation,
                     need,
                 }));
         }
-        self.consensus.read(|state| {
-            for placing in &mut planned.placements {
-                placing.generation = state.node(&placing.node).map_or(0, |n| n.generation);
-            }
-        });
         planned
     }
 
-    /// Nodes that may be given work now.
-    fn online_nodes(&self, state: &State) -> Vec<NodeView> {
-        let (leases, steady) = (self.leases.lock(), self.clock.steady());
-        let usable = |n: &&Node| {
-            !n.revoked
-                && (n.daily.is_some() || !n.one_time.is_empty() || !n.contexts.is_empty())
-                && leases.is_online(n.id, steady)
+    /// Brings the fleet up to date with the state and with who is online.
+    pub(crate) fn refresh(&self, state: &State, cache: &mut ViewCache) {
+        let (mut leases, steady) = (self.leases.lock(), self.clock.steady());
+        let changed = leases.take_changed();
+        let put = |fleet: &mut Fleet, node: &Node| {
+            if node.revoked {
+                return fleet.remove(&node.id);
+            }
+            let keys =
+                node.daily.is_some() || !node.one_time.is_empty() || !node.contexts.is_empty();
+            let online = keys && leases.is_online(node.id, steady);
+            let trip = leases.get(node.id).map_or(Micros::ZERO, |l| l.round_trip);
+            fleet.put(node_view(node, online, trip));
         };
-        let view = |n| {
-            node_view(
-                n,
-                true,
-                leases.get(n.id).map_or(Micros::ZERO, |l| l.round_trip),
-            )
-        };
-        state.nodes().filter(usable).map(view).collect()
+        let fleet = &mut cache.fleet;
+        match cache.mark.and_then(|mark| state.touched_since(mark)) {
+            Some(touched) => {
+                let named = changed.iter().chain(&cache.overlaid);
+                let named = named.filter_map(|id| state.node(id));
+                // In runs of the same.
+                let mut last = None;
+                for node in named.chain(touched) {
+                    if last != Some(node.id) {
+                        put(fleet, node);
+                        last = Some(node.id);
+                    }
+                }
+            }
+            None => {
+                *fleet = Fleet::new();
+                state.nodes().for_each(|node| put(fleet, node));
+            }
+        }
+        cache.overlaid.clear();
+        cache.mark = Some(state.touch_mark());
     }
 
-    /// Every registered node that is not revoked, for what could ever run.
-    pub(crate) fn whole_view(&self, state: &State) -> ClusterView {
+    /// Takes what is on its way off the nodes' room.
+    fn settle_overlay(
+        &self,
+        state: &State,
+        cache: &mut ViewCache,
+        overlay: &Overlay,
+        freed: &[Freeing],
+    ) {
+        let mut views: HashMap<NodeId, NodeView> = HashMap::new();
         let (leases, steady) = (self.leases.lock(), self.clock.steady());
-        let view = |n: &Node| {
-            let trip = leases.get(n.id).map_or(Micros::ZERO, |l| l.round_trip);
-            node_view(n, leases.is_online(n.id, steady), trip)
+        let mut view = |id: &NodeId, change: &dyn Fn(&mut NodeView)| {
+            if let Some(known) = views.get_mut(id) {
+                change(known);
+            } else if let Some(node) = state.node(id).filter(|n| !n.revoked) {
+                let trip = leases.get(*id).map_or(Micros::ZERO, |l| l.round_trip);
+                let mut view = node_view(node, leases.is_online(*id, steady), trip);
+                change(&mut view);
+                views.insert(*id, view);
+            }
         };
-        ClusterView {
-            nodes: state.nodes().filter(|n| !n.revoked).map(view).collect(),
-            waiting: Vec::new(),
+        for free in overlay.freeing(state).chain(freed) {
+            view(&free.node, &|node| give(node, free));
+        }
+        for placing in overlay.placing(state) {
+            view(&placing.node, &|node| take(node, placing));
+        }
+        drop(leases);
+        for (id, view) in views {
+            cache.overlaid.push(id);
+            cache.fleet.put(view);
         }
     }
+}
 
-    pub(crate) fn run_time(&self, spec: &Digest) -> Micros {
-        self.view.lock().run_time(spec)
+fn share((project, held): (ProjectId, Holding)) -> Share {
+    Share {
+        project,
+        weight: 1000,
+        cpus: held.cpus,
+        memory: ByteCount(held.memory),
     }
 }
 
 /// Groups with as many heads as there could be room for.
 struct Gathered<'a> {
-    cache: &'a ViewCache,
+    cache: &'a mut ViewCache,
     waiting: Vec<Group>,
     heads: Vec<Vec<TaskId>>,
     index: HashMap<(SessionId, Digest, Vec<NodeId>), usize>,
@@ -188,14 +229,11 @@ impl Gathered<'_> {
                 let at = self.heads.len();
                 let not_on = key.2.clone();
                 self.index.insert(key, at);
+                let group = self.cache.group(digest, spec, tasks.len() as u32);
                 self.waiting.push(Group {
-                    spec: spec.clone(),
-                    tasks: tasks.len() as u32,
-                    urgency: -i16::from(spec.priority),
                     since: at as u64,
-                    run_time: self.cache.run_time(&digest),
-                    granter: true,
                     not_on,
+                    ..group
                 });
                 self.heads.push(tasks);
             }
@@ -209,7 +247,7 @@ fn gather(
     orders: &[Order],
     overlay: &Overlay,
     room: usize,
-    cache: &ViewCache,
+    cache: &mut ViewCache,
     refusals: Option<&Refusals>,
 ) -> (Vec<Group>, Vec<Vec<TaskId>>) {
     let room = room.min(BUDGET as usize);
@@ -308,6 +346,42 @@ fn submitted(state: &State, batch: &SubmitBatch, room: usize, all: &mut Gathered
     }
 }
 
+/// Run times of one node's batch: those of a spec in a row count once, by their mean.
+struct Learned<'a> {
+    node: NodeId,
+    cache: &'a mut ViewCache,
+    spec: Digest,
+    sum: u64,
+    runs: u64,
+}
+
+impl<'a> Learned<'a> {
+    fn of(node: NodeId, cache: &'a mut ViewCache) -> Self {
+        Self {
+            node,
+            cache,
+            spec: Digest::default(),
+            sum: 0,
+            runs: 0,
+        }
+    }
+
+    /// One more; another spec ends the row.
+    fn run(&mut self, spec: Digest, micros: u64) {
+        if spec != self.spec {
+            if self.runs > 0
+                && let Some((hardware, core)) = self.cache.fleet.hardware(&self.node)
+            {
+                let mean = Micros(self.sum / self.runs);
+                self.cache.estimates.learn(self.spec, hardware, core, mean);
+            }
+            (self.spec, self.sum, self.runs) = (spec, 0, 0);
+        }
+        self.sum = self.sum.saturating_add(micros);
+        self.runs += 1;
+    }
+}
+
 /// Room that the orders' completions will free; learns their run times.
 fn freed_by(
     state: &State,
@@ -320,7 +394,7 @@ fn freed_by(
         let Order::CompleteBatch(batch) = order else {
             continue;
         };
-        let mut spans: Option<(Digest, f64, f64)> = None;
+        let mut learn = Learned::of(batch.node, &mut *cache);
         for item in &batch.items {
             let attempt: AttemptRef = item.attempt;
             let Some(task) = state
@@ -339,56 +413,29 @@ fn freed_by(
                 need: task.spec.task.resources,
                 backlog: placed.lease.backlog,
             });
-            let micros = item.ended.saturating_sub(item.started).0 as f64 * 1000.0;
-            match &mut spans {
-                Some((spec, sum, n)) if *spec == task.spec.digest => {
-                    (*sum, *n) = (*sum + micros, *n + 1.0)
-                }
-                other => {
-                    if let Some((spec, sum, n)) = other.replace((task.spec.digest, micros, 1.0)) {
-                        cache.learn(spec, sum / n);
-                    }
-                }
-            }
+            let micros = item
+                .ended
+                .saturating_sub(item.started)
+                .0
+                .saturating_mul(1000);
+            learn.run(task.spec.digest, micros);
         }
-        if let Some((spec, sum, n)) = spans {
-            cache.learn(spec, sum / n);
-        }
+        learn.run(Digest::default(), 0);
     }
     freed
 }
 
-/// Takes what is on its way off the nodes' room; a bound on how many more they take in all.
-fn settle_overlay(
-    state: &State,
-    nodes: &mut [NodeView],
-    overlay: &Overlay,
-    freed: &[Freeing],
-) -> usize {
-    let index: HashMap<NodeId, usize> = nodes.iter().enumerate().map(|(i, n)| (n.id, i)).collect();
-    for free in overlay.freeing(state).chain(freed) {
-        if let Some(node) = index.get(&free.node).map(|i| &mut nodes[*i]) {
-            // Where some wait, the next of them takes the room at once.
-            if free.backlog || node.backlog > 0 {
-                node.backlog = node.backlog.saturating_sub(1);
-                node.free_backlog += 1;
-            } else {
-                node.free_cpus = node.free_cpus.saturating_add(free.need.cpus);
-                node.free_memory = node.free_memory.saturating_add(free.need.memory);
-                node.free_scratch = node.free_scratch.saturating_add(free.need.scratch);
-            }
-        }
+/// Gives back the room of an attempt whose end is on its way.
+fn give(node: &mut NodeView, free: &Freeing) {
+    // Where some wait, the next of them takes the room at once.
+    if free.backlog || node.backlog > 0 {
+        node.backlog = node.backlog.saturating_sub(1);
+        node.free_backlog += 1;
+    } else {
+        node.free_cpus = node.free_cpus.saturating_add(free.need.cpus);
+        node.free_memory = node.free_memory.saturating_add(free.need.memory);
+        node.free_scratch = node.free_scratch.saturating_add(free.need.scratch);
     }
-    for placing in overlay.placing(state) {
-        if let Some(node) = index.get(&placing.node).map(|i| &mut nodes[*i]) {
-            take(node, placing);
-        }
-    }
-    // A core takes at most a thousand tasks; more precisely is the plan's to say.
-    nodes
-        .iter()
-        .map(|n| n.free_cpus.0 as usize + n.free_backlog as usize)
-        .sum()
 }
 
 fn take(node: &mut NodeView, placing: &Placing) {
@@ -410,8 +457,10 @@ fn take(node: &mut NodeView, placing: &Placing) {
 fn node_view(node: &Node, online: bool, round_trip: Micros) -> NodeView {
     NodeView {
         id: node.id,
+        generation: node.generation,
         spec: node.spec.clone(),
         region: node.region.clone(),
+        provider: node.provider,
         online,
         free_cpus: node.free_cpus(),
         free_memory: node.free_memory(),
@@ -419,5 +468,9 @@ fn node_view(node: &Node, online: bool, round_trip: Micros) -> NodeView {
         free_backlog: node.free_backlog(),
         backlog: node.waiting() as u32,
         round_trip,
+        price: node.spec.price_usd_micros_core_hour,
+        carbon: None,
+        milliwatts_core: 0,
+        risk: Ppm::ZERO,
     }
 }

@@ -161,6 +161,12 @@ fn hold(ctx: &mut Ctx, handle: u32, lease: Lease) {
         );
     }
     state.placed += 1;
+    state
+        .projects
+        .entry(key.project)
+        .or_default()
+        .held
+        .add(&need);
     ctx.put_attempt(handle);
 }
 

@@ -97,6 +97,7 @@ impl RegisterNode {
             .resize_with(number as usize + 1, || None);
         ctx.state.by_number[number as usize] = Some(Box::new(node));
         ctx.state.nodes.insert(self.node, number);
+        ctx.state.touched.add(number);
         Ok(number)
     }
 }

@@ -36,6 +36,7 @@ impl RemoveNode {
         ctx.writes.delete(Table::Nodes, &keys::node(self.node));
         ctx.state.nodes.remove(&self.node);
         ctx.state.by_number[number as usize] = None;
+        ctx.state.touched.gone();
         ctx.event(&OutboxEvent::NodeGone {
             node: self.node,
             revoked: false,

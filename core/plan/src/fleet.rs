@@ -1,0 +1,438 @@
+//! Every registered node, by class, so that a plan need not look at each.
+//!
+//! Owns which nodes are alike, and the trees of what is free in each class. A class is all that constraints
+//! and cost look at and no lease changes; round trips and risks count in steps, so that nodes whose figures
+//! differ by little are alike.
+//!
+//! ```text
+//! put(node) ─▶ hardware (spec without names) ─▶ class (hardware, region, provider, price, steps …) ─▶ place in its tree
+//! ```
+//! Places follow node ids, so that a plan does not depend on who joined first.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use farlane_model::{Digest, NodeId, NodeSpec, Resources, TaskSpec};
+use farlane_units::{ByteCount, Micros, MilliUcu, Ppm, UsdMicros};
+
+use crate::constraint::fits;
+use crate::cost::Traits;
+use crate::tree::{Free, Tree};
+use crate::view::NodeView;
+
+/// Specs whose fitting classes are remembered; beyond it all are forgotten.
+const MAX_MATCHES: usize = 16_384;
+
+/// What nodes of one class share.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    hardware: u64,
+    region: Arc<str>,
+    provider: Digest,
+    online: bool,
+    price: UsdMicros,
+    trip: u32,
+    risk: u32,
+    carbon: Option<u32>,
+    milliwatts_core: u32,
+}
+
+/// Nodes that are alike but for what is free on them.
+#[derive(Debug)]
+pub(crate) struct Class {
+    key: Key,
+    /// Of one of them.
+    pub spec: Arc<NodeSpec>,
+    pub traits: Traits,
+    /// Sorted by id.
+    members: Vec<Member>,
+    tree: Tree,
+    /// Who came or went since the tree was made.
+    stale: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Member {
+    id: NodeId,
+    generation: u32,
+    free: Free,
+}
+
+impl Class {
+    pub fn region(&self) -> &Arc<str> {
+        &self.key.region
+    }
+    pub fn is_online(&self) -> bool {
+        self.key.online
+    }
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+    /// How many it has but these.
+    pub fn but(&self, not_on: &[NodeId]) -> usize {
+        let named = not_on.iter().filter(|id| self.place_of(id).is_ok());
+        self.len() - named.count()
+    }
+    pub fn id(&self, place: usize) -> NodeId {
+        self.members[place].id
+    }
+    pub fn generation(&self, place: usize) -> u32 {
+        self.members[place].generation
+    }
+    pub fn free(&self, place: usize) -> &Free {
+        self.tree.free(place)
+    }
+
+    /// The place where one more task costs least, and how many would be ahead of it.
+    pub fn best(&self, need: &Resources, not_on: &[NodeId]) -> Option<(usize, u32)> {
+        let open = |place: &usize| !not_on.contains(&self.members[*place].id);
+        let mut from = 0;
+        while let Some(place) = self.tree.first_with_room(need, from) {
+            if open(&place) {
+                return Some((place, 0));
+            }
+            from = place + 1;
+        }
+        if not_on.is_empty() {
+            let place = self.tree.shortest_backlog(0)?;
+            return Some((place, self.tree.free(place).ahead(need)?));
+        }
+        let waiting = (0..self.len()).filter(open);
+        let ahead = waiting.filter_map(|place| Some((place, self.tree.free(place).ahead(need)?)));
+        ahead.min_by_key(|(place, ahead)| (*ahead, *place))
+    }
+
+    pub fn set(&mut self, place: usize, free: Free) {
+        self.tree.set(place, free);
+    }
+
+    fn place_of(&self, id: &NodeId) -> Result<usize, usize> {
+        self.members.binary_search_by(|member| member.id.cmp(id))
+    }
+
+    fn freshen(&mut self) {
+        if self.stale {
+            self.tree = Tree::new(self.members.iter().map(|member| member.free).collect());
+            self.stale = false;
+        }
+    }
+}
+
+/// Classes that fit a spec.
+#[derive(Debug, Default)]
+struct Match {
+    fitting: Vec<u32>,
+    /// Classes looked at.
+    seen: usize,
+}
+
+/// What all online nodes have together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Thousandths of a core.
+    pub cpus: u64,
+    /// Memory.
+    pub memory: ByteCount,
+    /// How many.
+    pub nodes: u32,
+}
+
+/// Every registered node that is not revoked.
+#[derive(Debug, Default)]
+pub struct Fleet {
+    classes: Vec<Class>,
+    by_key: HashMap<Key, u32>,
+    /// Where each node is, and the spec that its hardware was read from.
+    nodes: HashMap<NodeId, (u32, Arc<NodeSpec>)>,
+    matches: HashMap<Digest, Match>,
+    totals: Totals,
+    /// Bound on the tasks that online nodes take before they are full.
+    room: u64,
+}
+
+impl Fleet {
+    /// One without nodes.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many nodes, offline ones counted.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether none has joined.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// What a node's agent measured.
+    pub fn spec(&self, node: &NodeId) -> Option<&Arc<NodeSpec>> {
+        Some(&self.nodes.get(node)?.1)
+    }
+
+    /// Capacity of what is online.
+    pub fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    /// More tasks than this cannot be placed before room is freed; nothing fits where it is 0.
+    pub fn room(&self) -> usize {
+        self.room as usize
+    }
+
+    /// Whether any registered node but these, offline ones counted, could ever run it.
+    ///
+    /// *Cost*: each class once a spec, however often it is asked.
+    pub fn feasible(&mut self, digest: &Digest, spec: &TaskSpec, but: &[NodeId]) -> bool {
+        let fitting = self.fitting(digest, spec).to_vec();
+        fitting.into_iter().any(|at| self.class(at).but(but) > 0)
+    }
+
+    /// What estimates of run times know a node's kind by, and the rate of its cores.
+    pub fn hardware(&self, node: &NodeId) -> Option<(u64, MilliUcu)> {
+        let (class, _) = self.nodes.get(node)?;
+        let traits = &self.classes[*class as usize].traits;
+        Some((traits.hardware, traits.core))
+    }
+
+    /// Adds a node, or what has changed about it.
+    ///
+    /// *Cost*: logarithmic where only its room changed; a class that gains or loses a node is counted anew with
+    /// the next plan.
+    pub fn put(&mut self, node: NodeView) {
+        let free = Free {
+            cpus: node.free_cpus,
+            memory: node.free_memory,
+            scratch: node.free_scratch,
+            credit: node.free_backlog,
+            backlog: node.backlog,
+        };
+        let known = self.nodes.get(&node.id);
+        let hardware = match known {
+            Some((class, spec)) if Arc::ptr_eq(spec, &node.spec) => {
+                self.classes[*class as usize].key.hardware
+            }
+            _ => hardware(&node.spec),
+        };
+        let key = key(&node, hardware);
+        if let Some((class, _)) = known {
+            let class = &mut self.classes[*class as usize];
+            if class.key == key
+                && let Ok(place) = class.place_of(&node.id)
+            {
+                let member = &mut class.members[place];
+                if node.online {
+                    self.room = self.room + free.room() - member.free.room();
+                }
+                (member.generation, member.free) = (node.generation, free);
+                if !class.stale {
+                    class.tree.set(place, free);
+                }
+                return;
+            }
+            self.remove(&node.id);
+        }
+        self.insert(node, key, free);
+    }
+
+    fn insert(&mut self, node: NodeView, key: Key, free: Free) {
+        let core = core_rate(&node.spec);
+        if node.online {
+            self.totals.cpus += u64::from(node.spec.cpus.0);
+            self.totals.memory = self.totals.memory.saturating_add(node.spec.memory);
+            self.totals.nodes += 1;
+            self.room += free.room();
+        }
+        let at = match self.by_key.entry(key) {
+            Entry::Occupied(at) => *at.get(),
+            Entry::Vacant(vacant) => {
+                let at = self.classes.len() as u32;
+                self.classes.push(Class {
+                    traits: traits(vacant.key(), &node, core),
+                    key: vacant.key().clone(),
+                    spec: node.spec.clone(),
+                    members: Vec::new(),
+                    tree: Tree::new(Vec::new()),
+                    stale: false,
+                });
+                *vacant.insert(at)
+            }
+        };
+        let class = &mut self.classes[at as usize];
+        if let Err(place) = class.place_of(&node.id) {
+            let member = Member {
+                id: node.id,
+                generation: node.generation,
+                free,
+            };
+            class.members.insert(place, member);
+            class.stale = true;
+        }
+        self.nodes.insert(node.id, (at, node.spec));
+    }
+
+    /// Takes a node out.
+    pub fn remove(&mut self, id: &NodeId) {
+        let Some((at, spec)) = self.nodes.remove(id) else {
+            return;
+        };
+        let class = &mut self.classes[at as usize];
+        if let Ok(place) = class.place_of(id) {
+            let member = class.members.remove(place);
+            class.stale = true;
+            if class.key.online {
+                self.room -= member.free.room();
+            }
+        }
+        if class.key.online {
+            self.totals.cpus -= u64::from(spec.cpus.0);
+            self.totals.memory = self.totals.memory.saturating_sub(spec.memory);
+            self.totals.nodes -= 1;
+        }
+        if class.members.is_empty() {
+            self.forget_empty();
+        }
+    }
+
+    /// Once half of the classes are empty they go, and with them what was known of them.
+    fn forget_empty(&mut self) {
+        let empty = self.classes.iter().filter(|c| c.members.is_empty()).count();
+        if empty < 64 || empty * 2 < self.classes.len() {
+            return;
+        }
+        self.classes.retain(|class| !class.members.is_empty());
+        self.by_key.clear();
+        self.matches.clear();
+        for (at, class) in (0u32..).zip(&self.classes) {
+            self.by_key.insert(class.key.clone(), at);
+            for member in &class.members {
+                if let Some(node) = self.nodes.get_mut(&member.id) {
+                    node.0 = at;
+                }
+            }
+        }
+    }
+
+    /// Makes every tree agree with its members.
+    pub(crate) fn freshen(&mut self) {
+        self.classes.iter_mut().for_each(Class::freshen);
+    }
+
+    pub(crate) fn class(&self, at: u32) -> &Class {
+        &self.classes[at as usize]
+    }
+
+    pub(crate) fn class_mut(&mut self, at: u32) -> &mut Class {
+        &mut self.classes[at as usize]
+    }
+
+    /// Classes with nodes.
+    pub(crate) fn classes(&self) -> impl Iterator<Item = &Class> {
+        self.classes.iter().filter(|class| class.len() > 0)
+    }
+
+    /// Classes that fit a spec, offline and empty ones among them.
+    ///
+    /// *Cost*: each class once a spec, however often it is asked.
+    pub(crate) fn fitting(&mut self, digest: &Digest, spec: &TaskSpec) -> &[u32] {
+        if self.matches.len() >= MAX_MATCHES && !self.matches.contains_key(digest) {
+            self.matches.clear();
+        }
+        let known = self.matches.entry(*digest).or_default();
+        let unseen = self.classes.iter().enumerate().skip(known.seen);
+        let fit = unseen.filter(|(_, class)| fits(&class.spec, &class.key.region, spec));
+        known.fitting.extend(fit.map(|(at, _)| at as u32));
+        known.seen = self.classes.len();
+        &known.fitting
+    }
+}
+
+/// Names what tasks can tell apart of a machine; its name and its agent's version they cannot.
+fn hardware(spec: &NodeSpec) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    let like = NodeSpec {
+        name: String::new(),
+        agent: String::new(),
+        enforced: Vec::new(),
+        backlog_credit: 0,
+        ..spec.clone()
+    };
+    like.to_canonical().hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Rate of one core.
+fn core_rate(_spec: &NodeSpec) -> MilliUcu {
+    MilliUcu(1000)
+}
+
+fn key(node: &NodeView, hardware: u64) -> Key {
+    Key {
+        hardware,
+        region: node.region.clone(),
+        provider: node.provider,
+        online: node.online,
+        price: node.price,
+        trip: step(node.round_trip.0),
+        risk: step(u64::from(node.risk.0)),
+        carbon: node.carbon,
+        milliwatts_core: node.milliwatts_core,
+    }
+}
+
+fn traits(key: &Key, node: &NodeView, core: MilliUcu) -> Traits {
+    Traits {
+        hardware: key.hardware,
+        cpus: node.spec.cpus,
+        core,
+        price: key.price,
+        round_trip: Micros(middle(key.trip)),
+        carbon: key.carbon,
+        milliwatts_core: key.milliwatts_core,
+        risk: Ppm(u32::try_from(middle(key.risk)).unwrap_or(u32::MAX)),
+    }
+}
+
+/// Steps of a fourth of an octave: what lies in one differs by a fifth at most.
+fn step(value: u64) -> u32 {
+    match value {
+        0..=7 => value as u32,
+        _ => {
+            let octave = value.ilog2();
+            let quarter = (value >> (octave - 2)) & 3;
+            octave * 4 + quarter as u32
+        }
+    }
+}
+
+/// What a step stands for.
+fn middle(step: u32) -> u64 {
+    match step {
+        0..=7 => u64::from(step),
+        _ => {
+            let (octave, quarter) = (step / 4, u64::from(step % 4));
+            let width = 1u64 << (octave - 2);
+            (4 + quarter) * width + width / 2
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_stands_for_what_lies_in_it() {
+        for value in (0..2000).chain([65_535, 1 << 20, 123_456_789, u64::MAX >> 1]) {
+            let middle = middle(step(value));
+            assert!(
+                middle.abs_diff(value) * 8 <= value.max(8),
+                "{value} {middle}"
+            );
+        }
+        assert!((1..100_000u64).all(|v| step(v) >= step(v - 1)));
+    }
+}
