@@ -1,4 +1,4 @@
-//! Figures, beside the bars and beside other systems: `cargo xtask bench spine`, `bench queue`.
+//! Figures, beside the bars and beside other systems: `cargo xtask bench spine`, `bench queue`, `bench scheduler`.
 //!
 //! Owns the order of measuring: rounds, in each of which every system starts afresh, one after
 //! another, so that a machine that is slow for a while is slow for all. Leaves the measuring to
@@ -38,6 +38,15 @@ enum What {
     Spine(Spine),
     /// A million queued tasks: what they cost the server, also while a snapshot of them is sent.
     Queue(Queue),
+    /// The scheduler on one core: placements, one decision, large rounds, gangs, memory.
+    Scheduler(Scheduler),
+}
+
+#[derive(Debug, clap::Args)]
+struct Scheduler {
+    /// How often everything is measured; the median of each figure is shown.
+    #[arg(long, default_value_t = 3)]
+    rounds: u32,
 }
 
 #[derive(Debug, clap::Args)]
@@ -102,6 +111,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     match &args.what {
         What::Spine(spine) => self::spine(spine),
         What::Queue(queue) => self::queue(queue),
+        What::Scheduler(args) => scheduler(args),
     }
 }
 
@@ -238,6 +248,30 @@ fn queue(args: &Queue) -> Result<ExitCode> {
     };
     let result: Value = serde_json::from_str(line)?;
     print!("{}", table::queue(&result));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn scheduler(args: &Scheduler) -> Result<ExitCode> {
+    let example = ["--package=farlane-sim", "--example=scheduler"];
+    let build = Program::cargo().args(["build", "--locked", "--release"]);
+    build.args(example).shown()?;
+    let program = place::target().join("release/examples/scheduler");
+    let log = place::logs("bench-scheduler")?.join("scheduler.log");
+    let mut rounds = Vec::new();
+    for round in 1..=args.rounds.max(1) {
+        eprintln!("round {round}");
+        let text = Program::new(&program)
+            .limit(ROUND_LIMIT)
+            .captured(&log)?
+            .text();
+        let line = text.lines().rev().find(|line| line.starts_with('{'));
+        let Some(line) = line else {
+            bail!("it said:\n{}", last_lines(&text, 20));
+        };
+        rounds.push(serde_json::from_str(line)?);
+    }
+    println!("{}", machine());
+    print!("{}", table::scheduler(&rounds));
     Ok(ExitCode::SUCCESS)
 }
 

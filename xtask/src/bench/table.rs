@@ -293,11 +293,57 @@ pub fn queue(result: &Value) -> String {
     out
 }
 
+/// The scheduler's figures, the median of all rounds.
+pub fn scheduler(rounds: &[Value]) -> String {
+    let median = |key: &str| {
+        let mut all: Vec<f64> = rounds.iter().filter_map(|r| r[key].as_f64()).collect();
+        all.sort_by(f64::total_cmp);
+        all.get(all.len() / 2).copied().unwrap_or(f64::NAN)
+    };
+    let mut out = String::new();
+    for (label, key, unit, bar) in [
+        (
+            "10,000 nodes, mixed",
+            "placements_per_s",
+            "tasks/s",
+            Bar::AtLeast(50_000.0),
+        ),
+        ("  one decision, p50", "decision_p50_ms", "ms", Bar::None),
+        (
+            "  one decision, p99",
+            "decision_p99_ms",
+            "ms",
+            Bar::AtMost(0.5),
+        ),
+        (
+            "  gangs of 8",
+            "gangs_per_s",
+            "gangs/s",
+            Bar::AtLeast(5_000.0),
+        ),
+        (
+            "100,000 nodes, 5,000 placed",
+            "round_of_5000_ms",
+            "ms",
+            Bar::AtMost(100.0),
+        ),
+        (
+            "  state and fleet a node",
+            "bytes_a_node",
+            "B",
+            Bar::AtMost(1536.0),
+        ),
+    ] {
+        line(&mut out, label, median(key), unit, bar);
+    }
+    out
+}
+
 fn line(out: &mut String, label: &str, figure: f64, unit: &str, bar: Bar) {
     let (bar, mark) = judged(bar, figure, None);
     let _ = writeln!(
         out,
-        "{label:26}{:>10} {unit:8}{bar:>11} {mark}",
+        "{label:30}{:>10} {unit:8}{bar:>11} {mark}",
         short(figure)
     );
 }
