@@ -1,0 +1,261 @@
+//! What a history came to, in figures.
+
+use farlane_model::Resources;
+use farlane_plan::NodeView;
+use farlane_state::{Outcome, State};
+use serde::Serialize;
+
+use crate::Scenario;
+use crate::work::Client;
+
+/// Over how long shares are held against weights, milliseconds. Source: the bar, "any 10 s".
+const WINDOW: u64 = 10_000;
+/// Points of a curve.
+const POINTS: u64 = 240;
+
+/// Sums while a history runs.
+pub(crate) struct Tally {
+    cores: u64,
+    weights: Vec<u32>,
+    projects: Vec<Sums>,
+    pub refused: u64,
+    pub lost: u64,
+    submitted: u64,
+    not_taken: u64,
+    ended: u64,
+    /// Thousandths of a core × milliseconds.
+    used: u128,
+    window: Window,
+    share_error: f64,
+    windows: u64,
+    curve: Vec<Point>,
+    every: u64,
+}
+
+#[derive(Default, Clone)]
+struct Sums {
+    waits: Vec<u32>,
+    usd_micros: f64,
+    grams: f64,
+    core_ms: f64,
+}
+
+struct Window {
+    begin: u64,
+    held: Vec<f64>,
+    /// Each had work waiting all the time.
+    all_wait: bool,
+}
+
+/// One moment of a history.
+#[derive(Debug, Clone, Serialize)]
+pub struct Point {
+    /// From the beginning.
+    pub hours: f64,
+    /// Of all cores, 0 to 1.
+    pub utilisation: f64,
+    /// Tasks that wait.
+    pub queued: usize,
+}
+
+/// What one project got.
+#[derive(Debug, Clone, Serialize)]
+pub struct ProjectFigures {
+    /// Its name.
+    pub name: String,
+    /// Tasks that began, again after a loss counted again.
+    pub started: usize,
+    /// From submission to its beginning, milliseconds.
+    pub wait_ms_p50: u32,
+    /// Likewise.
+    pub wait_ms_p99: u32,
+    /// What its attempts cost.
+    pub usd: f64,
+    /// What they emitted.
+    pub grams_co2e: f64,
+    /// Cores × time.
+    pub core_hours: f64,
+}
+
+/// What a history came to.
+#[derive(Debug, Clone, Serialize)]
+pub struct Figures {
+    /// What was simulated.
+    pub scenario: Scenario,
+    /// Until the last task ended.
+    pub makespan_hours: f64,
+    /// Taken in.
+    pub submitted: u64,
+    /// Refused at submission.
+    pub not_taken: u64,
+    /// Ended.
+    pub ended: u64,
+    /// Attempts lost with their node.
+    pub lost: u64,
+    /// Placements that no longer held when they were judged.
+    pub refused: u64,
+    /// Share of all cores over all the time.
+    pub utilisation: f64,
+    /// Largest error of any project's share over any ten seconds in which all had work waiting, against its
+    /// weight's; `None` where there were no such ten seconds.
+    pub share_error: Option<f64>,
+    /// How many such ten seconds.
+    pub share_windows: u64,
+    /// All projects together.
+    pub usd: f64,
+    /// Likewise.
+    pub grams_co2e: f64,
+    /// One each.
+    pub projects: Vec<ProjectFigures>,
+    /// In equal steps.
+    pub curve: Vec<Point>,
+}
+
+impl Tally {
+    pub fn new(cores: u64, weights: Vec<u32>, scenario: &Scenario) -> Self {
+        Self {
+            cores,
+            projects: vec![Sums::default(); weights.len()],
+            window: Window {
+                begin: 0,
+                held: vec![0.0; weights.len()],
+                all_wait: true,
+            },
+            weights,
+            refused: 0,
+            lost: 0,
+            submitted: 0,
+            not_taken: 0,
+            ended: 0,
+            used: 0,
+            share_error: 0.0,
+            windows: 0,
+            curve: Vec::new(),
+            every: ((scenario.hours * 3_600_000.0) as u64 / POINTS).max(1),
+        }
+    }
+
+    pub fn submitted(&mut self, count: usize, outcome: &Outcome) {
+        let refused = match outcome {
+            Outcome::Submitted { refused, .. } => refused.len(),
+            _ => count,
+        };
+        self.submitted += (count - refused) as u64;
+        self.not_taken += refused as u64;
+    }
+
+    pub fn started(
+        &mut self,
+        client: usize,
+        wait: u64,
+        run: u64,
+        need: &Resources,
+        node: &NodeView,
+    ) {
+        let sums = &mut self.projects[client];
+        sums.waits.push(u32::try_from(wait).unwrap_or(u32::MAX));
+        let cores = f64::from(need.cpus.0) / 1000.0;
+        let hours = run as f64 / 3_600_000.0;
+        sums.core_ms += cores * run as f64;
+        sums.usd_micros += cores * hours * node.price.0 as f64;
+        let kwh = cores * hours * f64::from(node.milliwatts_core) / 1e6;
+        sums.grams += kwh * f64::from(node.carbon.unwrap_or(0));
+    }
+
+    pub fn ended(&mut self) {
+        self.ended += 1;
+    }
+
+    /// Time passes from one event to the next; the state is as it was in between.
+    pub fn pass(&mut self, state: &State, clients: &[Client], from: u64, to: u64) {
+        if to == from {
+            return;
+        }
+        let mut held = vec![0u64; clients.len()];
+        for (project, holding) in state.held() {
+            if let Some(at) = clients.iter().position(|c| c.project == project) {
+                held[at] = holding.cpus;
+            }
+        }
+        let all: u64 = held.iter().sum();
+        self.used += u128::from(all) * u128::from(to - from);
+        let mut waiting = vec![false; clients.len()];
+        for queue in state.waiting() {
+            if let Some(at) = clients.iter().position(|c| c.project == queue.project) {
+                waiting[at] = true;
+            }
+        }
+        self.window.all_wait &= waiting.iter().all(|w| *w);
+        let mut at = from;
+        while at < to {
+            let until = to.min(self.window.begin + WINDOW);
+            for (sum, held) in self.window.held.iter_mut().zip(&held) {
+                *sum += (*held as f64) * (until - at) as f64;
+            }
+            at = until;
+            if at == self.window.begin + WINDOW {
+                self.close_window();
+                self.window.all_wait = waiting.iter().all(|w| *w);
+            }
+        }
+        while self.curve.len() as u64 * self.every < to {
+            self.curve.push(Point {
+                hours: (self.curve.len() as u64 * self.every) as f64 / 3_600_000.0,
+                utilisation: all as f64 / self.cores.max(1) as f64,
+                queued: state.counts().queued,
+            });
+        }
+    }
+
+    fn close_window(&mut self) {
+        let sum: f64 = self.window.held.iter().sum();
+        let weights: f64 = self.weights.iter().map(|w| f64::from(*w)).sum();
+        if self.window.all_wait && sum > 0.0 && self.weights.len() > 1 {
+            self.windows += 1;
+            for (held, weight) in self.window.held.iter().zip(&self.weights) {
+                let due = f64::from(*weight) / weights;
+                let error = (held / sum / due - 1.0).abs();
+                self.share_error = self.share_error.max(error);
+            }
+        }
+        self.window.begin += WINDOW;
+        self.window.held.iter_mut().for_each(|held| *held = 0.0);
+    }
+
+    pub fn figures(self, now: u64, clients: &[Client], scenario: &Scenario) -> Figures {
+        let project = |(client, mut sums): (&Client, Sums)| {
+            sums.waits.sort_unstable();
+            let at = |share: usize| {
+                let last = sums.waits.len().saturating_sub(1);
+                sums.waits.get(last * share / 100).copied().unwrap_or(0)
+            };
+            ProjectFigures {
+                name: client.name.clone(),
+                started: sums.waits.len(),
+                wait_ms_p50: at(50),
+                wait_ms_p99: at(99),
+                usd: sums.usd_micros / 1e6,
+                grams_co2e: sums.grams,
+                core_hours: sums.core_ms / 3_600_000.0,
+            }
+        };
+        let projects: Vec<_> = clients.iter().zip(self.projects).map(project).collect();
+        let capacity = u128::from(self.cores) * u128::from(now.max(1));
+        Figures {
+            scenario: scenario.clone(),
+            makespan_hours: now as f64 / 3_600_000.0,
+            submitted: self.submitted,
+            not_taken: self.not_taken,
+            ended: self.ended,
+            lost: self.lost,
+            refused: self.refused,
+            utilisation: self.used as f64 / capacity as f64,
+            share_error: (self.windows > 0).then_some(self.share_error),
+            share_windows: self.windows,
+            usd: projects.iter().map(|p| p.usd).sum(),
+            grams_co2e: projects.iter().map(|p| p.grams_co2e).sum(),
+            projects,
+            curve: self.curve,
+        }
+    }
+}
