@@ -8,6 +8,8 @@
 use farlane_model::Glob;
 use farlane_units::{Millis, UsdMicros};
 
+use crate::calendar::date;
+
 /// Dearest price of anything. Source: a million dollars an hour is more than any machine costs in all.
 pub const MAX_PRICE: UsdMicros = UsdMicros(1_000_000_000_000);
 /// Most entries of a book, its past counted. Source: at 100 B an entry 50 KiB on the wire, and sixteen prices
@@ -120,6 +122,17 @@ impl Entry {
     }
 }
 
+impl std::fmt::Display for Entry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (scope, price) = (&self.scope, self.price);
+        write!(f, "{scope}: {price} from {}", date(self.since))?;
+        match self.until {
+            Some(until) => write!(f, " until {}", date(until)),
+            None => Ok(()),
+        }
+    }
+}
+
 /// One dated price, as a person writes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Draft {
@@ -175,6 +188,11 @@ impl PriceBook {
             (true, _) => UsdMicros::ZERO,
             (false, found) => found.map_or(EGRESS_DEFAULT, |entry| entry.price),
         }
+    }
+
+    /// Entries that this book has and the other has not.
+    pub fn beyond<'a>(&'a self, other: &'a PriceBook) -> impl Iterator<Item = &'a Entry> {
+        self.entries.iter().filter(|e| !other.entries.contains(e))
     }
 
     /// Moments after `from` and up to `to` at which a price of this rate may change, in order, each once.

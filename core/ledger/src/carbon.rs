@@ -109,6 +109,22 @@ impl CarbonTable {
         }
     }
 
+    /// Takes over what an older table says of hours from `since` on that this one does not speak of: a feed may
+    /// give the present hour alone.
+    pub fn fill_from(&mut self, older: &CarbonTable, since: Millis) {
+        for (region, hour, of) in older.readings().filter(|(_, hour, _)| *hour >= Some(since)) {
+            let hours = self.readings.get(region);
+            let known = hours.is_some_and(|hours| hours.contains_key(&hour));
+            if !known && self.count < MAX_READINGS {
+                self.readings
+                    .entry(region.to_owned())
+                    .or_default()
+                    .insert(hour, of);
+                self.count += 1;
+            }
+        }
+    }
+
     /// How many readings there are.
     pub fn len(&self) -> usize {
         self.count
@@ -291,6 +307,23 @@ mod tests {
                 && table.at("mars", Millis::MAX).is_none()
         );
         assert_eq!(table.readings().count(), table.len());
+    }
+
+    #[test]
+    fn a_feed_of_the_present_hour_alone_keeps_the_day_before() {
+        let mut older = CarbonTable::default();
+        for n in 0..5 {
+            older.note("eu", Some(hour(n)), grams(n as u32)).unwrap();
+        }
+        older.note("eu", None, grams(99)).unwrap();
+        let mut fresh = CarbonTable::default();
+        fresh.note("eu", Some(hour(4)), grams(7)).unwrap();
+        fresh.fill_from(&older, hour(2));
+        let seen: Vec<_> = fresh
+            .readings()
+            .map(|(_, at, of)| (at.unwrap().0 / HOUR_MS, of.0 / 1000))
+            .collect();
+        assert_eq!((seen, fresh.len()), (vec![(2, 2), (3, 3), (4, 7)], 3));
     }
 
     #[test]
