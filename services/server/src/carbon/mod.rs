@@ -48,8 +48,13 @@ impl Feed {
             true => Place::Url(http::Address::new(source)?),
             false => Place::File(PathBuf::from(source)),
         };
+        // What follows may be a key, and people, logs and accounts are told of the source.
+        let shown = match &place {
+            Place::Url(_) => source.split('?').next().unwrap_or_default(),
+            Place::File(_) => source,
+        };
         Ok(Self {
-            source: source.to_owned(),
+            source: shown.to_owned(),
             place,
         })
     }
@@ -144,6 +149,12 @@ mod tests {
         file.set_len(1 << 30).unwrap();
         let large = read(path.to_str().unwrap()).await;
         assert!(matches!(large, Err(FeedError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn a_key_in_an_address_is_shown_to_nobody() {
+        let feed = Feed::new("https://grid.example/hours?key=hunter2").unwrap();
+        assert_eq!(feed.source(), "https://grid.example/hours");
     }
 
     #[tokio::test]
