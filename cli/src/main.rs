@@ -14,6 +14,7 @@ mod folders;
 mod owner;
 mod parse;
 mod place;
+mod price_file;
 mod problem;
 mod revocations;
 mod show;
@@ -24,8 +25,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::command::{
-    agent, cancel, completions, config, doctor, explain, granter, keys, login, logs, nodes,
-    reference, server, status, tasks, tokens, trust, up,
+    agent, cancel, completions, config, doctor, explain, granter, keys, login, logs, nodes, prices,
+    reference, regions, server, status, tasks, tokens, trust, up,
 };
 use crate::problem::Problem;
 
@@ -57,6 +58,8 @@ enum Command {
     Trust(trust::Args),
     Status(status::Args),
     Nodes(nodes::Args),
+    Regions(regions::Args),
+    Prices(prices::Args),
     Tasks(tasks::Args),
     Logs(logs::Args),
     Explain(explain::Args),
@@ -89,6 +92,8 @@ fn run(command: Command) -> Result<(), Problem> {
         Command::Trust(args) => trust::run(args),
         Command::Status(args) => status::run(args),
         Command::Nodes(args) => nodes::run(args),
+        Command::Regions(args) => regions::run(args),
+        Command::Prices(args) => prices::run(args),
         Command::Tasks(args) => tasks::run(args),
         Command::Logs(args) => logs::run(args),
         Command::Explain(args) => explain::run(args),
@@ -175,9 +180,11 @@ mod tests {
 
     #[test]
     fn every_question_answers_in_json() {
-        let asks: [&[&str]; 8] = [
+        let asks: [&[&str]; 10] = [
             &["farlane", "status", "--json"],
             &["farlane", "nodes", "list", "--json"],
+            &["farlane", "prices", "show", "--json"],
+            &["farlane", "regions", "--json"],
             &["farlane", "tasks", "--json"],
             &["farlane", "explain", "--json", "01ARZ3NDEKTSV4RRFFQ69G5FAV"],
             &["farlane", "logs", "--json", "01ARZ3NDEKTSV4RRFFQ69G5FAV"],

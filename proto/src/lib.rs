@@ -13,6 +13,7 @@ pub mod channel;
 mod code;
 pub mod convert;
 pub mod hello;
+pub mod price;
 
 pub use code::{Class, ErrorCode, Refused, UnknownCode};
 pub use convert::{BadMessage, exit_kind_number, id};

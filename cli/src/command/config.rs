@@ -88,6 +88,7 @@ fn server(show: &Show) -> Result<Value, Problem> {
     let data = data.unwrap_or_else(|| folders::data().join("server"));
     let mut config = ServerConfig::load(data, show.config.as_deref(), std::env::vars())?;
     config.database = masked_url(&config.database);
+    config.carbon = masked_query(&config.carbon);
     serde_json::to_value(&config).map_err(Problem::failed)
 }
 
@@ -113,6 +114,14 @@ fn masked_url(url: &str) -> String {
     }
 }
 
+/// An address without what follows its path, which may be a key.
+fn masked_query(url: &str) -> String {
+    match url.split_once('?') {
+        Some((path, _)) if url.contains("://") => format!("{path}?…"),
+        _ => url.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,5 +136,10 @@ mod tests {
         );
         assert_eq!(masked_url("postgres://db/x"), "postgres://db/x");
         assert_eq!(masked_url(""), "");
+        assert_eq!(masked_query("https://a/b?key=x"), "https://a/b?…");
+        assert_eq!(
+            (masked_query("a?b.csv"), masked_query("")),
+            ("a?b.csv".to_owned(), String::new())
+        );
     }
 }

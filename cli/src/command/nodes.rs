@@ -5,6 +5,7 @@ use std::path::Path;
 use farlane::{Network, v1};
 use farlane_model::{NodeId, NodeSpec};
 use farlane_seal::record::RevocationList;
+use farlane_units::UsdMicros;
 use serde_json::{Value, json};
 
 use crate::connect::{Target, block_on};
@@ -104,7 +105,7 @@ async fn list(target: Target, form: Form) -> Result<(), Problem> {
                     .join(" ")
             }),
             cell(&|s| tier(s.tier).to_owned()),
-            cell(&|s| show::money(s.price_usd_micros_core_hour)),
+            show::money(UsdMicros(node.core_hour_usd_micros)),
             format!("{} of {}", node.running, node.leased),
             match node.round_trip_micros {
                 0 => String::new(),
@@ -152,7 +153,7 @@ fn as_json(node: &v1::NodeView) -> Value {
         "tier": spec.as_ref().map(|s| tier(s.tier)),
         "enforced": spec.as_ref().map(|s| s.enforced.clone()),
         "labels": spec.as_ref().map(|s| s.labels.iter().cloned().collect::<std::collections::BTreeMap<_, _>>()),
-        "price_usd_micros_core_hour": spec.as_ref().map(|s| s.price_usd_micros_core_hour.0),
+        "price_usd_micros_core_hour": node.core_hour_usd_micros,
         "agent": spec.as_ref().map(|s| s.agent.clone()),
     })
 }

@@ -1,8 +1,5 @@
 //! Price × time, in integers.
 
-use std::collections::BTreeMap;
-
-use farlane_model::NodeId;
 use farlane_units::{MilliCpu, Millis, UsdMicros};
 
 /// Thousandth-core milliseconds of one core for an hour: 1000 × 3,600,000.
@@ -38,27 +35,6 @@ pub fn cost(time: CoreTime, price: UsdMicros) -> UsdMicros {
     UsdMicros(i64::try_from(held).unwrap_or(i64::MAX))
 }
 
-/// The prices a node has had, each from a moment on.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PriceBook {
-    prices: BTreeMap<(NodeId, Millis), UsdMicros>,
-}
-
-impl PriceBook {
-    /// Notes that `node` costs `price` for a core-hour from `since` on.
-    pub fn set(&mut self, node: NodeId, since: Millis, price: UsdMicros) {
-        self.prices.insert((node, since), price);
-    }
-
-    /// The price in force at `when`; `None` where the node had none yet.
-    pub fn at(&self, node: NodeId, when: Millis) -> Option<UsdMicros> {
-        self.prices
-            .range((node, Millis::ZERO)..=(node, when))
-            .next_back()
-            .map(|(_, price)| *price)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,19 +57,5 @@ mod tests {
             cost(CoreTime(u64::MAX), UsdMicros(i64::MAX)),
             UsdMicros(i64::MAX)
         );
-    }
-
-    #[test]
-    fn the_price_in_force_is_the_last_one_set_before() {
-        let mut book = PriceBook::default();
-        let (a, b) = (NodeId([1; 32]), NodeId([2; 32]));
-        book.set(a, Millis(100), UsdMicros(5));
-        book.set(a, Millis(200), UsdMicros(7));
-        book.set(b, Millis(50), UsdMicros(9));
-        assert_eq!(book.at(a, Millis(99)), None);
-        assert_eq!(book.at(a, Millis(100)), Some(UsdMicros(5)));
-        assert_eq!(book.at(a, Millis(199)), Some(UsdMicros(5)));
-        assert_eq!(book.at(a, Millis(200)), Some(UsdMicros(7)));
-        assert_eq!(book.at(b, Millis(60)), Some(UsdMicros(9)));
     }
 }

@@ -105,7 +105,7 @@ pub struct Usage {
     pub peak_memory: ByteCount,
     /// Processor time it used.
     pub cpu_time: Millis,
-    /// Of one core for an hour, as it was when the attempt was placed.
+    /// Of one core for an hour, as it was when the attempt ended.
     pub price: UsdMicros,
     /// How it ended.
     pub outcome: Outcome,

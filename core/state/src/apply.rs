@@ -61,6 +61,7 @@ fn dispatch(order: Order, ctx: &mut Ctx) -> Result<Outcome, Refusal> {
         Order::AckOutbox(order) => order.apply(ctx),
         Order::Refuse(order) => order.apply(ctx),
         Order::PublishRevocations(order) => order.apply(ctx),
+        Order::SetPrices(order) => order.apply(ctx),
     }
 }
 

@@ -132,6 +132,8 @@ orders! {
     18 Refuse serde,
     /// A provider's nodes that must get no more grants.
     19 PublishRevocations serde,
+    /// What nodes cost, and from when on.
+    20 SetPrices serde,
 }
 
 fn encode_serde<T: Serialize>(order: &T) -> Bytes {

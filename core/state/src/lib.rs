@@ -38,12 +38,15 @@ mod touched;
 pub use apply::apply;
 pub use command::{Command, Order, Stamp, UnknownCommand};
 pub use load::LoadError;
-pub use node::{Boot, CONTEXT_LIFE, Context, MAX_PREKEYS, Node, PREKEYS_LOW, PrekeyKind};
+pub use node::{
+    Boot, CONTEXT_LIFE, Context, DatedPrice, MAX_PREKEYS, Node, PREKEYS_LOW, PrekeyKind,
+};
 pub use order::{
     AckOutbox, AckResults, AttachGranter, BatchSignature, Cancel, CompleteBatch, Completion,
-    DetachGranter, Expire, Forgotten, Genesis, MAX_BATCH, MAX_REFS, MAX_REVOCATIONS_BYTES,
-    OpenSession, Place, Placement, PublishRevocations, Refuse, RegisterNode, RemoveNode, Return,
-    ReturnReason, Revoke, Revoked, StockPrekeys, SubmitBatch, Submitted, UpdateNode,
+    DetachGranter, Expire, Forgotten, Genesis, MAX_BATCH, MAX_DATED_PRICES, MAX_REFS,
+    MAX_REVOCATIONS_BYTES, NodePrices, OpenSession, Place, Placement, PublishRevocations, Refuse,
+    RegisterNode, RemoveNode, Return, ReturnReason, Revoke, Revoked, SetPrices, StockPrekeys,
+    SubmitBatch, Submitted, UpdateNode,
 };
 pub use outcome::{Applied, Change, Outcome, Refusal, Verdict};
 pub use queue::WaitingQueue;

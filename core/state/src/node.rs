@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use farlane_model::{BootId, Digest, NodeId, NodeSpec, Resources, SessionId};
-use farlane_units::{ByteCount, MilliCpu, Millis};
+use farlane_units::{ByteCount, MilliCpu, Millis, UsdMicros};
 use serde::{Deserialize, Serialize};
 
 use crate::row::NodeRow;
@@ -51,6 +51,15 @@ pub struct Context {
     pub prekey: Bytes,
 }
 
+/// A price that a provider's book names, from a moment on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatedPrice {
+    /// Cluster time.
+    pub since: Millis,
+    /// Of one core for an hour; `None` where the book names none from then on.
+    pub core_hour: Option<UsdMicros>,
+}
+
 /// What one lease takes of a node.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Held {
@@ -90,6 +99,8 @@ pub struct Node {
     pub contexts: BTreeMap<SessionId, Context>,
     /// Cluster time.
     pub registered: Millis,
+    /// What its provider's book names, by date; see [`Node::price_at`].
+    pub prices: Vec<DatedPrice>,
     pub(crate) leased: BTreeMap<u64, Held>,
     pub(crate) backlog: BTreeSet<u64>,
     cpus: u64,
@@ -124,6 +135,7 @@ impl Node {
             next_prekey: row.next_prekey,
             contexts: BTreeMap::new(),
             registered: row.registered,
+            prices: row.prices,
             leased: BTreeMap::new(),
             backlog: BTreeSet::new(),
             cpus: 0,
@@ -144,7 +156,17 @@ impl Node {
             daily: self.daily.clone(),
             next_prekey: self.next_prekey,
             registered: self.registered,
+            prices: self.prices.clone(),
         }
+    }
+
+    /// What one core costs for an hour at `at`: what the provider's book names, else the price of the
+    /// node's certificate or agent, which is 0 where neither names one.
+    pub fn price_at(&self, at: Millis) -> UsdMicros {
+        let dated = self.prices.iter().rev().find(|p| p.since <= at);
+        dated
+            .and_then(|p| p.core_hour)
+            .unwrap_or(self.spec.price_usd_micros_core_hour)
     }
 
     /// The current boot; `None` before the first.

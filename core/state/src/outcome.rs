@@ -49,7 +49,7 @@ pub enum Outcome {
         /// In the order asked.
         tasks: Vec<TaskId>,
     },
-    /// Of `Return`, `Expire` and `Refuse`: how many items still counted.
+    /// Of `Return`, `Expire`, `Refuse` and `SetPrices`: how many items still counted.
     Settled {
         /// Of those named.
         count: u32,
@@ -174,6 +174,9 @@ pub enum Refusal {
         /// The bound.
         most: u64,
     },
+    /// Dates out of order, too many of them, or a negative price.
+    #[error("the prices are not in order of their dates, too many, or negative")]
+    PricesInvalid,
 }
 
 /// What became of a sequence number that is no task of its own; kept so that a resent batch gets

@@ -93,7 +93,7 @@ impl Ctx<'_> {
         let (from, now) = (lease.at, self.stamp.now);
         let started = used.started.clamp(from, now);
         let ended = used.ended.clamp(started, now);
-        let price = node.spec.price_usd_micros_core_hour;
+        let price = node.price_at(ended);
         let cost = cost(ended.saturating_sub(started), spec.resources.cpus, price);
         let usage = Usage {
             task: id.task,

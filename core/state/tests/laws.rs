@@ -80,6 +80,11 @@ enum Step {
         back: u64,
         n: u32,
     },
+    Price {
+        node: u8,
+        price: Option<i64>,
+        ahead: u64,
+    },
     Restart,
 }
 
@@ -111,6 +116,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0u8..3, any::<bool>(), any::<bool>())
             .prop_map(|(session, attach, standing)| Step::Granter { session, attach, standing }),
         1 => (0u64..20, 0u32..3).prop_map(|(back, n)| Step::Outbox { back, n }),
+        1 => (1u8..4, prop::option::of(-1i64..3), 0u64..2_000)
+            .prop_map(|(node, price, ahead)| Step::Price { node, price, ahead }),
         1 => Just(Step::Restart),
     ]
 }
@@ -273,6 +280,17 @@ fn take_rest(w: &mut World, step: Step) {
             };
             w.order(AckOutbox { sink: 0, through });
         }
+        Step::Price { node, price, ahead } => {
+            let dated = |since, price| DatedPrice {
+                since: Millis(since),
+                core_hour: price,
+            };
+            let prices = vec![dated(0, None), dated(w.now + ahead, price.map(UsdMicros))];
+            let node = world::node(node);
+            w.order(SetPrices {
+                nodes: vec![NodePrices { node, prices }],
+            });
+        }
         Step::Restart => w.restart(),
         work => unreachable!("{work:?} is taken above"),
     }
@@ -391,7 +409,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_an_order_or_refused(kind in 0u16..20, body in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn any_bytes_are_an_order_or_refused(kind in 0u16..22, body in prop::collection::vec(any::<u8>(), 0..200)) {
         let command = Command { kind, version: 1, body: body.into() };
         if let Ok(order) = Order::decode(&command) {
             let mut w = World::new();

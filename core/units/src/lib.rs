@@ -83,6 +83,14 @@ quantity! {
     /// Carbon dioxide equivalent, millionths of a gram.
     MicroGramsCo2(u64)
 }
+quantity! {
+    /// Thousandths of a watt.
+    MilliWatts(u64)
+}
+quantity! {
+    /// Carbon intensity of electricity: thousandths of a gram of CO2 equivalent for a kilowatt-hour.
+    MilliGramsKwh(u32)
+}
 
 impl ByteCount {
     /// `n` KiB.

@@ -103,6 +103,12 @@ question! {
     once revoke_join_token(RevokeJoinTokenRequest) -> RevokeJoinTokenReply;
     /// Removes a node for good.
     once remove_node(RemoveNodeRequest) -> RemoveNodeReply;
+    /// Price books of providers, a page of them.
+    patiently list_prices(ListPricesRequest) -> ListPricesReply;
+    /// Replaces a provider's price book.
+    once set_prices(SetPricesRequest) -> SetPricesReply;
+    /// The network's regions: machines, prices, carbon.
+    patiently list_regions(ListRegionsRequest) -> ListRegionsReply;
     /// Publishes a provider's list of revoked nodes.
     once publish_revocations(PublishRevocationsRequest) -> PublishRevocationsReply;
 }

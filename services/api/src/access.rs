@@ -23,6 +23,9 @@ pub(crate) enum Endpoint {
     RevokeJoinToken,
     RemoveNode,
     PublishRevocations,
+    ListPrices,
+    SetPrices,
+    ListRegions,
 }
 
 impl Endpoint {
@@ -35,6 +38,8 @@ impl Endpoint {
             Self::Logs
             | Self::GetStatus
             | Self::ListNodes
+            | Self::ListPrices
+            | Self::ListRegions
             | Self::ListTasks
             | Self::GetTask
             | Self::Explain => &[Scope::Read],
@@ -44,6 +49,7 @@ impl Endpoint {
             | Self::ListJoinTokens
             | Self::RevokeJoinToken
             | Self::RemoveNode
+            | Self::SetPrices
             | Self::PublishRevocations => &[Scope::Network],
         }
     }

@@ -280,4 +280,34 @@ impl Network for NetworkService {
             .map_err(status)?;
         Ok(Response::new(v1::PublishRevocationsReply {}))
     }
+
+    async fn list_prices(
+        &self,
+        request: Request<v1::ListPricesRequest>,
+    ) -> Result<Response<v1::ListPricesReply>, Status> {
+        self.caller(&request, Endpoint::ListPrices).await?;
+        let reply = self.controller.list_prices(request.get_ref()).await;
+        Ok(Response::new(reply.map_err(status)?))
+    }
+
+    async fn set_prices(
+        &self,
+        request: Request<v1::SetPricesRequest>,
+    ) -> Result<Response<v1::SetPricesReply>, Status> {
+        let caller = self.caller(&request, Endpoint::SetPrices).await?;
+        let reply = self
+            .controller
+            .set_prices(&caller, request.get_ref())
+            .await
+            .map_err(status)?;
+        Ok(Response::new(reply))
+    }
+
+    async fn list_regions(
+        &self,
+        request: Request<v1::ListRegionsRequest>,
+    ) -> Result<Response<v1::ListRegionsReply>, Status> {
+        self.caller(&request, Endpoint::ListRegions).await?;
+        Ok(Response::new(self.controller.list_regions()))
+    }
 }

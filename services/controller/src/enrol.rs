@@ -133,7 +133,9 @@ impl Controller {
             region: record.region().to_owned(),
             provider: record.provider().fingerprint(),
         };
-        self.order(vec![order.into()]).await?;
+        // Its price holds from its first task on.
+        let price = self.prices_of(node, order.provider, &order.region).await;
+        self.order(vec![order.into(), price.into()]).await?;
         self.audit(
             &node.to_string(),
             "node.enrol",

@@ -69,6 +69,11 @@ pub enum ControlError {
         "there is no such join token that could still be used; `farlane tokens list` shows them"
     )]
     UnknownToken,
+    /// Somebody else changed the book meanwhile. Look at it again.
+    #[error(
+        "the provider's prices have changed since this was made from them; look at them again (`farlane prices show`)"
+    )]
+    PricesChanged,
     /// Not known here, or of another project.
     #[error("there is no such key in this project")]
     UnknownKey,
@@ -154,6 +159,7 @@ impl ControlError {
             Self::ResultExpired => ErrorCode::ResultExpired,
             Self::UnknownNode => ErrorCode::UnknownNode,
             Self::UnknownToken => ErrorCode::UnknownToken,
+            Self::PricesChanged => ErrorCode::Stale,
             Self::UnknownKey => ErrorCode::UnknownKey,
             Self::NodeRevoked => ErrorCode::NodeRevoked,
             Self::Denied { .. } => ErrorCode::PermissionDenied,

@@ -16,6 +16,7 @@
 
 mod agent;
 mod ahead;
+mod carbon;
 mod enrol;
 mod error;
 mod granters;
@@ -30,9 +31,11 @@ mod logs;
 mod outbox;
 mod overlay;
 mod planner;
+mod prices;
 mod push;
 mod query;
 mod refusals;
+mod regions;
 mod results;
 mod session;
 mod sweep;
@@ -56,6 +59,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
 pub use agent::AgentSession;
+pub use carbon::{CarbonFeed, FeedError};
 pub use error::ControlError;
 pub use intake::MAX_BATCH_BYTES;
 pub use issue::{
@@ -118,6 +122,8 @@ pub struct Parts {
     pub blob_limit: u64,
     /// Every server of the network, for people.
     pub voters: Vec<String>,
+    /// Carbon of regions; `None` where nobody was named who knows.
+    pub carbon: Option<Arc<dyn CarbonFeed>>,
 }
 
 /// The use cases, shared by every handler.
@@ -142,6 +148,9 @@ pub struct Controller {
     restarts: Mutex<Restarts>,
     started: Mutex<HashSet<AttemptRef>>,
     view: Mutex<view::ViewCache>,
+    books: Mutex<prices::Books>,
+    feed: Option<Arc<dyn CarbonFeed>>,
+    carbon: Mutex<carbon::Known>,
     planner_wake: Notify,
     intake: mpsc::Sender<Intake>,
     commands: mpsc::Sender<PushCommand>,
@@ -173,6 +182,9 @@ impl Controller {
             restarts: Mutex::default(),
             started: Mutex::default(),
             view: Mutex::default(),
+            books: Mutex::default(),
+            feed: parts.carbon,
+            carbon: Mutex::default(),
             planner_wake: Notify::new(),
             intake,
             commands,
@@ -184,6 +196,8 @@ impl Controller {
         parts.shutdown.spawn(controller.clone().lead_loop());
         parts.shutdown.spawn(controller.clone().timer_loop());
         parts.shutdown.spawn(controller.clone().outbox_loop());
+        parts.shutdown.spawn(controller.clone().price_loop());
+        parts.shutdown.spawn(controller.clone().carbon_loop());
         controller
     }
 

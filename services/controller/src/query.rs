@@ -43,6 +43,7 @@ impl Controller {
     /// Every registered node.
     pub fn list_nodes(&self) -> Vec<v1::NodeView> {
         let steady = self.clock.steady();
+        let now = self.now();
         let view = |node: &Node| {
             let lease = self.leases.lock().get(node.id);
             v1::NodeView {
@@ -57,6 +58,7 @@ impl Controller {
                 revoked: node.revoked,
                 round_trip_micros: lease.map_or(0, |l| l.round_trip.0),
                 provider: id::digest_bytes(&node.provider),
+                core_hour_usd_micros: node.price_at(now).0,
             }
         };
         self.consensus

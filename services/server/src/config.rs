@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use farlane_units::ByteCount;
 use serde::Serialize;
 
+use crate::carbon;
+
 /// Another server of the same network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct MemberConfig {
@@ -48,6 +50,8 @@ pub struct ServerConfig {
     pub blob_total: ByteCount,
     /// Memory for cached rows.
     pub cache: ByteCount,
+    /// Carbon of regions by hour: a file, or an address; empty for none.
+    pub carbon: String,
 }
 
 /// A setting that cannot be used.
@@ -100,7 +104,7 @@ pub enum ConfigError {
 }
 
 /// Every key, in the order of the struct.
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
     "data",
     "listen",
     "advertise",
@@ -114,6 +118,7 @@ const KEYS: [&str; 13] = [
     "blob_project",
     "blob_total",
     "cache",
+    "carbon",
 ];
 const ENV_PREFIX: &str = "FARLANE_SERVER_";
 
@@ -137,6 +142,7 @@ impl ServerConfig {
             blob_total: ByteCount::gib(64),
             // Source: SPEC.md, idle memory of a server.
             cache: ByteCount::mib(8),
+            carbon: String::new(),
         }
     }
 
@@ -249,7 +255,14 @@ impl ServerConfig {
             "blob_project" => self.blob_project = size(value).ok_or("a size, like 32GiB")?,
             "blob_limit" => self.blob_limit = size(value).ok_or("a size, like 4GiB")?,
             "blob_total" => self.blob_total = size(value).ok_or("a size, like 64GiB")?,
-            _ => self.cache = size(value).ok_or("a size, like 8MiB")?,
+            "cache" => self.cache = size(value).ok_or("a size, like 8MiB")?,
+            _ => {
+                let text = value.as_str().ok_or("a file or an address")?;
+                if !text.is_empty() {
+                    carbon::checked(text)?;
+                }
+                self.carbon = text.to_owned();
+            }
         }
         Ok(())
     }

@@ -14,6 +14,7 @@
 //! ```
 
 mod ca;
+mod carbon;
 mod config;
 mod listener;
 mod opening;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farlane_consensus::{Consensus, Failure, StartError};
-use farlane_controller::{ControlError, Controller, LogError, LogStore, Parts};
+use farlane_controller::{CarbonFeed, ControlError, Controller, LogError, LogStore, Parts};
 use farlane_runtime::{Clock, Shutdown, SystemClock};
 use farlane_store::{Store, StoreError};
 use farlane_transfer::{BlobError, FileBlobStore, Limits};
@@ -27,6 +27,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::interceptor::InterceptedService;
 
 use crate::ca::{Authority, CaError};
+use crate::carbon::Feed;
 use crate::config::{ConfigError, ServerConfig};
 use crate::listener::{CurrentCertificate, TlsConnection, TlsError, accept, tls_config};
 use crate::opening::{found, open_consensus, open_store, voters};
@@ -183,6 +184,7 @@ impl Server {
             urls: urls.clone(),
             blob_limit: config.blob_limit.0,
             voters: voters(&config, &urls),
+            carbon: feed(&config),
         });
         let incoming = accept(listener, tls, &shutdown);
         let serving = serve(controller, &consensus, incoming, &shutdown);
@@ -263,6 +265,13 @@ pub(crate) fn file_error(path: &Path) -> impl FnOnce(std::io::Error) -> ServerEr
         path: path.to_owned(),
         source,
     }
+}
+
+/// The carbon feed that the configuration names.
+fn feed(config: &ServerConfig) -> Option<Arc<dyn CarbonFeed>> {
+    // What is none was refused when the setting was read.
+    let feed = Feed::new(&config.carbon).ok()?;
+    (!config.carbon.is_empty()).then(|| Arc::new(feed) as Arc<dyn CarbonFeed>)
 }
 
 /// Serves every connection with every service.

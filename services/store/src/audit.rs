@@ -1,7 +1,7 @@
 //! Who did what.
 
 use farlane_units::Millis;
-use sqlx::{Row, query};
+use sqlx::{AnyConnection, Row, query};
 
 use crate::row::{self, int, millis};
 use crate::{MAX_PAGE, Store, StoreError};
@@ -35,19 +35,8 @@ impl Audit<'_> {
     ///
     /// *Errors*: the database.
     pub async fn append(&self, entry: AuditEntry) -> Result<(), StoreError> {
-        let id = hex::encode(row::random::<10>()?);
-        query(
-            "INSERT INTO audit (at_ms, id, actor, action, subject, detail) VALUES ($1, $2, $3, $4, $5, $6)",
-        )
-        .bind(int(entry.at.0))
-        .bind(id)
-        .bind(cut(entry.actor))
-        .bind(cut(entry.action))
-        .bind(cut(entry.subject))
-        .bind(cut(entry.detail))
-        .execute(&self.store.pool)
-        .await?;
-        Ok(())
+        let mut connection = self.store.pool.acquire().await?;
+        insert(entry, &mut connection).await
     }
 
     /// Entries before `before`, newest first; at most `limit`, held to [`MAX_PAGE`].
@@ -75,6 +64,26 @@ impl Audit<'_> {
             })
             .collect()
     }
+}
+
+/// Adds an entry in the transaction of what it tells of.
+pub(crate) async fn insert(
+    entry: AuditEntry,
+    connection: &mut AnyConnection,
+) -> Result<(), StoreError> {
+    let id = hex::encode(row::random::<10>()?);
+    query(
+        "INSERT INTO audit (at_ms, id, actor, action, subject, detail) VALUES ($1, $2, $3, $4, $5, $6)",
+    )
+    .bind(int(entry.at.0))
+    .bind(id)
+    .bind(cut(entry.actor))
+    .bind(cut(entry.action))
+    .bind(cut(entry.subject))
+    .bind(cut(entry.detail))
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 fn cut(mut field: String) -> String {

@@ -20,6 +20,7 @@
 //! ```
 
 mod audit;
+mod carbon;
 mod charge;
 mod error;
 mod join;
@@ -29,19 +30,22 @@ mod node;
 mod open;
 mod outbox;
 mod pepper;
+mod price;
 mod project;
 mod row;
 mod usage;
 
 pub use audit::{Audit, AuditEntry};
+pub use carbon::{Carbon, KeptCarbon};
 pub use charge::Charges;
 pub use error::{Class, StoreError};
 pub use join::{JoinError, JoinToken, JoinTokens, NewJoinToken, Taker};
 pub use key::{AuthError, Key, KeyIdentity, Keys, NewKey, Scope, Scopes, Secret};
-pub use node::{NewNode, NodeRow, Nodes, Prices};
+pub use node::{NewNode, NodeRow, Nodes};
 pub use open::Store;
 pub use outbox::{Ingested, Outbox};
 pub use pepper::Pepper;
+pub use price::{BookRow, MAX_BOOKS, NewBook, PriceBooks};
 pub use project::{Project, Projects};
 pub use usage::{HistoryEntry, UsageRows};
 

@@ -1,8 +1,7 @@
-//! Nodes that have ever joined, and what they cost.
+//! Nodes that have ever joined.
 
-use farlane_ledger::PriceBook;
 use farlane_model::{Digest, NodeId};
-use farlane_units::{Millis, UsdMicros};
+use farlane_units::Millis;
 use sqlx::{Row, query};
 
 use crate::row::{self, millis, parsed};
@@ -114,76 +113,5 @@ impl Nodes<'_> {
                 })
             })
             .collect()
-    }
-}
-
-/// The prices of a store, each from a moment on.
-#[derive(Debug, Clone, Copy)]
-pub struct Prices<'a> {
-    pub(crate) store: &'a Store,
-}
-
-impl Prices<'_> {
-    /// Notes that `node` costs `price` for a core-hour from `since` on; an unchanged price adds no row.
-    ///
-    /// *Errors*: the database.
-    pub async fn set(
-        &self,
-        node: NodeId,
-        since: Millis,
-        price: UsdMicros,
-    ) -> Result<(), StoreError> {
-        if self.at(node, since).await? == Some(price) {
-            return Ok(());
-        }
-        query(
-            "INSERT INTO prices (node, since_ms, price_usd_micros) VALUES ($1, $2, $3) \
-             ON CONFLICT (node, since_ms) DO UPDATE SET price_usd_micros = excluded.price_usd_micros",
-        )
-        .bind(node.to_string())
-        .bind(row::int(since.0))
-        .bind(price.0)
-        .execute(&self.store.pool)
-        .await?;
-        Ok(())
-    }
-
-    /// The price in force at `when`; `None` where the node had none yet.
-    ///
-    /// *Errors*: the database.
-    pub async fn at(&self, node: NodeId, when: Millis) -> Result<Option<UsdMicros>, StoreError> {
-        let found = query(
-            "SELECT price_usd_micros FROM prices WHERE node = $1 AND since_ms <= $2 \
-             ORDER BY since_ms DESC LIMIT 1",
-        )
-        .bind(node.to_string())
-        .bind(row::int(when.0))
-        .fetch_optional(&self.store.pool)
-        .await?;
-        Ok(found
-            .map(|r| r.try_get("price_usd_micros").map(UsdMicros))
-            .transpose()?)
-    }
-
-    /// The prices of one node, newest [`MAX_PAGE`] of them, as a book.
-    ///
-    /// *Errors*: the database.
-    pub async fn book(&self, node: NodeId) -> Result<PriceBook, StoreError> {
-        let found = query(
-            "SELECT since_ms, price_usd_micros FROM prices WHERE node = $1 ORDER BY since_ms DESC LIMIT $2",
-        )
-        .bind(node.to_string())
-        .bind(i64::from(MAX_PAGE))
-        .fetch_all(&self.store.pool)
-        .await?;
-        let mut book = PriceBook::default();
-        for r in &found {
-            book.set(
-                node,
-                millis(r, "since_ms")?,
-                UsdMicros(r.try_get("price_usd_micros")?),
-            );
-        }
-        Ok(book)
     }
 }

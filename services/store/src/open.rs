@@ -9,8 +9,8 @@ use sqlx::migrate::MigrateError;
 use sqlx::{AnyPool, ConnectOptions, Connection, Executor};
 
 use crate::{
-    Audit, Charges, JoinTokens, Keys, Nodes, Outbox, Pepper, Prices, Projects, StoreError,
-    UsageRows,
+    Audit, Carbon, Charges, JoinTokens, Keys, Nodes, Outbox, Pepper, PriceBooks, Projects,
+    StoreError, UsageRows,
 };
 
 /// Connections to PostgreSQL from one server. Chosen: enough for API calls beside the outbox, and
@@ -109,9 +109,13 @@ impl Store {
     pub fn nodes(&self) -> Nodes<'_> {
         Nodes { store: self }
     }
-    /// What nodes cost, and since when.
-    pub fn prices(&self) -> Prices<'_> {
-        Prices { store: self }
+    /// What providers ask, and since when.
+    pub fn prices(&self) -> PriceBooks<'_> {
+        PriceBooks { store: self }
+    }
+    /// The carbon of regions by hour.
+    pub fn carbon(&self) -> Carbon<'_> {
+        Carbon { store: self }
     }
     /// Usage per attempt, history, receipts.
     pub fn usage(&self) -> UsageRows<'_> {

@@ -60,6 +60,10 @@ impl RegisterNode {
         node.record = self.record.clone();
         node.spec = spec.into();
         node.spec_bytes = self.spec.clone();
+        if *node.region != *self.region || node.provider != self.provider {
+            // They were another book's, or another place's.
+            node.prices.clear();
+        }
         node.region = self.region.as_str().into();
         node.provider = self.provider;
         node.generation = node.generation.wrapping_add(1);
@@ -87,6 +91,7 @@ impl RegisterNode {
             daily: None,
             next_prekey: 1,
             registered: ctx.stamp.now,
+            prices: Vec::new(),
         };
         let node = Node::from_row(self.node, row).ok_or(Refusal::NodeInvalid)?;
         cluster.next_node += 1;

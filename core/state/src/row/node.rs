@@ -5,7 +5,7 @@ use farlane_model::Digest;
 use farlane_units::Millis;
 use serde::{Deserialize, Serialize};
 
-use crate::node::{Boot, PrekeyKind};
+use crate::node::{Boot, DatedPrice, PrekeyKind};
 
 /// Row of `Table::Nodes`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +32,8 @@ pub struct NodeRow {
     pub next_prekey: u64,
     /// Cluster time.
     pub registered: Millis,
+    /// By date.
+    pub prices: Vec<DatedPrice>,
 }
 
 /// Row of `Table::RevokedKeys` under a provider's fingerprint.

@@ -7,6 +7,7 @@ mod calls;
 mod ends;
 mod fleet;
 mod keeping;
+mod prices;
 mod submissions;
 #[path = "../world/mod.rs"]
 mod world;

@@ -8,6 +8,7 @@ mod faults;
 mod leaders;
 mod machine;
 mod person;
+mod prices;
 mod refusals;
 mod renewal;
 mod spine;

@@ -4,18 +4,19 @@
 #![allow(clippy::unwrap_used)]
 
 mod database;
+mod prices;
 mod stories;
 
 use database::{Postgres, sqlite};
 
 /// One test on each database for each story.
 macro_rules! on_both {
-    ($($name:ident),* $(,)?) => {
+    ($($story:ident::$name:ident),* $(,)?) => {
         mod on_sqlite {
             $(#[tokio::test]
             async fn $name() {
                 let (store, dir) = super::sqlite().await;
-                super::stories::$name(store).await;
+                super::$story::$name(store).await;
                 drop(dir);
             })*
         }
@@ -25,24 +26,25 @@ macro_rules! on_both {
             let server = Postgres::start();
             $(
                 println!("{}", stringify!($name));
-                stories::$name(server.store(stringify!($name)).await).await;
+                $story::$name(server.store(stringify!($name)).await).await;
             )*
         }
     };
 }
 
 on_both!(
-    keys_open_only_what_they_should,
-    a_key_is_checked_to_the_last_bit,
-    projects_are_made_once_and_bound_once,
-    a_join_token_works_once,
-    of_many_takers_one_gets_the_token,
-    prices_hold_from_their_moment_on,
-    nodes_are_noted_and_removed,
-    the_outbox_counts_every_row_once,
-    a_failed_delivery_leaves_nothing,
-    history_reads_page_by_page,
-    the_audit_grows,
+    stories::keys_open_only_what_they_should,
+    stories::a_key_is_checked_to_the_last_bit,
+    stories::projects_are_made_once_and_bound_once,
+    stories::a_join_token_works_once,
+    stories::of_many_takers_one_gets_the_token,
+    stories::nodes_are_noted_and_removed,
+    stories::the_outbox_counts_every_row_once,
+    stories::a_failed_delivery_leaves_nothing,
+    stories::history_reads_page_by_page,
+    stories::the_audit_grows,
+    prices::a_book_is_replaced_whole_and_never_behind_anybodys_back,
+    prices::carbon_is_kept_as_it_was_said,
 );
 #[tokio::test]
 async fn the_sqlite_file_is_closed_to_others_and_survives() {

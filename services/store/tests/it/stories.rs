@@ -279,31 +279,6 @@ pub async fn of_many_takers_one_gets_the_token(store: Store) {
     assert_eq!(winners, 1);
 }
 
-pub async fn prices_hold_from_their_moment_on(store: Store) {
-    let (node, prices) = (NodeId([3; 32]), store.prices());
-    assert_eq!(prices.at(node, NOW).await.unwrap(), None);
-    prices.set(node, NOW, UsdMicros(50_000)).await.unwrap();
-    prices
-        .set(node, later(50), UsdMicros(50_000))
-        .await
-        .unwrap();
-    prices
-        .set(node, later(100), UsdMicros(40_000))
-        .await
-        .unwrap();
-    assert_eq!(
-        prices.at(node, later(99)).await.unwrap(),
-        Some(UsdMicros(50_000))
-    );
-    assert_eq!(
-        prices.at(node, later(100)).await.unwrap(),
-        Some(UsdMicros(40_000))
-    );
-    let book = prices.book(node).await.unwrap();
-    assert_eq!(book.at(node, later(60)), Some(UsdMicros(50_000)));
-    assert_eq!(book.at(node, later(100)), Some(UsdMicros(40_000)));
-}
-
 pub async fn nodes_are_noted_and_removed(store: Store) {
     let new = |spec: Vec<u8>| NewNode {
         node: NodeId([4; 32]),

@@ -167,6 +167,24 @@ impl Network for Mock {
             ..Default::default()
         }))
     }
+    async fn list_prices(
+        &self,
+        _: Request<v1::ListPricesRequest>,
+    ) -> Result<Response<v1::ListPricesReply>, Status> {
+        Err(Status::unimplemented("mock"))
+    }
+    async fn set_prices(
+        &self,
+        _: Request<v1::SetPricesRequest>,
+    ) -> Result<Response<v1::SetPricesReply>, Status> {
+        Err(Status::unimplemented("mock"))
+    }
+    async fn list_regions(
+        &self,
+        _: Request<v1::ListRegionsRequest>,
+    ) -> Result<Response<v1::ListRegionsReply>, Status> {
+        Err(Status::unimplemented("mock"))
+    }
     async fn list_nodes(
         &self,
         _: Request<v1::ListNodesRequest>,
