@@ -281,6 +281,8 @@ fn spec(config: &AgentConfig, machine: &Machine, found: &Found, enforced: &Enfor
         os: std::env::consts::OS.into(),
         arch: std::env::consts::ARCH.into(),
         agent: env!("CARGO_PKG_VERSION").into(),
+        devices: Vec::new(),
+        measured: None,
     }
 }
 

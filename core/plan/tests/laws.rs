@@ -63,6 +63,8 @@ fn node(id: u8, cores: u32, region: &str, price: i64) -> NodeView {
             os: "linux".into(),
             arch: "x86_64".into(),
             agent: "0".into(),
+            devices: Vec::new(),
+            measured: None,
         }),
         region: region.into(),
         online: true,
