@@ -14,6 +14,7 @@
 
 mod agent;
 mod blobs;
+mod calibrate;
 mod clock;
 mod config;
 mod engine;
