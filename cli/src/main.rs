@@ -7,6 +7,7 @@
 
 mod access;
 mod agent_process;
+mod capacity;
 mod command;
 mod connect;
 mod control;
@@ -175,7 +176,8 @@ mod tests {
 
     #[test]
     fn every_question_answers_in_json() {
-        let asks: [&[&str]; 8] = [
+        let asks: [&[&str]; 9] = [
+            &["farlane", "agent", "probe", "--json"],
             &["farlane", "status", "--json"],
             &["farlane", "nodes", "list", "--json"],
             &["farlane", "tasks", "--json"],

@@ -28,6 +28,7 @@ mod link;
 mod probe;
 mod progress;
 mod sandbox;
+mod survey;
 mod user;
 mod worker;
 
@@ -36,4 +37,5 @@ pub use config::AgentConfig;
 pub use enrolled::{enrolled, forget};
 pub use error::{AgentError, StartError};
 pub use sandbox::{bubblewrap_line, namespaces_line};
+pub use survey::{Calibrate, Effort, Survey, SurveyError};
 pub use user::{User, drop_privileges};

@@ -11,6 +11,7 @@ pub mod keys;
 pub mod login;
 pub mod logs;
 pub mod nodes;
+pub mod probe;
 pub mod reference;
 pub mod server;
 pub mod status;

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 
 /// Most accelerators of one node. Source: HGX A100 boards join 16; four times that.
 pub const MAX_DEVICES: usize = 64;
-/// Longest model name, bytes. Source: NVML_DEVICE_NAME_V2_BUFFER_SIZE is 96; rounded up.
-const MAX_MODEL: usize = 128;
-/// Longest id, bytes. Source: a GPU's UUID is `GPU-` and 36 letters; a PCI address 12.
-const MAX_ID: usize = 64;
+/// Longest model name, bytes: an agent cuts at 64 letters. Source: the longest of NVIDIA's has 49.
+const MAX_MODEL: usize = 4 * 64;
+/// Longest id, bytes: an agent cuts at 64 letters. Source: a GPU's UUID is `GPU-` and 36 letters.
+const MAX_ID: usize = 4 * 64;
 
 /// A type of device that the nominal profile has a formula for. *Source*: design.md, "Unified compute units".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,7 +51,7 @@ impl std::str::FromStr for DeviceType {
             .into_iter()
             .find(|kind| kind.name().eq_ignore_ascii_case(name))
             .ok_or_else(|| UnknownDeviceType {
-                name: name.chars().take(MAX_ID).collect(),
+                name: name.chars().take(64).collect(),
             })
     }
 }
@@ -76,13 +76,13 @@ pub enum DeviceKind {
 pub struct Device {
     /// With its data sheet's figure.
     pub kind: DeviceKind,
-    /// As its driver calls it; at most 128 bytes.
+    /// As its driver calls it; at most 64 letters.
     pub model: String,
     /// Its own memory.
     pub memory: ByteCount,
     /// Watts it is held to; 0 where that is not known.
     pub tdp_watts: u32,
-    /// What its driver knows it by (a UUID, a PCI address); at most 64 bytes.
+    /// What its driver knows it by (a UUID, a PCI address); at most 64 letters.
     pub id: String,
 }
 

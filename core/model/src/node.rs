@@ -170,8 +170,8 @@ mod tests {
             |spec| spec.cpu_model = "x".repeat(513),
             |spec| spec.enforced = vec![String::new(); 65],
             |spec| spec.devices = vec![spec.devices[0].clone(); MAX_DEVICES + 1],
-            |spec| spec.devices[0].model = "x".repeat(129),
-            |spec| spec.devices[0].id = "x".repeat(65),
+            |spec| spec.devices[0].model = "x".repeat(257),
+            |spec| spec.devices[0].id = "x".repeat(257),
         ];
         for (index, change) in changes.into_iter().enumerate() {
             let mut spec = spec();
