@@ -21,7 +21,7 @@ use crate::{agent_process, capacity, folders};
     after_help = "Example:  farlane agent probe\n          farlane agent probe --calibrate --json"
 )]
 pub struct Args {
-    /// Measure now: about two seconds of all cores. The agent's own result stays as it is.
+    /// Measure now: about five seconds, at most two of processor time. The agent's own result stays as it is.
     #[arg(long)]
     calibrate: bool,
     /// The agent's state folder, whose last result and whose disk are meant.
