@@ -143,8 +143,10 @@ impl<A, B, C> Kernel<A, B, C> {
     /// *Panics*: the lengths do not go together.
     #[allow(unsafe_code)]
     pub(super) fn run(&self, a: &[A], b: &[B], c: &mut [C]) {
-        assert!(a.len() % (self.rows * self.group) == 0 && c.len() == self.rows * self.columns);
-        assert!(a.len() / self.rows == b.len() / self.columns && b.len() % self.columns == 0);
+        let whole = a.len().is_multiple_of(self.rows * self.group);
+        assert!(whole && c.len() == self.rows * self.columns);
+        let whole = b.len().is_multiple_of(self.columns);
+        assert!(whole && a.len() / self.rows == b.len() / self.columns);
         // SAFETY: kernels are handed out by `x86` after asking the processor, or portable; lengths as above.
         unsafe { (self.tile)(a, b, c) }
     }
