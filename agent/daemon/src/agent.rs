@@ -110,14 +110,8 @@ impl Agent {
             network: joined.network_id,
         };
         let mut spec = with_terms(probed.spec, &joined.record);
-        let machine = kept::machine(&spec);
-        spec.measured = kept::read(&folder, machine, SystemClock.wall());
         let idle = config.calibrate_after.unwrap_or(CALIBRATE_AFTER);
-        let calibration = Calibration {
-            folder: folder.clone(),
-            machine,
-            idle_ms: u64::try_from(idle.as_millis()).unwrap_or(u64::MAX),
-        };
+        let calibration = known(&mut spec, &folder, idle);
         let setup = Setup {
             identity: joined.identity,
             spec,
@@ -188,6 +182,17 @@ impl Agent {
     /// *Errors*: why it stopped by itself.
     pub async fn wait(self) -> Result<(), AgentError> {
         self.ended.await.unwrap_or(Err(AgentError::Crashed))
+    }
+}
+
+/// Puts in what was measured of this machine before, and says when it is to be measured again.
+fn known(spec: &mut NodeSpec, folder: &Folder, idle: Duration) -> Calibration {
+    let machine = kept::machine(spec);
+    spec.measured = kept::read(folder, machine, SystemClock.wall());
+    Calibration {
+        folder: folder.clone(),
+        machine,
+        idle_ms: u64::try_from(idle.as_millis()).unwrap_or(u64::MAX),
     }
 }
 

@@ -125,7 +125,8 @@ fn a_machine_without_any_says_nothing() {
 
 #[test]
 fn what_cannot_be_believed_is_refused_and_named() {
-    let absurd: [(fn(&mut Reading), &str); 7] = [
+    type Change = fn(&mut Reading);
+    let absurd: [(Change, &str); 7] = [
         (|r| r.cores = Some(0), "0 cores are not believed"),
         (
             |r| r.cores = Some(u32::MAX),
