@@ -148,13 +148,13 @@ impl Reference {
     }
 }
 
-/// The reference core. *Source*: docs/design/reference-node.md, measured there on 2026-11-22 by
-/// `farlane agent probe --calibrate`; half of what its two cores sustain together, to three digits.
+/// The reference core. *Source*: docs/design/reference-node.md, measured there on 2026-11-22: half of what its two
+/// cores sustain together, to three digits.
 pub const REFERENCE: Reference = Reference {
-    fp32: 100_000,
-    bf16: 200_000,
-    int8: 400_000,
-    memory_mib_s: 10_000,
+    fp32: 135_000,
+    bf16: 135_000,
+    int8: 605_000,
+    memory_mib_s: 11_900,
 };
 
 #[cfg(test)]
@@ -177,6 +177,18 @@ mod tests {
             disk_write_mib_s: None,
             disk_read_mib_s: Some(0),
             network_mib_s: None,
+        }
+    }
+
+    #[test]
+    fn the_note_on_the_reference_node_says_the_same() {
+        let note = include_str!("../../../docs/design/reference-node.md");
+        for kind in WorkKind::ALL {
+            let row = format!("| {} | {} |", kind.name(), REFERENCE.rate(kind));
+            assert!(
+                note.contains(&row),
+                "docs/design/reference-node.md lacks {row:?}"
+            );
         }
     }
 

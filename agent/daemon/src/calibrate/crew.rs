@@ -19,8 +19,8 @@ use parking_lot::Mutex;
 use super::Broken;
 
 /// Rounds of one measurement, of which there are three. Source: on the reference node, a tenth of whose time a
-/// hypervisor takes, one in four rounds of 10 ms is disturbed; of 12, all in one of 10^7 measurements.
-const ROUNDS: usize = 4;
+/// hypervisor takes, one in four rounds of 10 ms is disturbed; of 15, all in one of 10^9 measurements.
+const ROUNDS: usize = 5;
 /// Longest round. Source: a turn of the kernel's scheduler is 3 ms and more; work that comes waits at most so long.
 const LONGEST: Duration = Duration::from_millis(10);
 /// Least share of a round that the processor worked on it; below it something else ran too, and the rate

@@ -31,12 +31,12 @@ const PASSES: usize = 3;
 /// Between two passes.
 const PAUSE: Duration = Duration::from_millis(1500);
 /// Processor time of one core alone, for each type of number and pass.
-const ONE_CORE: Duration = Duration::from_millis(30);
+const ONE_CORE: Duration = Duration::from_millis(40);
 /// Of all cores together, for each type of number and pass.
-const ALL_CORES: Duration = Duration::from_millis(70);
+const ALL_CORES: Duration = Duration::from_millis(90);
 /// Of all cores together, for memory, each pass. With clearing pages and the disk's calls these make the 2 s:
 /// docs/design/reference-node.md has what it was.
-const MEMORY: Duration = Duration::from_millis(70);
+const MEMORY: Duration = Duration::from_millis(80);
 /// Most cores measured together. Source: TaskSpec's bound on cores; above it a round is shorter than a call.
 const MOST_CORES: u32 = 1024;
 
@@ -190,8 +190,8 @@ impl Bench<'_> {
         b: fn(u8) -> B,
     ) -> Result<Pair, Broken>
     where
-        A: Copy,
-        B: Copy,
+        A: Copy + Default,
+        B: Copy + Default,
         C: Copy + Default,
     {
         let of = |members: usize, cpu: Duration| {
