@@ -1,8 +1,8 @@
 //! Unified compute units, in two profiles that never meet.
 //!
 //! Owns the two types and how they read. Leaves what they are reckoned from to `farlane-model`.
-//! Neither converts to the other, to money, or to a bare [`MilliUcu`](crate::MilliUcu): the thousandths
-//! come out for display and transport alone.
+//! Neither converts to the other or to money. Thousandths of nominal ones come out for display and transport
+//! alone; of measured ones, also for estimates of run times.
 
 use std::fmt;
 
@@ -58,7 +58,7 @@ impl MeasuredUcu {
             false => Some(Self(thousandths as u64)),
         }
     }
-    /// Thousandths of a UCU, for display and JSON.
+    /// Thousandths of a UCU.
     pub const fn thousandths(self) -> u64 {
         self.0
     }
