@@ -154,7 +154,7 @@ fn counts_as(id: u8, thousandths: Option<u64>, device: &str) -> Option<(u64, u64
     fleet.put(node);
     fleet
         .hardware(&NodeId([id; 32]))
-        .map(|(kind, core)| (kind, u64::from(core.0)))
+        .map(|(kind, core)| (kind, core.0))
 }
 
 #[test]
