@@ -7,6 +7,7 @@
 
 mod access;
 mod agent_process;
+mod capacity;
 mod command;
 mod connect;
 mod control;
@@ -180,7 +181,8 @@ mod tests {
 
     #[test]
     fn every_question_answers_in_json() {
-        let asks: [&[&str]; 10] = [
+        let asks: [&[&str]; 11] = [
+            &["farlane", "agent", "probe", "--json"],
             &["farlane", "status", "--json"],
             &["farlane", "nodes", "list", "--json"],
             &["farlane", "prices", "show", "--json"],

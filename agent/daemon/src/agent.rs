@@ -2,19 +2,22 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use farlane_model::{BootId, NodeId, NodeSpec, Tier};
-use farlane_runtime::{Entropy, SystemEntropy};
+use farlane_runtime::{Clock, Entropy, SystemClock, SystemEntropy};
 use farlane_seal::join::JoinFile;
 use farlane_units::{ByteCount, UsdMicros};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::blobs::Blobs;
-use crate::engine::{Codes, Engine, Preparer, Setup};
+use crate::calibrate::kept;
+use crate::engine::{Calibration, Codes, Engine, Preparer, Setup};
 use crate::environment::Environments;
 use crate::folder::{Folder, Joined};
 use crate::join::Proof;
 use crate::link::Link;
+use crate::probe::device::{self, Devices};
 use crate::probe::machine::{self, Machine};
 use crate::probe::python::{self, Found};
 use crate::sandbox::{self, Enforced, Sandbox};
@@ -30,6 +33,9 @@ const BLOB_CACHE: ByteCount = ByteCount::gib(2);
 /// Backlog credit before any task has run, for each core: enough for a first round trip of no-ops,
 /// and corrected after eight tasks.
 const FIRST_CREDIT_A_CORE: u32 = 8;
+/// Without work before this machine is measured, unless configured. Source: whoever has just started an agent,
+/// or waits for an answer, sends the next call within seconds.
+const CALIBRATE_AFTER: Duration = Duration::from_secs(10);
 
 /// A running agent. Dropping it does not stop it; its shutdown does.
 #[derive(Debug)]
@@ -103,9 +109,12 @@ impl Agent {
             node,
             network: joined.network_id,
         };
+        let mut spec = with_terms(probed.spec, &joined.record);
+        let idle = config.calibrate_after.unwrap_or(CALIBRATE_AFTER);
+        let calibration = known(&mut spec, &folder, idle);
         let setup = Setup {
             identity: joined.identity,
-            spec: with_terms(probed.spec, &joined.record),
+            spec,
             record: joined.record,
             boot: BootId(boot),
             tenants: config.tenants,
@@ -114,6 +123,7 @@ impl Agent {
             preparer,
             journal: folder.path("journal"),
             channel: live,
+            calibration,
         };
         let link = Link {
             folder,
@@ -175,16 +185,33 @@ impl Agent {
     }
 }
 
-/// What this machine is.
-struct Probed {
-    machine: Machine,
-    found: Found,
-    sandbox: Sandbox,
-    spec: NodeSpec,
-    shared: files::Shared,
+/// Puts in what was measured of this machine before, and says when it is to be measured again.
+fn known(spec: &mut NodeSpec, folder: &Folder, idle: Duration) -> Calibration {
+    let machine = kept::machine(spec);
+    spec.measured = kept::read(folder, machine, SystemClock.wall());
+    Calibration {
+        folder: folder.clone(),
+        machine,
+        idle_ms: u64::try_from(idle.as_millis()).unwrap_or(u64::MAX),
+    }
 }
 
-fn probe(config: &AgentConfig, folder: &Folder) -> Result<Probed, StartError> {
+/// What this machine is.
+pub(crate) struct Probed {
+    machine: Machine,
+    pub(crate) found: Found,
+    sandbox: Sandbox,
+    pub(crate) spec: NodeSpec,
+    pub(crate) shared: files::Shared,
+    pub(crate) temperatures: Vec<Option<u32>>,
+    pub(crate) refused: Vec<String>,
+    pub(crate) advice: Option<String>,
+}
+
+/// Looks at this machine, with what it needs on the disk in `folder`.
+///
+/// *Errors*: the disk, or there is no interpreter.
+pub(crate) fn probe(config: &AgentConfig, folder: &Folder) -> Result<Probed, StartError> {
     let user = User::is_root().then(User::unprivileged);
     let state = folder.path("");
     let machine = machine::read(&state);
@@ -231,17 +258,31 @@ fn probe(config: &AgentConfig, folder: &Folder) -> Result<Probed, StartError> {
     if enforced.tier == Tier::Namespaces {
         only_those_that_run(&sandbox, &mut found);
     }
-    let spec = spec(config, &machine, &found, &enforced);
+    let devices = device::find();
+    for why in &devices.refused {
+        tracing::info!(%why, "an accelerator cannot serve");
+    }
+    let spec = spec(config, &machine, &found, &enforced, &devices);
+    let found_devices = devices.found.iter();
     Ok(Probed {
         machine,
         found,
         sandbox,
         spec,
         shared,
+        temperatures: found_devices.map(|one| one.temperature).collect(),
+        refused: devices.refused,
+        advice: enforced.advice,
     })
 }
 
-fn spec(config: &AgentConfig, machine: &Machine, found: &Found, enforced: &Enforced) -> NodeSpec {
+fn spec(
+    config: &AgentConfig,
+    machine: &Machine,
+    found: &Found,
+    enforced: &Enforced,
+    devices: &Devices,
+) -> NodeSpec {
     let cpus = config.cpus.unwrap_or(machine.cpus);
     let name = config
         .name
@@ -281,6 +322,8 @@ fn spec(config: &AgentConfig, machine: &Machine, found: &Found, enforced: &Enfor
         os: std::env::consts::OS.into(),
         arch: std::env::consts::ARCH.into(),
         agent: env!("CARGO_PKG_VERSION").into(),
+        devices: devices.found.iter().map(|one| one.device.clone()).collect(),
+        measured: None,
     }
 }
 

@@ -39,6 +39,8 @@ pub struct AgentConfig {
     pub blob_cache: Option<ByteCount>,
     /// Longest that a transfer stands still before it is tried again; 30 s by default.
     pub transfer_patience: Option<Duration>,
+    /// How long it is without work before it measures this machine, where what it knows is old; 10 s by default.
+    pub calibrate_after: Option<Duration>,
 }
 
 impl AgentConfig {

@@ -85,6 +85,12 @@ impl Folder {
         Ok(Self(path.canonicalize().map_err(what())?))
     }
 
+    /// One that is there already, left as it is; `None` where this user may not look into it.
+    pub(crate) fn at(path: &Path) -> Option<Self> {
+        path.read_dir().ok()?;
+        Some(Self(path.canonicalize().ok()?))
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }

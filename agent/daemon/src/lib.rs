@@ -14,6 +14,7 @@
 
 mod agent;
 mod blobs;
+mod calibrate;
 mod clock;
 mod config;
 mod engine;
@@ -27,6 +28,7 @@ mod link;
 mod probe;
 mod progress;
 mod sandbox;
+mod survey;
 mod user;
 mod worker;
 
@@ -35,4 +37,5 @@ pub use config::AgentConfig;
 pub use enrolled::{enrolled, forget};
 pub use error::{AgentError, StartError};
 pub use sandbox::{bubblewrap_line, namespaces_line};
+pub use survey::{Calibrate, Effort, Survey, SurveyError};
 pub use user::{User, drop_privileges};

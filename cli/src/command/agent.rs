@@ -16,16 +16,22 @@ use crate::connect::block_on;
 use crate::problem::{Exit, Problem, doing, reading};
 use crate::{folders, parse, show};
 
+use super::probe;
+
 /// Join this machine to a network and run tasks on it.
 ///
 /// The join file is needed once; afterwards the state folder knows. Started as root, the agent runs
 /// as the system user `farlane`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(
+    args_conflicts_with_subcommands = true,
     after_help = "Example:  farlane agent --join-file farlane-join-eu-central.txt\n          \
-                        ssh HOST farlane agent --join-file - < farlane-join-eu-central.txt"
+                        ssh HOST farlane agent --join-file - < farlane-join-eu-central.txt\n          \
+                        farlane agent probe"
 )]
 pub struct Args {
+    #[command(subcommand)]
+    action: Option<Action>,
     /// Join file from `farlane tokens create`; `-` reads standard input.
     #[arg(long, value_name = "FILE")]
     join_file: Option<PathBuf>,
@@ -43,6 +49,11 @@ pub struct Args {
     /// Child of another farlane process: says when it is ready, ends when standard input does.
     #[arg(long, hide = true)]
     supervised: bool,
+}
+
+#[derive(Debug, Clone, clap::Subcommand)]
+enum Action {
+    Probe(probe::Args),
 }
 
 /// What the machine offers; measured where not told.
@@ -114,7 +125,8 @@ impl Offer {
         flags
     }
 
-    fn config(&self, state: PathBuf, join: Option<String>) -> AgentConfig {
+    /// As an agent is told.
+    pub fn config(&self, state: PathBuf, join: Option<String>) -> AgentConfig {
         AgentConfig {
             join_file: join,
             name: self.name.clone(),
@@ -132,6 +144,9 @@ impl Offer {
 }
 
 pub fn run(args: Args) -> Result<(), Problem> {
+    if let Some(Action::Probe(args)) = &args.action {
+        return probe::run(args);
+    }
     telemetry::init(&args.log, telemetry::Format::Text).map_err(Problem::failed)?;
     let join = args.join_file.as_deref().map(read_join).transpose()?;
     let state = args

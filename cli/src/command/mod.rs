@@ -12,6 +12,7 @@ pub mod login;
 pub mod logs;
 pub mod nodes;
 pub mod prices;
+pub mod probe;
 pub mod reference;
 pub mod regions;
 pub mod server;

@@ -12,7 +12,7 @@ use crate::connect::{Target, block_on};
 use crate::owner::{Owner, hex};
 use crate::problem::{Exit, Problem};
 use crate::show::{self, Form, Table};
-use crate::{folders, revocations};
+use crate::{capacity, folders, revocations};
 
 /// List the network's machines, or remove one.
 #[derive(Debug, clap::Args)]
@@ -80,6 +80,8 @@ async fn list(target: Target, form: Form) -> Result<(), Problem> {
         "STATE",
         "CORES",
         "MEMORY",
+        "CAPACITY",
+        "DEVICES",
         "PYTHON",
         "SANDBOX",
         "PRICE/CORE-H",
@@ -97,6 +99,8 @@ async fn list(target: Target, form: Form) -> Result<(), Problem> {
             state(node).to_owned(),
             cell(&|s| format!("{}", f64::from(s.cpus.0) / 1000.0)),
             cell(&|s| s.memory.to_string()),
+            cell(&capacity::cell),
+            cell(&capacity::devices),
             cell(&|s| {
                 s.interpreters
                     .iter()
@@ -155,6 +159,8 @@ fn as_json(node: &v1::NodeView) -> Value {
         "labels": spec.as_ref().map(|s| s.labels.iter().cloned().collect::<std::collections::BTreeMap<_, _>>()),
         "price_usd_micros_core_hour": node.core_hour_usd_micros,
         "agent": spec.as_ref().map(|s| s.agent.clone()),
+        "nominal": spec.as_ref().map(capacity::nominal_json),
+        "measured": spec.as_ref().map(capacity::measured_json),
     })
 }
 

@@ -3,6 +3,8 @@
 use farlane_units::{ByteCount, MilliCpu, UsdMicros};
 use serde::{Deserialize, Serialize};
 
+use crate::{Device, MAX_DEVICES, Measured};
+
 /// Python's minor version, which pickled code and bytecode depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PythonVersion {
@@ -74,17 +76,111 @@ pub struct NodeSpec {
     pub arch: String,
     /// Version of the agent.
     pub agent: String,
+    /// Accelerators, in the driver's order; at most [`MAX_DEVICES`].
+    pub devices: Vec<Device>,
+    /// By the agent's calibration; `None` before the first one.
+    pub measured: Option<Measured>,
 }
 
+/// Version of the canonical bytes. Source: 2 added devices and measurements, before anything was shipped.
+const VERSION: u8 = 2;
+
 impl NodeSpec {
-    /// Canonical bytes: version 1, postcard.
+    /// Canonical bytes: version 2, postcard.
     pub fn to_canonical(&self) -> Vec<u8> {
-        crate::task::canonical(1, self)
+        crate::task::canonical(VERSION, self)
     }
     /// From canonical bytes.
     ///
-    /// *Errors*: `None` where they are not a node spec of a known version.
+    /// *Errors*: `None` where they are not a node spec of a known version, or something in it is out of its
+    /// bounds.
     pub fn from_canonical(bytes: &[u8]) -> Option<Self> {
-        crate::task::from_canonical(1, bytes)
+        let spec: Self = crate::task::from_canonical(VERSION, bytes)?;
+        spec.is_bounded().then_some(spec)
+    }
+
+    /// Whether every list and text is as short as an agent makes it. A letter counts four bytes, where the
+    /// agent cuts by letters.
+    fn is_bounded(&self) -> bool {
+        let texts = [
+            (&self.name, 4 * 64),
+            (&self.cpu_model, 4 * 128),
+            (&self.os, 64),
+            (&self.arch, 64),
+            (&self.agent, 64),
+        ];
+        texts.iter().all(|(text, most)| text.len() <= *most)
+            && self.interpreters.len() <= 64
+            && self.interpreters.iter().all(|i| i.full.len() <= 4 * 32)
+            && self.enforced.len() <= 64
+            && self.enforced.iter().all(|name| name.len() <= 64)
+            && self.labels.len() <= 64
+            && self.devices.len() <= MAX_DEVICES
+            && self.devices.iter().all(Device::is_bounded)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::DeviceKind;
+
+    fn spec() -> NodeSpec {
+        NodeSpec {
+            name: "rack-7".into(),
+            cpu_model: "a processor".into(),
+            cpus: MilliCpu(8000),
+            clock_mhz: 3000,
+            memory: ByteCount::gib(64),
+            disk: ByteCount::gib(100),
+            interpreters: Vec::new(),
+            tier: Tier::Namespaces,
+            enforced: vec!["seccomp".into()],
+            labels: Vec::new(),
+            price_usd_micros_core_hour: UsdMicros(40_000),
+            backlog_credit: 8,
+            os: "linux".into(),
+            arch: "x86_64".into(),
+            agent: "0.1.0".into(),
+            devices: vec![Device {
+                kind: DeviceKind::Gpu { cuda_cores: 6912 },
+                model: "NVIDIA A100-SXM4-40GB".into(),
+                memory: ByteCount(40_000_000_000),
+                tdp_watts: 400,
+                id: "GPU-5d5ba0d6".into(),
+            }],
+            measured: None,
+        }
+    }
+
+    #[test]
+    fn canonical_bytes_come_back_and_another_version_does_not() {
+        let spec = spec();
+        let bytes = spec.to_canonical();
+        assert_eq!(NodeSpec::from_canonical(&bytes), Some(spec));
+        let mut old = bytes;
+        old[0] = 1;
+        assert_eq!(NodeSpec::from_canonical(&old), None);
+    }
+
+    #[test]
+    fn what_is_longer_than_an_agent_makes_it_is_refused() {
+        let changes: [fn(&mut NodeSpec); 6] = [
+            |spec| spec.name = "x".repeat(257),
+            |spec| spec.cpu_model = "x".repeat(513),
+            |spec| spec.enforced = vec![String::new(); 65],
+            |spec| spec.devices = vec![spec.devices[0].clone(); MAX_DEVICES + 1],
+            |spec| spec.devices[0].model = "x".repeat(257),
+            |spec| spec.devices[0].id = "x".repeat(257),
+        ];
+        for (index, change) in changes.into_iter().enumerate() {
+            let mut spec = spec();
+            change(&mut spec);
+            let read = NodeSpec::from_canonical(&spec.to_canonical());
+            assert_eq!(read, None, "change {index}");
+        }
+        let mut full = spec();
+        full.devices = vec![full.devices[0].clone(); MAX_DEVICES];
+        assert!(NodeSpec::from_canonical(&full.to_canonical()).is_some());
     }
 }

@@ -14,7 +14,7 @@ use std::collections::hash_map::Entry;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use farlane_model::{Digest, NodeId, NodeSpec, Resources, TaskSpec};
+use farlane_model::{Device, Digest, NodeId, NodeSpec, Resources, TaskSpec, WorkKind};
 use farlane_units::{ByteCount, Micros, MilliUcu, Ppm, UsdMicros};
 
 use crate::constraint::fits;
@@ -274,6 +274,13 @@ impl Fleet {
         self.nodes.insert(node.id, (at, node.spec));
     }
 
+    /// Takes out those that are no more.
+    pub fn retain(&mut self, is_there: impl Fn(&NodeId) -> bool) {
+        let gone = self.nodes.keys().filter(|id| !is_there(id));
+        let gone: Vec<NodeId> = gone.copied().collect();
+        gone.iter().for_each(|id| self.remove(id));
+    }
+
     /// Takes a node out.
     pub fn remove(&mut self, id: &NodeId) {
         let Some((at, spec)) = self.nodes.remove(id) else {
@@ -353,20 +360,34 @@ impl Fleet {
 /// Names what tasks can tell apart of a machine; its name and its agent's version they cannot.
 fn hardware(spec: &NodeSpec) -> u64 {
     let mut hasher = DefaultHasher::new();
+    let devices = spec.devices.iter().map(|device| Device {
+        id: String::new(),
+        ..device.clone()
+    });
     let like = NodeSpec {
         name: String::new(),
         agent: String::new(),
         enforced: Vec::new(),
         backlog_credit: 0,
+        // What was measured counts by its step, below.
+        measured: None,
+        devices: devices.collect(),
         ..spec.clone()
     };
-    like.to_canonical().hash(&mut hasher);
+    (like.to_canonical(), core_rate(spec)).hash(&mut hasher);
     hasher.finish()
 }
 
-/// Rate of one core.
-fn core_rate(_spec: &NodeSpec) -> MilliUcu {
-    MilliUcu(1000)
+/// Rate of one core at 32-bit floats, in steps, so that nodes alike are of one class; a reference core's where
+/// the node was not measured.
+fn core_rate(spec: &NodeSpec) -> MilliUcu {
+    let Some(measured) = &spec.measured else {
+        return MilliUcu(1000);
+    };
+    let all = measured.ucu(WorkKind::Fp32).thousandths();
+    let one = all / u64::from(measured.cores.max(1));
+    // From a thousandth of a reference core to a thousand of them: what no core is outside of.
+    MilliUcu(middle(step(one.clamp(1, 1_000_000))))
 }
 
 fn key(node: &NodeView, hardware: u64) -> Key {

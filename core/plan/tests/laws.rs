@@ -63,6 +63,8 @@ fn node(id: u8, cores: u32, region: &str, price: i64) -> NodeView {
             os: "linux".into(),
             arch: "x86_64".into(),
             agent: "0".into(),
+            devices: Vec::new(),
+            measured: None,
         }),
         region: region.into(),
         online: true,
@@ -117,6 +119,58 @@ const INPUT: PlanInput = PlanInput {
     budget: 10_000,
     shares: Vec::new(),
 };
+
+/// What a node of these rates and this accelerator counts as.
+fn counts_as(id: u8, thousandths: Option<u64>, device: &str) -> Option<(u64, u64)> {
+    let mut node = node(id, 2, "eu", 0);
+    let spec = Arc::make_mut(&mut node.spec);
+    let all = |thousandths| REFERENCE.fp32 * 2 * thousandths / 1000;
+    spec.measured = thousandths.map(|thousandths| {
+        let rate = MatrixRate {
+            unit: VectorUnit::Avx2,
+            one_core: 0,
+            all_cores: all(thousandths),
+        };
+        Measured {
+            at: Millis(u64::from(id)),
+            cores: 2,
+            fp32: rate,
+            bf16: rate,
+            int8: rate,
+            memory_mib_s: u64::from(id),
+            disk_write_mib_s: None,
+            disk_read_mib_s: None,
+            network_mib_s: None,
+        }
+    });
+    spec.devices = vec![Device {
+        kind: DeviceKind::Gpu { cuda_cores: 6912 },
+        model: device.to_owned(),
+        memory: ByteCount::gib(40),
+        tdp_watts: 400,
+        id: format!("GPU-{id}"),
+    }];
+    let mut fleet = Fleet::new();
+    fleet.put(node);
+    fleet
+        .hardware(&NodeId([id; 32]))
+        .map(|(kind, core)| (kind, core.0))
+}
+
+#[test]
+fn nodes_are_alike_whose_rates_are_in_one_step_and_only_those() {
+    let one = counts_as(1, Some(1500), "A100");
+    assert_eq!(one, counts_as(2, Some(1520), "A100"));
+    assert_ne!(one, counts_as(3, Some(2500), "A100"));
+    assert_ne!(one, counts_as(4, Some(1500), "H100"));
+    let core = one.map_or(0, |(_, core)| core);
+    assert!(core.abs_diff(1500) <= 1500 / 8, "{core}");
+    assert_eq!(counts_as(5, None, "A100").map(|known| known.1), Some(1000));
+    // What no core is, is held to what one could be.
+    let bounds = [Some(0), Some(u64::from(u32::MAX))].map(|rate| counts_as(6, rate, "A100"));
+    let cores = bounds.map(|known| known.map_or(0, |(_, core)| core));
+    assert!(cores[0] >= 1 && cores[1] <= 1_200_000, "{cores:?}");
+}
 
 #[test]
 fn a_node_that_the_granter_refused_takes_nothing_of_that_group() {

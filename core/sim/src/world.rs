@@ -225,6 +225,8 @@ fn spec_of(kind: &Kind) -> NodeSpec {
         os: "linux".into(),
         arch: "x86_64".into(),
         agent: "0".into(),
+        devices: Vec::new(),
+        measured: None,
     }
 }
 

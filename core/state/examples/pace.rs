@@ -27,6 +27,8 @@ fn node_spec() -> NodeSpec {
         os: "linux".into(),
         arch: "x86_64".into(),
         agent: "0.1.0".into(),
+        devices: Vec::new(),
+        measured: None,
     }
 }
 

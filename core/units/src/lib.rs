@@ -2,6 +2,10 @@
 //!
 //! Owns the newtypes every room measures in. Leaves meaning (what is priced, what expires) to them.
 
+mod ucu;
+
+pub use ucu::{MeasuredUcu, NominalUcu};
+
 use serde::{Deserialize, Serialize};
 
 macro_rules! quantity {

@@ -6,10 +6,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use farlane_ledger::{CPU, PowerModel};
 use farlane_model::{AttemptRef, Digest, NodeId, ProjectId, SessionId, TaskId, TaskSpec};
 use farlane_plan::{Estimates, Fleet, Group, NodeView, PlanInput, Policy, Share, plan};
 use farlane_state::{Holding, Node, Order, State, SubmitBatch, TouchMark};
-use farlane_units::{ByteCount, Micros, Ppm};
+use farlane_units::{ByteCount, Micros, Millis, Ppm};
 
 use crate::Controller;
 use crate::overlay::{Freeing, Overlay, Placing};
@@ -19,6 +20,9 @@ use crate::refusals::Refusals;
 const BUDGET: u32 = 2048;
 /// Queues looked at in one round, the most urgent of each project first.
 const MAX_GROUPS: usize = 256;
+/// Between two looks at every node: for a minute a plan may go by yesterday's price, no bill does.
+const GRID: Millis = Millis(60_000);
+
 /// What one round of planning came to.
 #[derive(Default)]
 pub(crate) struct Planned {
@@ -38,7 +42,17 @@ pub(crate) struct ViewCache {
     mark: Option<TouchMark>,
     /// Nodes that the fleet holds less what was on its way.
     overlaid: Vec<NodeId>,
+    grid: Grid,
     rounds: u64,
+}
+
+/// What changes without anybody's order: prices at their dates, carbon by the hour. Every node is looked at
+/// again after [`GRID`].
+#[derive(Debug, Default)]
+struct Grid {
+    until: Millis,
+    /// g CO2e a kWh, by region.
+    carbon: HashMap<Arc<str>, Option<u32>>,
 }
 
 impl ViewCache {
@@ -121,19 +135,18 @@ impl Controller {
 
     /// Brings the fleet up to date with the state and with who is online.
     pub(crate) fn refresh(&self, state: &State, cache: &mut ViewCache) {
-        let (mut leases, steady) = (self.leases.lock(), self.clock.steady());
-        let changed = leases.take_changed();
-        let put = |fleet: &mut Fleet, node: &Node| {
-            if node.revoked {
-                return fleet.remove(&node.id);
-            }
-            let keys =
-                node.daily.is_some() || !node.one_time.is_empty() || !node.contexts.is_empty();
-            let online = keys && leases.is_online(node.id, steady);
-            let trip = leases.get(node.id).map_or(Micros::ZERO, |l| l.round_trip);
-            fleet.put(node_view(node, online, trip));
+        let now = self.now();
+        if now >= cache.grid.until {
+            cache.grid.until = now.saturating_add(GRID);
+            cache.grid.carbon.clear();
+            cache.mark = None;
+        }
+        let changed = self.leases.lock().take_changed();
+        let (fleet, grid) = (&mut cache.fleet, &mut cache.grid);
+        let mut put = |fleet: &mut Fleet, node: &Node| match node.revoked {
+            true => fleet.remove(&node.id),
+            false => fleet.put(self.node_view(node, grid, now)),
         };
-        let fleet = &mut cache.fleet;
         match cache.mark.and_then(|mark| state.touched_since(mark)) {
             Some(touched) => {
                 let named = changed.iter().chain(&cache.overlaid);
@@ -148,7 +161,7 @@ impl Controller {
                 }
             }
             None => {
-                *fleet = Fleet::new();
+                fleet.retain(|id| state.node(id).is_some());
                 state.nodes().for_each(|node| put(fleet, node));
             }
         }
@@ -165,13 +178,12 @@ impl Controller {
         freed: &[Freeing],
     ) {
         let mut views: HashMap<NodeId, NodeView> = HashMap::new();
-        let (leases, steady) = (self.leases.lock(), self.clock.steady());
+        let (now, grid) = (self.now(), &mut cache.grid);
         let mut view = |id: &NodeId, change: &dyn Fn(&mut NodeView)| {
             if let Some(known) = views.get_mut(id) {
                 change(known);
             } else if let Some(node) = state.node(id).filter(|n| !n.revoked) {
-                let trip = leases.get(*id).map_or(Micros::ZERO, |l| l.round_trip);
-                let mut view = node_view(node, leases.is_online(*id, steady), trip);
+                let mut view = self.node_view(node, grid, now);
                 change(&mut view);
                 views.insert(*id, view);
             }
@@ -182,10 +194,50 @@ impl Controller {
         for placing in overlay.placing(state) {
             view(&placing.node, &|node| take(node, placing));
         }
-        drop(leases);
         for (id, view) in views {
             cache.overlaid.push(id);
             cache.fleet.put(view);
+        }
+    }
+
+    /// A node as a plan sees it, without what is on its way.
+    fn node_view(&self, node: &Node, grid: &mut Grid, now: Millis) -> NodeView {
+        let keys = node.daily.is_some() || !node.one_time.is_empty() || !node.contexts.is_empty();
+        let (lease, online) = {
+            let leases = self.leases.lock();
+            let online = leases.is_online(node.id, self.clock.steady());
+            (leases.get(node.id), keys && online)
+        };
+        let carbon = match grid.carbon.get(&node.region) {
+            Some(known) => *known,
+            None => {
+                let known = self.carbon_of(&node.region);
+                let grams = known.map(|intensity| intensity.of.0.div_ceil(1000));
+                grid.carbon.insert(node.region.clone(), grams);
+                grams
+            }
+        };
+        let core = PowerModel::of(CPU).map(|power| {
+            let cooled = power.full.0 * u64::from(power.pue.0) / 1_000_000;
+            u32::try_from(cooled).unwrap_or(u32::MAX)
+        });
+        NodeView {
+            id: node.id,
+            generation: node.generation,
+            spec: node.spec.clone(),
+            region: node.region.clone(),
+            provider: node.provider,
+            online,
+            free_cpus: node.free_cpus(),
+            free_memory: node.free_memory(),
+            free_scratch: node.free_scratch(),
+            free_backlog: node.free_backlog(),
+            backlog: node.waiting() as u32,
+            round_trip: lease.map_or(Micros::ZERO, |lease| lease.round_trip),
+            price: node.price_at(now),
+            carbon,
+            milliwatts_core: core.unwrap_or(0),
+            risk: Ppm::ZERO,
         }
     }
 }
@@ -451,26 +503,5 @@ fn take(node: &mut NodeView, placing: &Placing) {
     } else {
         node.free_backlog = node.free_backlog.saturating_sub(1);
         node.backlog += 1;
-    }
-}
-
-fn node_view(node: &Node, online: bool, round_trip: Micros) -> NodeView {
-    NodeView {
-        id: node.id,
-        generation: node.generation,
-        spec: node.spec.clone(),
-        region: node.region.clone(),
-        provider: node.provider,
-        online,
-        free_cpus: node.free_cpus(),
-        free_memory: node.free_memory(),
-        free_scratch: node.free_scratch(),
-        free_backlog: node.free_backlog(),
-        backlog: node.waiting() as u32,
-        round_trip,
-        price: node.spec.price_usd_micros_core_hour,
-        carbon: None,
-        milliwatts_core: 0,
-        risk: Ppm::ZERO,
     }
 }

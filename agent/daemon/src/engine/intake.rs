@@ -202,6 +202,7 @@ impl Engine {
         let spec_digest = id::digest(&assignment.spec)?;
         let payload = farlane_wire::convert::present(assignment.payload, "payload")?;
         let payload = Sealed::try_from(payload)?;
+        self.calibrator.work_came();
         let token = Token(self.next_token);
         self.next_token += 1;
         let attempt = Attempt {

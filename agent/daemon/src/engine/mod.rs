@@ -10,6 +10,7 @@
 //! `worker`, the connection to `link`.
 
 mod attempt;
+mod calibrate;
 mod complete;
 mod dispatch;
 mod finish;
@@ -29,7 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use farlane_model::{AttemptRef, BootId, NodeId, NodeSpec, TenantId, Tier};
+use farlane_model::{AttemptRef, BootId, Measured, NodeId, NodeSpec, TenantId, Tier};
 use farlane_reconcile::{Event as Change, Reconciler};
 use farlane_seal::NodeIdentity;
 use farlane_seal::record::NodeRecord;
@@ -38,11 +39,14 @@ use tokio::sync::{mpsc, watch};
 use tonic::transport::Channel;
 
 use crate::AgentError;
+use crate::calibrate::Broken;
 use crate::clock::ClusterClock;
 use crate::link::{LinkEvent, frame};
 use crate::sandbox::Sandbox;
 use crate::worker::Event;
 use attempt::{Attempt, Prepared, Specs, Token};
+pub(crate) use calibrate::Calibration;
+use calibrate::Calibrator;
 use complete::Outbox;
 use finish::{Sealing, Unsealed};
 use grants::Grants;
@@ -71,6 +75,7 @@ pub(crate) struct Setup {
     pub(crate) preparer: Arc<Preparer>,
     pub(crate) journal: std::path::PathBuf,
     pub(crate) channel: watch::Receiver<Option<Channel>>,
+    pub(crate) calibration: Calibration,
 }
 
 /// What runs beside the loop tells it.
@@ -78,6 +83,7 @@ pub(crate) struct Setup {
 enum Done {
     Prepared(Token, Result<Prepared, Unready>),
     Sealed(Token, Result<Sealing, Unsealed>),
+    Calibrated(Result<Measured, Broken>),
 }
 
 /// The loop's state.
@@ -116,6 +122,7 @@ pub(crate) struct Engine {
     /// Moving average over all tasks, microseconds; 0 before any.
     average_micros: u64,
     tasks_run: u64,
+    calibrator: Calibrator,
     /// Why the network does not take this node.
     over: Option<AgentError>,
 }
@@ -231,6 +238,7 @@ impl Engine {
             looked_at: 0,
             average_micros: 0,
             tasks_run: 0,
+            calibrator: Calibrator::new(setup.calibration),
             over: None,
         }
     }
@@ -239,6 +247,7 @@ impl Engine {
         match done {
             Done::Prepared(token, prepared) => self.prepared(token, prepared),
             Done::Sealed(token, sealed) => self.sealed(token, sealed),
+            Done::Calibrated(result) => self.calibrated(result),
         }
     }
 
@@ -281,6 +290,7 @@ impl Engine {
             };
             self.tell(v1::agent_frame::Body::Prekeys(stock));
         }
+        self.calibrate_when_idle();
     }
 
     fn tick(&mut self) {

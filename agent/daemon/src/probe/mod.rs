@@ -1,4 +1,9 @@
-//! What this machine has: cores, memory, disk, interpreters.
+//! What this machine has: cores, memory, disk, accelerators, interpreters.
 
+mod cuda;
+pub(crate) mod device;
+mod gpu;
 pub(crate) mod machine;
+mod nvml;
 pub(crate) mod python;
+mod tpu;

@@ -81,6 +81,8 @@ pub fn node_spec(cores: u32, credit: u32) -> NodeSpec {
         os: "linux".into(),
         arch: "x86_64".into(),
         agent: "0.1.0".into(),
+        devices: Vec::new(),
+        measured: None,
     }
 }
 

@@ -121,6 +121,8 @@ pub fn node_spec(credit: u32) -> NodeSpec {
         os: "linux".into(),
         arch: "x86_64".into(),
         agent: "test".into(),
+        devices: Vec::new(),
+        measured: None,
     }
 }
 

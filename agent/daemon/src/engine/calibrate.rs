@@ -1,0 +1,130 @@
+//! When this machine is measured: while it has nothing to do, and what is known of it is old.
+//!
+//! Owns the moment, the stop, and what becomes of the result. Leaves measuring to `crate::calibrate`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use farlane_model::{Digest, Measured};
+use farlane_runtime::{Clock, SystemClock};
+use farlane_wire::v1;
+use farlane_wire::v1::agent_frame::Body;
+
+use super::{Done, Engine};
+use crate::calibrate::{self, Broken, kept};
+use crate::clock::ClusterClock;
+use crate::folder::Folder;
+
+/// Until the next try on a machine that is busy with something else. Source: a build or a backup is over
+/// within ten minutes or so; a try costs a fraction of a second.
+const AGAIN_MS: u64 = 600_000;
+
+/// Where results are kept, and how long the node must have been idle.
+#[derive(Debug)]
+pub(crate) struct Calibration {
+    pub(crate) folder: Folder,
+    pub(crate) machine: Digest,
+    pub(crate) idle_ms: u64,
+}
+
+/// The state of it.
+#[derive(Debug)]
+pub(super) struct Calibrator {
+    calibration: Calibration,
+    /// When work was last seen, on the steady clock.
+    worked_at: u64,
+    /// Not before this, on the steady clock.
+    not_before: u64,
+    /// While it runs.
+    stop: Option<Arc<AtomicBool>>,
+}
+
+impl Calibrator {
+    pub(super) fn new(calibration: Calibration) -> Self {
+        Self {
+            calibration,
+            worked_at: ClusterClock::steady(),
+            not_before: 0,
+            stop: None,
+        }
+    }
+
+    /// Measuring gives way.
+    pub(super) fn work_came(&mut self) {
+        self.worked_at = ClusterClock::steady();
+        if let Some(stop) = &self.stop {
+            stop.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Calibrator {
+    fn drop(&mut self) {
+        self.work_came();
+    }
+}
+
+impl Engine {
+    /// Begins to measure where it is time to.
+    pub(super) fn calibrate_when_idle(&mut self) {
+        let now = ClusterClock::steady();
+        if self.is_busy() {
+            self.calibrator.worked_at = now;
+        }
+        let calibrator = &mut self.calibrator;
+        let idle = now.saturating_sub(calibrator.worked_at) >= calibrator.calibration.idle_ms;
+        let known = self.spec.measured.map(|measured| measured.at);
+        let fresh = known.is_some_and(|at| kept::is_fresh(at, SystemClock.wall()));
+        let waits = calibrator.stop.is_some() || now < calibrator.not_before;
+        if !idle || fresh || waits || self.out.is_none() {
+            return;
+        }
+        let stop = Arc::new(AtomicBool::new(false));
+        let (folder, machine) = (
+            calibrator.calibration.folder.clone(),
+            calibrator.calibration.machine,
+        );
+        let (cpus, memory) = (self.spec.cpus, self.spec.memory.0);
+        let (done, stopped) = (self.done.clone(), stop.clone());
+        // A thread of its own: it takes the lowest priority, and keeps it.
+        let thread = std::thread::Builder::new().name("farlane-measure".into());
+        let begun = thread.spawn(move || {
+            let (path, wall) = (folder.path(""), SystemClock.wall());
+            let measured = calibrate::measure(cpus, memory, &path, wall, &stopped);
+            if let Ok(measured) = measured {
+                kept::keep(&folder, machine, measured);
+            }
+            let _ = done.blocking_send(Done::Calibrated(measured));
+        });
+        match begun {
+            Ok(_) => calibrator.stop = Some(stop),
+            Err(error) => {
+                tracing::warn!(%error, "this machine cannot be measured now");
+                calibrator.not_before = now + AGAIN_MS;
+            }
+        }
+    }
+
+    /// Tells the control plane what came of it.
+    pub(super) fn calibrated(&mut self, result: Result<Measured, Broken>) {
+        self.calibrator.stop = None;
+        match result {
+            Ok(measured) => {
+                tracing::info!(
+                    fp32 = %measured.ucu(farlane_model::WorkKind::Fp32),
+                    unit = measured.fp32.unit.name(),
+                    "this machine was measured"
+                );
+                self.spec.measured = Some(measured);
+                let spec_bytes = self.spec.to_canonical().into();
+                self.tell(Body::Update(v1::NodeUpdate { spec_bytes }));
+            }
+            // It is idle again some time.
+            Err(Broken::Stopped) => {}
+            Err(Broken::Busy) => {
+                tracing::info!("this machine is not measured now: something else uses it");
+                self.calibrator.not_before = ClusterClock::steady() + AGAIN_MS;
+            }
+        }
+    }
+}

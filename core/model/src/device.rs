@@ -1,0 +1,220 @@
+//! Devices that compute, and what their data sheets make of them.
+//!
+//! Owns the nominal profile's formulas. Leaves finding devices to the agent.
+
+use farlane_units::{ByteCount, MilliCpu, NominalUcu};
+use serde::{Deserialize, Serialize};
+
+/// Most accelerators of one node. Source: HGX A100 boards join 16; four times that.
+pub const MAX_DEVICES: usize = 64;
+/// Longest model name, bytes: an agent cuts at 64 letters. Source: the longest of NVIDIA's has 49.
+const MAX_MODEL: usize = 4 * 64;
+/// Longest id, bytes: an agent cuts at 64 letters. Source: a GPU's UUID is `GPU-` and 36 letters.
+const MAX_ID: usize = 4 * 64;
+
+/// A type of device that the nominal profile has a formula for. *Source*: design.md, "Unified compute units".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DeviceType {
+    /// cores × clock_ghz ÷ 2
+    Cpu,
+    /// cuda_cores × 0.8 + mem_gb × 0.2
+    Gpu,
+    /// tflops × 1.2
+    Tpu,
+}
+
+/// A type of device without a formula: it has no nominal UCU, and is not offered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no nominal UCU is known for a device of type {name:?}; the known types are cpu, gpu, tpu")]
+pub struct UnknownDeviceType {
+    /// As it was named.
+    pub name: String,
+}
+
+impl DeviceType {
+    /// Its name, as in the formulas.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Gpu => "gpu",
+            Self::Tpu => "tpu",
+        }
+    }
+}
+
+impl std::str::FromStr for DeviceType {
+    type Err = UnknownDeviceType;
+
+    fn from_str(name: &str) -> Result<Self, UnknownDeviceType> {
+        let known = [Self::Cpu, Self::Gpu, Self::Tpu].into_iter();
+        known
+            .into_iter()
+            .find(|kind| kind.name().eq_ignore_ascii_case(name))
+            .ok_or_else(|| UnknownDeviceType {
+                name: name.chars().take(64).collect(),
+            })
+    }
+}
+
+/// What an accelerator is, with the figure of its data sheet that its formula takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum DeviceKind {
+    /// NVIDIA's.
+    Gpu {
+        /// Multiprocessors × cores of each.
+        cuda_cores: u32,
+    },
+    /// Google's.
+    Tpu {
+        /// Peak rate at bf16, thousandths of a TFLOPS.
+        gflops: u32,
+    },
+}
+
+/// One accelerator of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Device {
+    /// With its data sheet's figure.
+    pub kind: DeviceKind,
+    /// As its driver calls it; at most 64 letters.
+    pub model: String,
+    /// Its own memory.
+    pub memory: ByteCount,
+    /// Watts it is held to; 0 where that is not known.
+    pub tdp_watts: u32,
+    /// What its driver knows it by (a UUID, a PCI address); at most 64 letters.
+    pub id: String,
+}
+
+impl Device {
+    /// Its type.
+    pub const fn device_type(&self) -> DeviceType {
+        match self.kind {
+            DeviceKind::Gpu { .. } => DeviceType::Gpu,
+            DeviceKind::Tpu { .. } => DeviceType::Tpu,
+        }
+    }
+
+    /// By its data sheet. Exact but for one rounding, to the nearest thousandth, halves up; a GB is 10^9 bytes.
+    pub const fn nominal(&self) -> NominalUcu {
+        let thousandths = match self.kind {
+            // cores × 0.8 and bytes ÷ 10^9 × 0.2, times 1000: together at most 2^43.
+            DeviceKind::Gpu { cuda_cores } => {
+                cuda_cores as u64 * 800 + nearest(self.memory.0 as u128, 5_000_000)
+            }
+            // gflops ÷ 1000 × 1.2, times 1000.
+            DeviceKind::Tpu { gflops } => nearest(gflops as u128 * 6, 5),
+        };
+        NominalUcu::from_thousandths(thousandths)
+    }
+
+    /// Whether its texts are as short as an agent makes them.
+    pub(crate) fn is_bounded(&self) -> bool {
+        self.model.len() <= MAX_MODEL && self.id.len() <= MAX_ID
+    }
+}
+
+/// Cores by their data sheet: cores × clock_ghz ÷ 2, rounded to the nearest thousandth, halves up.
+pub const fn nominal_cpu(cores: MilliCpu, clock_mhz: u32) -> NominalUcu {
+    NominalUcu::from_thousandths(nearest(cores.0 as u128 * clock_mhz as u128, 2000))
+}
+
+/// A quotient to the nearest integer, halves up. Fits where the caller's dividend is below 2^64 × divisor.
+const fn nearest(dividend: u128, divisor: u128) -> u64 {
+    ((dividend + divisor / 2) / divisor) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(kind: DeviceKind, memory: u64) -> Device {
+        Device {
+            kind,
+            model: "any".into(),
+            memory: ByteCount(memory),
+            tdp_watts: 0,
+            id: String::new(),
+        }
+    }
+
+    fn gpu(cuda_cores: u32, memory: u64) -> u64 {
+        let gpu = device(DeviceKind::Gpu { cuda_cores }, memory);
+        gpu.nominal().thousandths()
+    }
+
+    fn tpu(gflops: u32) -> u64 {
+        let tpu = device(DeviceKind::Tpu { gflops }, 0);
+        tpu.nominal().thousandths()
+    }
+
+    fn cpu(millis: u32, mhz: u32) -> u64 {
+        nominal_cpu(MilliCpu(millis), mhz).thousandths()
+    }
+
+    #[test]
+    fn graphics_processors_by_their_data_sheets() {
+        // A100 40 GB: 6912 × 0.8 + 40 × 0.2 = 5529.6 + 8 = 5537.6.
+        assert_eq!(gpu(6912, 40_000_000_000), 5_537_600);
+        // A100 80 GB: 5529.6 + 16.
+        assert_eq!(gpu(6912, 80_000_000_000), 5_545_600);
+        // H100 SXM: 16896 × 0.8 + 80 × 0.2 = 13516.8 + 16.
+        assert_eq!(gpu(16_896, 80_000_000_000), 13_532_800);
+        // T4 as its driver says its memory, 15 GiB = 16.10612736 GB: 2560 × 0.8 + 3.221225472.
+        assert_eq!(gpu(2560, 15 << 30), 2_051_221);
+        let a100 = device(DeviceKind::Gpu { cuda_cores: 6912 }, 40_000_000_000);
+        assert_eq!(a100.nominal().to_string(), "5537.600 UCU (nominal)");
+    }
+
+    #[test]
+    fn tensor_processors_by_their_data_sheets() {
+        // v4: 275 × 1.2 = 330; v5e: 197 × 1.2 = 236.4; v5p: 459 × 1.2 = 550.8.
+        assert_eq!(tpu(275_000), 330_000);
+        assert_eq!(tpu(197_000), 236_400);
+        assert_eq!(tpu(459_000), 550_800);
+        // A thousandth of a TFLOPS is 0.0012 UCU, to the nearest thousandth 0.001; two are 0.0024, three 0.0036.
+        assert_eq!([tpu(1), tpu(2), tpu(3)], [1, 2, 4]);
+    }
+
+    #[test]
+    fn processors_by_their_data_sheets() {
+        // EPYC 7763: 64 × 2.45 ÷ 2 = 78.4. Raspberry Pi 4: 4 × 1.5 ÷ 2 = 3. Half a core at 3 GHz: 0.75.
+        assert_eq!(cpu(64_000, 2450), 78_400);
+        assert_eq!(cpu(4000, 1500), 3000);
+        assert_eq!(cpu(500, 3000), 750);
+        // The reference node: 2 × 2.0 ÷ 2.
+        assert_eq!(
+            nominal_cpu(MilliCpu(2000), 2000).to_string(),
+            "2.000 UCU (nominal)"
+        );
+        // A half is rounded up: 0.001 cores at 1 GHz are 0.0005.
+        assert_eq!([cpu(1, 999), cpu(1, 1000)], [0, 1]);
+    }
+
+    #[test]
+    fn nothing_is_worth_nothing_and_the_largest_does_not_wrap() {
+        assert_eq!([gpu(0, 0), tpu(0), cpu(0, 0), cpu(8000, 0)], [0; 4]);
+        assert_eq!(
+            gpu(u32::MAX, u64::MAX),
+            4_294_967_295 * 800 + 3_689_348_814_742
+        );
+        assert_eq!(tpu(u32::MAX), 5_153_960_754);
+        assert_eq!(cpu(u32::MAX, u32::MAX), 9_223_372_032_559_809);
+    }
+
+    #[test]
+    fn other_types_are_refused_by_name() {
+        assert_eq!("GPU".parse(), Ok(DeviceType::Gpu));
+        assert_eq!("tpu".parse(), Ok(DeviceType::Tpu));
+        assert_eq!("cpu".parse(), Ok(DeviceType::Cpu));
+        for name in ["fpga", "", "habanalabs", "gpu "] {
+            let refused = name
+                .parse::<DeviceType>()
+                .map_err(|error| error.to_string());
+            let said = format!(
+                "no nominal UCU is known for a device of type {name:?}; the known types are cpu, gpu, tpu"
+            );
+            assert_eq!(refused, Err(said));
+        }
+    }
+}
