@@ -103,6 +103,77 @@ impl PolicyName {
     }
 }
 
+/// Whether a figure is fine, which it is, and what it must be.
+type Rule = (bool, String, &'static str);
+
+fn within(x: f64, least: f64, most: f64) -> bool {
+    // Never true of what is no number.
+    x >= least && x <= most
+}
+
+impl Project {
+    fn rules(&self) -> Vec<Rule> {
+        let named = |field: &str| format!("project {:?}: {field}", self.name);
+        vec![
+            (
+                (1..=1000).contains(&self.copies),
+                named("copies"),
+                "between 1 and 1000",
+            ),
+            (
+                (1..=1_000_000).contains(&self.weight),
+                named("weight"),
+                "between 1 and 1000000",
+            ),
+            (
+                within(self.tasks_per_hour, 0.0, 1e8),
+                named("tasks_per_hour"),
+                "between 0 and 100 million",
+            ),
+            (
+                within(self.diurnal, 0.0, 1.0),
+                named("diurnal"),
+                "between 0 and 1",
+            ),
+            (
+                within(self.median_seconds, 0.001, 1e6),
+                named("median_seconds"),
+                "between 0.001 and 1 million",
+            ),
+            (
+                within(self.sigma, 0.0, 4.0),
+                named("sigma"),
+                "between 0 and 4",
+            ),
+            (
+                (1..=16).contains(&self.cores.len())
+                    && self.cores.iter().all(|c| within(*c, 0.001, 1024.0)),
+                named("cores"),
+                "1 to 16 numbers between 0.001 and 1024",
+            ),
+            (
+                (1..=1 << 30).contains(&self.memory_mib),
+                named("memory_mib"),
+                "between 1 and 2^30",
+            ),
+            (
+                (1..=512).contains(&self.gang),
+                named("gang"),
+                "between 1 and 512",
+            ),
+            (
+                self.regions.len() <= 64
+                    && self
+                        .regions
+                        .iter()
+                        .all(|r| farlane_model::Glob::new(r.as_str()).is_ok()),
+                named("regions"),
+                "at most 64 region patterns",
+            ),
+        ]
+    }
+}
+
 /// A scenario that cannot be run.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{field} must be {bound}")]
@@ -118,8 +189,7 @@ impl Scenario {
     ///
     /// *Errors*: the first that is out of them; NaN always is.
     pub fn check(&self) -> Result<(), BadScenario> {
-        let within = |x: f64, least: f64, most: f64| x >= least && x <= most;
-        let mut rules = vec![
+        let mut rules: Vec<Rule> = vec![
             (
                 within(self.hours, 0.001, 1000.0),
                 "hours".to_owned(),
@@ -147,64 +217,7 @@ impl Scenario {
             ),
         ];
         for project in &self.projects {
-            let named = |field: &str| format!("project {:?}: {field}", project.name);
-            rules.extend([
-                (
-                    (1..=1000).contains(&project.copies),
-                    named("copies"),
-                    "between 1 and 1000",
-                ),
-                (
-                    (1..=1_000_000).contains(&project.weight),
-                    named("weight"),
-                    "between 1 and 1000000",
-                ),
-                (
-                    within(project.tasks_per_hour, 0.0, 1e8),
-                    named("tasks_per_hour"),
-                    "between 0 and 100 million",
-                ),
-                (
-                    within(project.diurnal, 0.0, 1.0),
-                    named("diurnal"),
-                    "between 0 and 1",
-                ),
-                (
-                    within(project.median_seconds, 0.001, 1e6),
-                    named("median_seconds"),
-                    "between 0.001 and 1 million",
-                ),
-                (
-                    within(project.sigma, 0.0, 4.0),
-                    named("sigma"),
-                    "between 0 and 4",
-                ),
-                (
-                    (1..=16).contains(&project.cores.len())
-                        && project.cores.iter().all(|c| within(*c, 0.001, 1024.0)),
-                    named("cores"),
-                    "1 to 16 numbers between 0.001 and 1024",
-                ),
-                (
-                    (1..=1 << 30).contains(&project.memory_mib),
-                    named("memory_mib"),
-                    "between 1 and 2^30",
-                ),
-                (
-                    (1..=512).contains(&project.gang),
-                    named("gang"),
-                    "between 1 and 512",
-                ),
-                (
-                    project.regions.len() <= 64
-                        && project
-                            .regions
-                            .iter()
-                            .all(|r| farlane_model::Glob::new(r.as_str()).is_ok()),
-                    named("regions"),
-                    "at most 64 region patterns",
-                ),
-            ]);
+            rules.extend(project.rules());
         }
         match rules.into_iter().find(|(fine, ..)| !fine) {
             Some((_, field, bound)) => Err(BadScenario { field, bound }),
