@@ -61,6 +61,26 @@ impl Glob {
     }
 }
 
+impl Glob {
+    /// Whether some name matches both. Exact: where both have a star, what stands between the first and the last
+    /// can always be put one after the other, so only beginnings and ends can disagree.
+    pub fn meets(&self, other: &Self) -> bool {
+        let (one, two) = (self.ends(), other.ends());
+        let (Some((a, z)), Some((b, y))) = (one, two) else {
+            return match one {
+                None => other.matches(&self.0),
+                Some(_) => self.matches(&other.0),
+            };
+        };
+        (a.starts_with(b) || b.starts_with(a)) && (z.ends_with(y) || y.ends_with(z))
+    }
+
+    /// What stands before the first star and after the last; `None` without a star.
+    fn ends(&self) -> Option<(&str, &str)> {
+        Some((self.0.split_once('*')?.0, self.0.rsplit_once('*')?.1))
+    }
+}
+
 impl TryFrom<String> for Glob {
     type Error = BadGlob;
     fn try_from(text: String) -> Result<Self, BadGlob> {
@@ -98,5 +118,24 @@ mod tests {
             assert!(Glob::new(p).is_ok_and(|g| !g.matches(n)), "{p} {n}");
         }
         assert!(Glob::new("").is_err() && Glob::new("eu/*").is_err());
+    }
+
+    #[test]
+    fn patterns_meet_where_one_name_matches_both() {
+        for (one, other, meet) in [
+            ("eu-*", "us-*", false),
+            ("eu-*", "*", true),
+            ("eu-*", "eu-central", true),
+            ("eu-central", "eu-central", true),
+            ("eu-central", "eu-west", false),
+            ("*-west", "eu-*", true),
+            ("*-west", "*-east", false),
+            ("eu-*-1", "eu-c*", true),
+            ("a*b*c", "ab*bc", true),
+            ("eu-central", "eu-*-1", false),
+        ] {
+            let (a, b) = (Glob::new(one).unwrap(), Glob::new(other).unwrap());
+            assert_eq!((a.meets(&b), b.meets(&a)), (meet, meet), "{one} {other}");
+        }
     }
 }

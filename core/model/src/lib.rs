@@ -3,21 +3,29 @@
 //! Owns their canonical bytes, which are what gets digested and signed. Leaves behaviour to the
 //! rooms above; a value of these types is valid by construction.
 
+mod contradiction;
 mod device;
 mod exit;
 mod glob;
 mod id;
 mod node;
+mod request;
 mod task;
 mod ucu;
+mod version;
 
 pub use device::{Device, DeviceKind, DeviceType, MAX_DEVICES, UnknownDeviceType, nominal_cpu};
 pub use exit::{Exit, ExitKind, LostCause, MAX_EXIT_MESSAGE};
 pub use glob::{BadGlob, Glob};
 pub use id::{BadId, BootId, Digest, KeyId, NodeId, ProjectId, SessionId, TaskId, TenantId};
-pub use node::{Interpreter, NodeSpec, PythonVersion, Tier};
+pub use node::{Interpreter, MAX_NODE_RESOURCES, NodeSpec, PythonVersion, Tier};
+pub use request::{
+    Affinity, Amount, Company, Count, Demand, Direction, GpuRequest, LabelRule, MAX_AMOUNT,
+    NodeRequest, Scope, Strength,
+};
 pub use task::{
     AttemptRef, BadSpec, BlobRef, EnvRef, ForwardSecrecy, LOG_LIMIT, MAX_ENTRY_BYTES,
-    MAX_ROW_BYTES, NodeRequest, Resources, Retry, Sealed, TaskPhase, TaskSpec, Timing,
+    MAX_ROW_BYTES, Resources, Retry, Sealed, TaskPhase, TaskSpec, Timing,
 };
 pub use ucu::{MatrixRate, Measured, REFERENCE, Reference, VectorUnit, WorkKind};
+pub use version::{BadRange, VersionRange};

@@ -3,7 +3,10 @@
 use farlane_units::{ByteCount, MilliCpu, UsdMicros};
 use serde::{Deserialize, Serialize};
 
-use crate::{Device, MAX_DEVICES, Measured};
+use crate::{Amount, Device, MAX_DEVICES, Measured};
+
+/// Most named resources of one node. Source: as many as labels.
+pub const MAX_NODE_RESOURCES: usize = 64;
 
 /// Python's minor version, which pickled code and bytecode depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -80,9 +83,12 @@ pub struct NodeSpec {
     pub devices: Vec<Device>,
     /// By the agent's calibration; `None` before the first one.
     pub measured: Option<Measured>,
+    /// What else its provider says there is, by name ("license": 2). Sorted by name; at most
+    /// [`MAX_NODE_RESOURCES`].
+    pub resources: Vec<Amount>,
 }
 
-/// Version of the canonical bytes. Source: 2 added devices and measurements, before anything was shipped.
+/// Version of the canonical bytes. Source: 2 added devices, measurements and named resources, before anything was shipped.
 const VERSION: u8 = 2;
 
 impl NodeSpec {
@@ -117,11 +123,13 @@ impl NodeSpec {
             && self.labels.len() <= 64
             && self.devices.len() <= MAX_DEVICES
             && self.devices.iter().all(Device::is_bounded)
+            && Amount::are_bounded(&self.resources, MAX_NODE_RESOURCES)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::DeviceKind;
 
@@ -150,6 +158,7 @@ mod tests {
                 id: "GPU-5d5ba0d6".into(),
             }],
             measured: None,
+            resources: vec![Amount::new("license", 2).unwrap()],
         }
     }
 
@@ -165,7 +174,9 @@ mod tests {
 
     #[test]
     fn what_is_longer_than_an_agent_makes_it_is_refused() {
-        let changes: [fn(&mut NodeSpec); 6] = [
+        let changes: [fn(&mut NodeSpec); 8] = [
+            |spec| spec.resources = vec![spec.resources[0].clone(); 2],
+            |spec| spec.resources[0].amount = 0,
             |spec| spec.name = "x".repeat(257),
             |spec| spec.cpu_model = "x".repeat(513),
             |spec| spec.enforced = vec![String::new(); 65],

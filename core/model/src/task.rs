@@ -1,11 +1,14 @@
 //! A task as everybody between may see it: what is asked, never what is computed.
 
 use bytes::Bytes;
-use farlane_units::{ByteCount, MilliCpu, Millis};
+use farlane_units::{ByteCount, MilliCpu, MilliGpu, Millis};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, Glob, NodeId, ProjectId, PythonVersion, TaskId, Tier};
+use crate::request::bounded;
+use crate::{
+    Amount, Company, Digest, GpuRequest, NodeId, NodeRequest, ProjectId, PythonVersion, TaskId,
+};
 
 /// Sealed bytes up to this size lie in a row; larger ones are blobs. Source: design.md,
 /// "Replicated state".
@@ -25,6 +28,23 @@ pub struct Resources {
     pub memory: ByteCount,
     /// Scratch space.
     pub scratch: ByteCount,
+    /// GPUs: a fraction of one, or whole ones; 1000 is one.
+    pub gpus: MilliGpu,
+}
+
+impl Resources {
+    /// How many GPUs an attempt has a hold of, in part or whole.
+    pub const fn devices(&self) -> u32 {
+        self.gpus.0.div_ceil(1000)
+    }
+    /// What it holds of each of them, thousandths.
+    pub const fn share(&self) -> u32 {
+        if self.gpus.0 < 1000 {
+            self.gpus.0
+        } else {
+            1000
+        }
+    }
 }
 
 impl Default for Resources {
@@ -35,31 +55,7 @@ impl Default for Resources {
             cpus: MilliCpu(1000),
             memory: ByteCount::gib(1),
             scratch: ByteCount::gib(1),
-        }
-    }
-}
-
-/// Where it may run.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct NodeRequest {
-    /// Any of these; empty means any region.
-    pub regions: Vec<Glob>,
-    /// Each must be equal on the node. Sorted by key.
-    pub labels: Vec<(String, String)>,
-    /// The interpreter's minor version.
-    pub python: PythonVersion,
-    /// At least this tier.
-    pub tier: Tier,
-}
-
-impl NodeRequest {
-    /// Any node with this interpreter, shut in as strongly as it can.
-    pub fn any(python: PythonVersion) -> Self {
-        Self {
-            regions: Vec::new(),
-            labels: Vec::new(),
-            python,
-            tier: Tier::Process,
+            gpus: MilliGpu::ZERO,
         }
     }
 }
@@ -150,8 +146,14 @@ pub struct TaskSpec {
     pub environment: Option<EnvRef>,
     /// Held while running.
     pub resources: Resources,
+    /// Which GPUs those are.
+    pub gpu: GpuRequest,
+    /// Named resources held while running. Sorted by name.
+    pub amounts: Vec<Amount>,
     /// Where.
     pub node: NodeRequest,
+    /// Among which others.
+    pub company: Company,
     /// Again?
     pub retry: Retry,
     /// Until when.
@@ -178,7 +180,24 @@ pub enum BadSpec {
         /// What it must be.
         bound: &'static str,
     },
+    /// Two things are asked that no node can have together.
+    #[error("{one} and {other} contradict each other: no node can satisfy both")]
+    Contradiction {
+        /// The one.
+        one: String,
+        /// The other.
+        other: String,
+    },
 }
+
+impl BadSpec {
+    pub(crate) const fn contradiction(one: String, other: String) -> Self {
+        Self::Contradiction { one, other }
+    }
+}
+
+/// Version of the canonical bytes. Source: 2 added GPUs, named resources and rules, before anything was shipped.
+const VERSION: u8 = 2;
 
 impl TaskSpec {
     /// A call that asks for nothing but its code and interpreter; every other field as it is unless set.
@@ -189,7 +208,10 @@ impl TaskSpec {
             code,
             environment: None,
             resources: Resources::default(),
+            gpu: GpuRequest::default(),
+            amounts: Vec::new(),
             node: NodeRequest::any(python),
+            company: Company::default(),
             retry: Retry::default(),
             timing: Timing::default(),
             priority: 0,
@@ -198,25 +220,25 @@ impl TaskSpec {
         }
     }
 
-    /// Canonical bytes: version 1, postcard.
+    /// Canonical bytes: version 2, postcard.
     pub fn to_canonical(&self) -> Vec<u8> {
-        canonical(1, self)
+        canonical(VERSION, self)
     }
 
     /// From canonical bytes, checked.
     ///
     /// *Errors*: unreadable, or a field out of bounds.
     pub fn from_canonical(bytes: &[u8]) -> Result<Self, BadSpec> {
-        let spec: Self = from_canonical(1, bytes).ok_or(BadSpec::Unreadable)?;
+        let spec: Self = from_canonical(VERSION, bytes).ok_or(BadSpec::Unreadable)?;
         spec.check()?;
         Ok(spec)
     }
 
     /// Holds every field against its bounds.
     ///
-    /// *Errors*: the first field that is out of them.
+    /// *Errors*: the first field that is out of them, or the first two that contradict each other.
     pub fn check(&self) -> Result<(), BadSpec> {
-        let rules: [(bool, &'static str, &'static str); 8] = [
+        bounded(&[
             (self.function.len() <= 256, "function", "at most 256 bytes"),
             (
                 (1..=1_024_000).contains(&self.resources.cpus.0),
@@ -234,31 +256,16 @@ impl TaskSpec {
                 "at most 1 PiB",
             ),
             (
-                self.node.regions.len() <= 64,
-                "regions",
-                "at most 64 patterns",
-            ),
-            (
-                self.node.labels.len() <= 64
-                    && self
-                        .node
-                        .labels
-                        .iter()
-                        .all(|(k, v)| k.len() <= 64 && v.len() <= 256),
-                "labels",
-                "at most 64, keys up to 64 bytes and values up to 256",
-            ),
-            (
                 (-100..=100).contains(&self.priority),
                 "priority",
                 "between -100 and 100",
             ),
             (self.log_limit.0 <= 64 << 20, "log_limit", "at most 64 MiB"),
-        ];
-        match rules.into_iter().find(|(fine, ..)| !fine) {
-            Some((_, field, bound)) => Err(BadSpec::OutOfBounds { field, bound }),
-            None => Ok(()),
-        }
+        ])?;
+        self.gpu.check(self.resources.gpus)?;
+        Amount::check(&self.amounts)?;
+        self.node.check()?;
+        self.company.check()
     }
 }
 

@@ -15,11 +15,12 @@ mod cost;
 mod estimate;
 mod explain;
 mod fleet;
+mod lack;
 mod search;
 mod tree;
 mod view;
 
-pub use constraint::{Lack, lacks};
+pub use constraint::{GpuLack, Lack, Site, lacks, unknown_labels};
 pub use cost::{Bill, Policy, Term};
 pub use estimate::{Estimates, UNKNOWN, Work};
 pub use explain::{ClassReason, Explanation, explain};

@@ -59,8 +59,10 @@ pub enum RecordError {
     /// Its provider has revoked it.
     #[error("the node was revoked by its provider")]
     Revoked,
-    /// Its provider's word does not meet what the task asks of region or tier.
-    #[error("the node's certificate does not meet the region or tier that the task asks for")]
+    /// Its provider's word does not meet what the task asks of region, provider, labels or tier.
+    #[error(
+        "the node's certificate does not meet the region, provider, labels or tier that the task asks for"
+    )]
     Unsuited,
     /// No list of revocations, or one older than a granter may use.
     #[error(

@@ -200,6 +200,12 @@ impl NodeRecord {
         self.certificate.provider
     }
 
+    /// One of its labels, by its certificate.
+    fn label(&self, key: &str) -> Option<&str> {
+        let found = self.certificate.labels.iter().find(|(k, _)| k == key);
+        found.map(|(_, value)| value.as_str())
+    }
+
     /// Whether to rely on it now; the pin that stands behind it.
     ///
     /// *Errors*: the provider is not pinned, the certificate ended, or the node is revoked.
@@ -229,13 +235,18 @@ impl NodeRecord {
         Ok(pin)
     }
 
-    /// Whether the node is where, and shut in as, a task asks, by its provider's word: what a
+    /// Whether the node is where, whose, and shut in as, a task asks, by its provider's word: what a
     /// granter can check of a placement without believing the control plane.
     ///
-    /// *Errors*: another region, or too weak a tier.
+    /// *Errors*: another region, provider or node, other labels, or too weak a tier.
     pub fn suits(&self, request: &NodeRequest) -> Result<(), RecordError> {
-        let region = self.region();
-        let here = request.regions.is_empty() || request.regions.iter().any(|r| r.matches(region));
+        let here = request.allows_region(self.region())
+            && request.allows_provider(&self.provider().fingerprint())
+            && request.allows_node(&self.node())
+            && request
+                .labels
+                .iter()
+                .all(|rule| rule.demand.holds(self.label(&rule.key)));
         match here && self.certificate.tier >= request.tier {
             true => Ok(()),
             false => Err(RecordError::Unsuited),
@@ -248,7 +259,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::vectors::network::{Cast, NOW};
-    use farlane_model::{Glob, PythonVersion};
+    use farlane_model::{Glob, LabelRule, PythonVersion};
 
     #[test]
     fn a_record_reads_back_and_no_bit_may_change() {
@@ -339,15 +350,40 @@ mod tests {
         let record = Cast::new().record; // eu-central, namespaces
         let request = |regions: &[&str], tier| NodeRequest {
             regions: regions.iter().map(|r| Glob::new(*r).unwrap()).collect(),
-            labels: vec![],
-            python: PythonVersion {
+            tier,
+            ..NodeRequest::any(PythonVersion {
                 major: 3,
                 minor: 12,
-            },
-            tier,
+            })
         };
         let suits = |regions: &[&str], tier| record.suits(&request(regions, tier)).is_ok();
         assert!(suits(&[], Tier::Process) && suits(&["us-*", "eu-*"], Tier::Namespaces));
         assert!(!suits(&["us-*"], Tier::Process) && !suits(&[], Tier::UserKernel));
+        let asks = |change: fn(&mut NodeRequest, &NodeRecord)| {
+            let mut request = request(&["eu-*"], Tier::Process);
+            change(&mut request, &record);
+            record.suits(&request).is_ok()
+        };
+        let globs = |one: &str| vec![Glob::new(one).unwrap()];
+        assert!(asks(
+            |r, _| r.residency = vec![Glob::new("*-central").unwrap()]
+        ));
+        let elsewhere = NodeRequest {
+            residency: globs("us-*"),
+            ..request(&[], Tier::Process)
+        };
+        assert_eq!(record.suits(&elsewhere), Err(RecordError::Unsuited));
+        assert!(asks(
+            |r, own| r.providers = vec![own.provider().fingerprint()]
+        ));
+        assert!(!asks(|r, _| r.providers = vec![Digest([7; 32])]));
+        let equals = |key: &str, value: &str| vec![LabelRule::equals(key, value)];
+        let labelled = NodeRequest {
+            labels: equals("disk", "pretended"),
+            ..request(&[], Tier::Process)
+        };
+        assert_eq!(record.suits(&labelled), Err(RecordError::Unsuited));
+        assert!(asks(|r, own| r.keep_on = vec![own.node()]));
+        assert!(!asks(|r, _| r.keep_on = vec![NodeId([7; 32])]));
     }
 }
