@@ -324,6 +324,7 @@ fn spec(
         agent: env!("CARGO_PKG_VERSION").into(),
         devices: devices.found.iter().map(|one| one.device.clone()).collect(),
         measured: None,
+        resources: Vec::new(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use farlane_model::*;
 use farlane_plan::*;
-use farlane_units::{ByteCount, Micros, MilliCpu, Millis, Ppm, UsdMicros};
+use farlane_units::{ByteCount, Micros, MilliCpu, MilliGpu, Millis, Ppm, UsdMicros};
 use proptest::prelude::*;
 
 fn task(cpus: u32, python: u8, regions: &[&str]) -> Arc<TaskSpec> {
@@ -22,6 +22,7 @@ fn task(cpus: u32, python: u8, regions: &[&str]) -> Arc<TaskSpec> {
             cpus: MilliCpu(cpus),
             memory: ByteCount::mib(64),
             scratch: ByteCount(0),
+            gpus: MilliGpu::ZERO,
         },
         node: NodeRequest {
             regions: regions.iter().map(|r| Glob::new(*r).unwrap()).collect(),
@@ -65,6 +66,7 @@ fn node(id: u8, cores: u32, region: &str, price: i64) -> NodeView {
             agent: "0".into(),
             devices: Vec::new(),
             measured: None,
+            resources: Vec::new(),
         }),
         region: region.into(),
         online: true,

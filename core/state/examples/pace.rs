@@ -29,6 +29,7 @@ fn node_spec() -> NodeSpec {
         agent: "0.1.0".into(),
         devices: Vec::new(),
         measured: None,
+        resources: Vec::new(),
     }
 }
 

@@ -214,16 +214,15 @@ mod tests {
                     cpus: MilliCpu(1),
                     memory: ByteCount(0),
                     scratch: ByteCount(0),
+                    gpus: MilliGpu::ZERO,
                 },
-                node: NodeRequest {
-                    regions: vec![],
-                    labels: vec![],
-                    python: PythonVersion {
-                        major: 3,
-                        minor: 11,
-                    },
-                    tier: Tier::Process,
-                },
+                gpu: GpuRequest::default(),
+                amounts: vec![],
+                node: NodeRequest::any(PythonVersion {
+                    major: 3,
+                    minor: 11,
+                }),
+                company: Company::default(),
                 retry: Retry {
                     lost: 0,
                     raised: 0,

@@ -13,7 +13,7 @@ use farlane_seal::payload::Payload;
 use farlane_seal::record::NodeRecord;
 use farlane_seal::stream::{open_padded, seal_padded_parts};
 use farlane_seal::{BlobKey, StreamContext, StreamKind, TaskKey, batch};
-use farlane_units::{ByteCount, MilliCpu, Millis};
+use farlane_units::{ByteCount, MilliCpu, MilliGpu, Millis};
 use farlane_wire::v1;
 
 use crate::network::{Network, now};
@@ -160,13 +160,15 @@ impl Function {
                 cpus: MilliCpu(1000),
                 memory: ask.memory,
                 scratch: ask.scratch,
+                gpus: MilliGpu::ZERO,
             },
+            gpu: GpuRequest::default(),
+            amounts: vec![],
             node: NodeRequest {
-                regions: vec![],
-                labels: vec![],
-                python: version(),
                 tier: ask.tier,
+                ..NodeRequest::any(version())
             },
+            company: Company::default(),
             retry: Retry {
                 lost: 3,
                 raised: 0,

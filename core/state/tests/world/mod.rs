@@ -83,6 +83,7 @@ pub fn node_spec(cores: u32, credit: u32) -> NodeSpec {
         agent: "0.1.0".into(),
         devices: Vec::new(),
         measured: None,
+        resources: Vec::new(),
     }
 }
 

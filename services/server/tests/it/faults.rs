@@ -290,7 +290,7 @@ async fn what_no_node_can_run_is_refused_with_the_reason() {
     );
     // The provider certified another disk than the agent pretended.
     let pretended = spec(&world, |s| {
-        s.node.labels = vec![("disk".into(), "pretended".into())]
+        s.node.labels = vec![farlane_model::LabelRule::equals("disk", "pretended")]
     });
     let request = v1::ExplainRequest {
         spec_bytes: pretended.to_canonical().into(),

@@ -123,6 +123,7 @@ pub fn node_spec(credit: u32) -> NodeSpec {
         agent: "test".into(),
         devices: Vec::new(),
         measured: None,
+        resources: Vec::new(),
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use farlane_model::{
-    AttemptRef, BlobRef, Digest, Glob, NodeId, NodeRequest, PythonVersion, Resources, SessionId,
+    AttemptRef, BlobRef, Digest, Glob, LabelRule, NodeId, NodeRequest, PythonVersion, Resources, SessionId,
     TaskId, TaskSpec, TenantId, Tier,
 };
 use farlane_seal::grant::{Grant, GranterContext, OpenContext};
@@ -72,7 +72,7 @@ pub fn spec(world: &World, change: impl FnOnce(&mut TaskSpec)) -> TaskSpec {
         },
         node: NodeRequest {
             regions: vec![Glob::new("eu-*").unwrap()],
-            labels: vec![("disk".into(), "nvme".into())],
+            labels: vec![LabelRule::equals("disk", "nvme")],
             tier: Tier::Namespaces,
             ..NodeRequest::any(python)
         },
