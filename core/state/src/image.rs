@@ -104,7 +104,8 @@ impl State {
             let backlog: Vec<_> = node.backlog.iter().collect();
             let free = (node.free_cpus(), node.free_memory(), node.free_scratch());
             let name = [&node.id.0[..], b"held"].concat();
-            put(out, Table::Nodes, &name, &(leased, backlog, free));
+            let more = node.capacity.image();
+            put(out, Table::Nodes, &name, &(leased, backlog, free, more));
         }
     }
 

@@ -15,6 +15,7 @@
 //! stop the replica. No hash decides an iteration order here, and there are no floats.
 
 mod apply;
+mod capacity;
 mod codec;
 mod command;
 mod due;
@@ -36,6 +37,7 @@ mod task;
 mod touched;
 
 pub use apply::apply;
+pub use capacity::DeviceLoad;
 pub use command::{Command, Order, Stamp, UnknownCommand};
 pub use load::LoadError;
 pub use node::{

@@ -5,6 +5,7 @@ use farlane_model::{Digest, KeyId, NodeId, ProjectId, SessionId, TaskId, TaskSpe
 use farlane_units::Millis;
 use serde::de::DeserializeOwned;
 
+use crate::capacity::Need;
 use crate::node::{Context, Held, Node};
 use crate::row::{
     AttemptRow, ContextRow, MarksRow, NodeRow, OutboxKey, SessionRow, TaskEnvelopeRow, keys,
@@ -216,12 +217,18 @@ impl State {
         };
         for (id, task) in tasks {
             let lease = task.lease.as_deref().copied();
-            let need = self.specs.slab[task.spec].task.resources;
+            let spec = self.specs.slab[task.spec].task.clone();
+            let tenant = self.sessions[task.session].tenant;
             let handle = self.admit(task);
             let Some(lease) = lease else { continue };
             let held = Held {
                 task: handle,
                 backlog: lease.backlog,
+                devices: lease.devices,
+            };
+            let need = Need {
+                task: &spec,
+                tenant,
             };
             match self.node_mut(lease.node) {
                 Some(node) => node.lease(lease.number, held, &need),

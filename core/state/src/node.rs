@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use farlane_model::{BootId, Digest, NodeId, NodeSpec, Resources, SessionId};
+use farlane_model::{BootId, Digest, NodeId, NodeSpec, SessionId};
 use farlane_units::{ByteCount, MilliCpu, Millis, UsdMicros};
 use serde::{Deserialize, Serialize};
 
+use crate::capacity::{Capacity, DeviceLoad, Need, could_ever};
 use crate::row::NodeRow;
 
 /// A context is used for this long after its issue. Source: design.md, "Grants".
@@ -65,6 +66,8 @@ pub struct DatedPrice {
 pub(crate) struct Held {
     pub task: u32,
     pub backlog: bool,
+    /// The GPUs that it holds, by place; none while in backlog.
+    pub devices: u64,
 }
 
 /// One machine.
@@ -103,15 +106,14 @@ pub struct Node {
     pub prices: Vec<DatedPrice>,
     pub(crate) leased: BTreeMap<u64, Held>,
     pub(crate) backlog: BTreeSet<u64>,
-    cpus: u64,
-    memory: u64,
-    scratch: u64,
+    pub(crate) capacity: Capacity,
 }
 
 /// What of a node's capacity a placement would take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Room {
-    Running,
+    /// With these GPUs.
+    Running(u64),
     Backlog,
     Full,
 }
@@ -138,9 +140,7 @@ impl Node {
             prices: row.prices,
             leased: BTreeMap::new(),
             backlog: BTreeSet::new(),
-            cpus: 0,
-            memory: 0,
-            scratch: 0,
+            capacity: Capacity::default(),
         })
     }
     pub(crate) fn row(&self) -> NodeRow {
@@ -178,15 +178,23 @@ impl Node {
     }
     /// Cores that no running lease holds.
     pub fn free_cpus(&self) -> MilliCpu {
-        MilliCpu(u64::from(self.spec.cpus.0).saturating_sub(self.cpus) as u32)
+        self.capacity.free_cpus(&self.spec)
     }
     /// Memory that no running lease holds.
     pub fn free_memory(&self) -> ByteCount {
-        ByteCount(self.spec.memory.0.saturating_sub(self.memory))
+        self.capacity.free_memory(&self.spec)
     }
     /// Scratch that no running lease holds.
     pub fn free_scratch(&self) -> ByteCount {
-        ByteCount(self.spec.disk.0.saturating_sub(self.scratch))
+        self.capacity.free_scratch(&self.spec)
+    }
+    /// What running leases hold of the device at this place of the spec's list.
+    pub fn device_load(&self, place: usize) -> DeviceLoad {
+        self.capacity.device(place)
+    }
+    /// What of a named resource no running lease holds.
+    pub fn free_amount(&self, name: &str) -> u32 {
+        self.capacity.free_amount(&self.spec, name)
     }
     /// Backlog credit left.
     pub fn free_backlog(&self) -> u32 {
@@ -201,54 +209,41 @@ impl Node {
         self.backlog.len()
     }
 
-    fn fits_now(&self, need: &Resources) -> bool {
-        need.cpus <= self.free_cpus()
-            && need.memory <= self.free_memory()
-            && need.scratch <= self.free_scratch()
-    }
-    pub(crate) fn room(&self, need: &Resources) -> Room {
-        let ever = need.cpus <= self.spec.cpus
-            && need.memory <= self.spec.memory
-            && need.scratch <= self.spec.disk;
-        if self.fits_now(need) {
-            Room::Running
-        } else if ever && self.free_backlog() > 0 {
-            Room::Backlog
-        } else {
-            Room::Full
+    pub(crate) fn room(&self, need: &Need) -> Room {
+        match self.capacity.fits_now(&self.spec, need) {
+            Some(devices) => Room::Running(devices),
+            None if self.free_backlog() > 0 && could_ever(&self.spec, need) => Room::Backlog,
+            None => Room::Full,
         }
     }
     /// Takes the room; the caller has asked for it.
-    pub(crate) fn lease(&mut self, number: u64, held: Held, need: &Resources) {
+    pub(crate) fn lease(&mut self, number: u64, held: Held, need: &Need) {
         self.leased.insert(number, held);
         if held.backlog {
             self.backlog.insert(number);
         } else {
-            self.hold(need);
+            self.capacity.take(need, held.devices);
         }
     }
-    pub(crate) fn release(&mut self, number: u64, need: &Resources) {
-        if self.leased.remove(&number).is_some() && !self.backlog.remove(&number) {
-            self.cpus = self.cpus.saturating_sub(u64::from(need.cpus.0));
-            self.memory = self.memory.saturating_sub(need.memory.0);
-            self.scratch = self.scratch.saturating_sub(need.scratch.0);
+    pub(crate) fn release(&mut self, number: u64, need: &Need) {
+        if let Some(held) = self.leased.remove(&number)
+            && !self.backlog.remove(&number)
+        {
+            self.capacity.give_back(need, held.devices);
         }
     }
-    /// Moves a lease from backlog to running if it fits. True when it did.
-    pub(crate) fn promote(&mut self, number: u64, need: &Resources) -> bool {
-        if !self.fits_now(need) || !self.backlog.remove(&number) {
-            return false;
+    /// Moves a lease from backlog to running if it fits; the GPUs that it then holds.
+    pub(crate) fn promote(&mut self, number: u64, need: &Need) -> Option<u64> {
+        let devices = self.capacity.fits_now(&self.spec, need)?;
+        if !self.backlog.remove(&number) {
+            return None;
         }
         if let Some(held) = self.leased.get_mut(&number) {
             held.backlog = false;
+            held.devices = devices;
         }
-        self.hold(need);
-        true
-    }
-    fn hold(&mut self, need: &Resources) {
-        self.cpus += u64::from(need.cpus.0);
-        self.memory += need.memory.0;
-        self.scratch += need.scratch.0;
+        self.capacity.take(need, devices);
+        Some(devices)
     }
     /// Prekeys and contexts of an earlier boot are void: their private halves are gone.
     pub(crate) fn void_keys(&mut self) -> (Vec<u64>, Vec<SessionId>) {

@@ -6,6 +6,7 @@ use farlane_units::{ByteCount, MilliCpu, Millis, UsdMicros};
 
 use crate::Change;
 use crate::apply::Ctx;
+use crate::capacity::Need;
 use crate::row::{Cursor, FinishedTask, OutboxEvent, ResultRow, Usage, keys};
 use crate::rows::Table;
 use crate::task::{Lease, Task};
@@ -132,13 +133,18 @@ impl Ctx<'_> {
     pub fn release(&mut self, handle: u32) -> Option<Lease> {
         let task = self.state.tasks.get_mut(handle)?;
         let lease = *task.lease.take()?;
-        let need = self.state.specs.slab[task.spec].task.resources;
+        let spec = self.state.specs.slab[task.spec].task.clone();
+        let tenant = self.state.sessions[task.session].tenant;
         self.state.placed -= 1;
         let project = self.state.sessions[self.state.tasks[handle].session].project;
         if let Some(load) = self.state.projects.get_mut(&project) {
             load.held.sub(&need);
         }
         if let Some(node) = self.state.node_mut(lease.node) {
+            let need = Need {
+                task: &spec,
+                tenant,
+            };
             node.release(lease.number, &need);
         }
         self.promote(lease.node);
@@ -157,20 +163,28 @@ impl Ctx<'_> {
             let Some(held) = node.leased.get(&first).copied() else {
                 return;
             };
-            let need = self.state.specs.slab[self.state.tasks[held.task].spec]
-                .task
-                .resources;
-            if !self
+            let id = node.id;
+            let task = &self.state.tasks[held.task];
+            let spec = self.state.specs.slab[task.spec].task.clone();
+            let need = Need {
+                task: &spec,
+                tenant: self.state.sessions[task.session].tenant,
+            };
+            let promoted = self
                 .state
                 .node_mut(number)
-                .is_some_and(|n| n.promote(first, &need))
-            {
-                return;
-            }
+                .and_then(|n| n.promote(first, &need));
+            let Some(devices) = promoted else { return };
             if let Some(lease) = self.state.tasks[held.task].lease.as_deref_mut() {
                 lease.backlog = false;
+                lease.devices = devices;
             }
             self.put_attempt(held.task);
+            // The node knows the attempt, and waits to hear which GPUs are its.
+            if devices != 0 {
+                let attempt = self.attempt_ref(held.task);
+                self.changes.push(Change::Assigned { node: id, attempt });
+            }
         }
     }
 

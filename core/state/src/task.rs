@@ -54,9 +54,15 @@ pub struct Lease {
     pub backlog: bool,
     /// Whether its context rests on a one-time prekey.
     pub forward_secret: bool,
+    /// The GPUs that it holds: bit n is the n-th device of the node's spec. None while in backlog.
+    pub devices: u64,
 }
 
 impl Lease {
+    /// The GPUs that it holds, by their place in the node's list of devices, lowest first.
+    pub fn places(&self) -> impl Iterator<Item = usize> {
+        crate::capacity::places(self.devices)
+    }
     /// Log index of the placement.
     pub const fn index(&self) -> u64 {
         self.number >> 20

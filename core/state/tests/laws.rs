@@ -94,7 +94,7 @@ fn call() -> impl Strategy<Value = (u8, u64)> {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        6 => (0u8..2, -2i8..2, 1u64..5, 0u8..4, prop::option::weighted(0.2, 0u8..3))
+        6 => (0u8..2, -2i8..2, 1u64..5, 0u8..7, prop::option::weighted(0.2, 0u8..3))
             .prop_map(|(session, from, n, spec, idempotency)| Step::Submit { session, from, n, spec, idempotency }),
         10 => (prop::collection::vec(call(), 1..6), 1u8..4, prop::bool::weighted(0.1))
             .prop_map(|(tasks, node, stale)| Step::Place { tasks, node, stale }),
@@ -130,7 +130,11 @@ fn id((session, seq): (u8, u64)) -> TaskId {
 }
 
 fn spec(n: u8) -> TaskSpec {
-    let mut spec = task_spec(["plain", "wide", "bounded", "once"][n as usize]);
+    let mut spec = task_spec(
+        [
+            "plain", "wide", "bounded", "once", "gpus", "part", "licensed",
+        ][n as usize],
+    );
     match n {
         1 => spec.resources.cpus = MilliCpu(2000),
         2 => {
@@ -147,6 +151,9 @@ fn spec(n: u8) -> TaskSpec {
             };
             spec.forward_secrecy = ForwardSecrecy::Required;
         }
+        4 => spec.resources.gpus = MilliGpu(1000),
+        5 => spec.resources.gpus = MilliGpu(400),
+        6 => spec.amounts = vec![Amount::new("license", 1).unwrap()],
         _ => spec.retry.lost = 1,
     }
     spec
@@ -250,7 +257,11 @@ fn take_rest(w: &mut World, step: Step) {
             credit,
         } => w.join(node, cores, credit),
         Step::Boot { node, boot, cores } => {
-            let spec = node_spec(cores, 1).to_canonical().into();
+            let mut spec = node_spec(cores, 1);
+            // A driver that finds fewer, and a provider who offers less.
+            spec.devices.truncate(cores as usize - 1);
+            spec.resources.truncate(cores as usize - 1);
+            let spec = spec.to_canonical().into();
             w.order(UpdateNode {
                 node: world::node(node),
                 boot: world::boot(boot),
@@ -334,6 +345,67 @@ fn capacity_holds(
     now
 }
 
+/// Whom a node's GPUs are leased to, and how much of its licenses is leased.
+#[derive(Default, Clone, PartialEq)]
+struct Devices {
+    held: BTreeMap<usize, (u32, BTreeSet<TenantId>)>,
+    licenses: u32,
+}
+
+/// No GPU gives more than itself or serves two tenants, running leases hold what they asked for and waiting ones
+/// nothing, and named resources are never overdrawn but where a node was made smaller.
+fn devices_hold(w: &World, before: &BTreeMap<NodeId, Devices>) -> BTreeMap<NodeId, Devices> {
+    let mut now = BTreeMap::new();
+    for node in w.state.nodes() {
+        let mut devices = Devices::default();
+        for live in w.state.desired(&node.id) {
+            let (lease, task) = (live.placed.unwrap().lease, &live.spec.task);
+            let wanted = if lease.backlog {
+                0
+            } else {
+                task.resources.devices()
+            };
+            assert_eq!(lease.places().count(), wanted as usize);
+            for place in lease.places() {
+                let (held, tenants) = devices.held.entry(place).or_default();
+                *held += task.resources.share();
+                tenants.insert(live.session.tenant);
+            }
+            if !lease.backlog {
+                devices.licenses += Amount::of(&task.amounts, "license");
+            }
+        }
+        for (place, (held, tenants)) in &devices.held {
+            assert!(
+                *held <= 1000 && tenants.len() == 1,
+                "device {place} gives {held} to {tenants:?}"
+            );
+            let load = node.device_load(*place);
+            assert_eq!((load.held, load.tenant.as_ref()), (*held, tenants.first()));
+            let earlier = before
+                .get(&node.id)
+                .is_some_and(|b| b.held.contains_key(place));
+            assert!(
+                *place < node.spec.devices.len() || earlier,
+                "device {place} is not there"
+            );
+        }
+        let offered = Amount::of(&node.spec.resources, "license");
+        let had = before.get(&node.id).map_or(0, |b| b.licenses);
+        assert!(
+            devices.licenses <= offered.max(had),
+            "{} of {offered} licenses",
+            devices.licenses
+        );
+        assert_eq!(
+            node.free_amount("license"),
+            offered.saturating_sub(devices.licenses)
+        );
+        now.insert(node.id, devices);
+    }
+    now
+}
+
 fn books_balance(w: &mut World, books: &mut Books) {
     let live: BTreeSet<TaskId> = w.state.tasks().map(|t| t.id).collect();
     for task in &live {
@@ -396,11 +468,13 @@ proptest! {
         w.attach('S', true);
         w.story();
         let (mut books, mut held, mut story) = (Books::default(), BTreeMap::new(), String::new());
+        let mut devices = BTreeMap::new();
         for step in steps {
             // `World` itself holds the state against its rows after every entry.
             take(&mut w, step);
             story.push_str(&w.story());
             held = capacity_holds(&w, &held);
+            devices = devices_hold(&w, &devices);
             books_balance(&mut w, &mut books);
         }
         for (task, times) in finishes(&story) {

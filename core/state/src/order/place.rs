@@ -5,6 +5,7 @@ use farlane_model::{ForwardSecrecy, NodeId, TaskId};
 
 use super::MAX_LEADER_BATCH;
 use crate::apply::Ctx;
+use crate::capacity::Need;
 use crate::codec::{Reader, Write};
 use crate::node::{CONTEXT_LIFE, Context, Held, PREKEYS_LOW, PrekeyKind, Room};
 use crate::row::{ContextRow, keys};
@@ -99,12 +100,16 @@ fn place(ctx: &mut Ctx, placement: &Placement) -> Result<(), Refusal> {
         return Err(Refusal::PlanStale);
     }
     let boot = node.boots.last().ok_or(Refusal::BootUnknown)?.number;
-    let backlog = match node.room(&spec.resources) {
-        Room::Running => false,
-        Room::Backlog => true,
+    let session = &state.sessions[task.session];
+    let need = Need {
+        task: &spec,
+        tenant: session.tenant,
+    };
+    let (backlog, devices) = match node.room(&need) {
+        Room::Running(devices) => (false, devices),
+        Room::Backlog => (true, 0),
         Room::Full => return Err(Refusal::NodeFull),
     };
-    let session = &state.sessions[task.session];
     let granter = state.granter_for(session).ok_or(Refusal::NoGranter)?;
     let number = node.number;
     let (context, kind) = context(ctx, number, granter, spec.forward_secrecy)?;
@@ -119,6 +124,7 @@ fn place(ctx: &mut Ctx, placement: &Placement) -> Result<(), Refusal> {
         at: ctx.stamp.now,
         backlog,
         forward_secret: kind == PrekeyKind::OneTime,
+        devices,
     };
     entry.leases += 1;
     hold(ctx, handle, lease);
@@ -140,7 +146,8 @@ fn hold(ctx: &mut Ctx, handle: u32, lease: Lease) {
     );
     state.queues.remove(key, seq);
     let id = state.sessions[key.session].task_id(seq);
-    let need = state.specs.slab[key.spec].task.resources;
+    let spec = state.specs.slab[key.spec].task.clone();
+    let tenant = state.sessions[key.session].tenant;
     let before = state.ends_at(&state.tasks[handle]);
     let task = &mut state.tasks[handle];
     task.attempt += 1;
@@ -151,14 +158,16 @@ fn hold(ctx: &mut Ctx, handle: u32, lease: Lease) {
         after.map(|at| state.deadlines.insert((at, id)));
     }
     if let Some(node) = state.node_mut(lease.node) {
-        node.lease(
-            lease.number,
-            Held {
-                task: handle,
-                backlog: lease.backlog,
-            },
-            &need,
-        );
+        let held = Held {
+            task: handle,
+            backlog: lease.backlog,
+            devices: lease.devices,
+        };
+        let need = Need {
+            task: &spec,
+            tenant,
+        };
+        node.lease(lease.number, held, &need);
     }
     state.placed += 1;
     state

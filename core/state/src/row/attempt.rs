@@ -22,9 +22,12 @@ pub struct AttemptRow {
     pub lease: Option<Lease>,
 }
 
+/// Of the row's bytes. Source: 2 added GPUs, before anything was shipped.
+const VERSION: u8 = 2;
+
 impl AttemptRow {
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
-        out.u8(1);
+        out.u8(VERSION);
         out.u32(self.attempt);
         out.u16(self.lost);
         out.u16(self.raised);
@@ -38,12 +41,13 @@ impl AttemptRow {
         out.u64(lease.at.0);
         out.u8(u8::from(lease.backlog));
         out.u8(u8::from(lease.forward_secret));
+        out.u64(lease.devices);
     }
 
     /// From a row's bytes.
     pub fn from_bytes(bytes: Bytes) -> Option<Self> {
         let mut r = Reader::new(bytes);
-        if r.u8()? != 1 {
+        if r.u8()? != VERSION {
             return None;
         }
         let (attempt, lost, raised) = (r.u32()?, r.u16()?, r.u16()?);
@@ -59,6 +63,7 @@ impl AttemptRow {
                 at: Millis(r.u64()?),
                 backlog: r.flag()?,
                 forward_secret: r.flag()?,
+                devices: r.u64()?,
             }),
         };
         r.is_done().then_some(Self {
@@ -87,6 +92,7 @@ mod tests {
             at: Millis(5),
             backlog: true,
             forward_secret: false,
+            devices: 6,
         };
         for lease in [None, Some(lease)] {
             let row = AttemptRow {

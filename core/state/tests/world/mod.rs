@@ -48,6 +48,10 @@ pub fn key() -> KeyId {
 pub fn session(name: char) -> SessionId {
     SessionId::new(1000, [0, 0, 0, 0, name as u8])
 }
+/// B is another tenant's.
+pub fn tenant(name: char) -> TenantId {
+    TenantId([if name == 'B' { 8 } else { 7 }; 32])
+}
 pub fn node(n: u8) -> NodeId {
     NodeId([n; 32])
 }
@@ -56,6 +60,16 @@ pub fn boot(n: u8) -> BootId {
 }
 pub fn task(name: char, seq: u64) -> TaskId {
     session(name).task(seq)
+}
+
+pub fn gpu(model: &str, gib: u64) -> Device {
+    Device {
+        kind: DeviceKind::Gpu { cuda_cores: 1 },
+        model: model.into(),
+        memory: ByteCount::gib(gib),
+        tdp_watts: 0,
+        id: model.into(),
+    }
 }
 
 pub fn node_spec(cores: u32, credit: u32) -> NodeSpec {
@@ -81,9 +95,9 @@ pub fn node_spec(cores: u32, credit: u32) -> NodeSpec {
         os: "linux".into(),
         arch: "x86_64".into(),
         agent: "0.1.0".into(),
-        devices: Vec::new(),
+        devices: vec![gpu("A100", 40), gpu("T4", 15)],
         measured: None,
-        resources: Vec::new(),
+        resources: vec![Amount::new("license", 2).unwrap()],
     }
 }
 
@@ -186,7 +200,7 @@ impl World {
         self.order(OpenSession {
             session: session(name),
             project: project(),
-            tenant: TenantId([7; 32]),
+            tenant: tenant(name),
             key: key(),
             wrapped_session_key: Bytes::from_static(b"wrapped"),
             device: Bytes::from_static(b"device"),
