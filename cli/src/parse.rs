@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use farlane_model::{Amount, MAX_AMOUNT};
 use farlane_units::UsdMicros;
 
 /// Longest time that a flag takes: ten years, the life of a network's root.
@@ -74,6 +75,19 @@ pub fn label(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// So much of a named resource: `license=2`.
+pub fn resource(text: &str) -> Result<Amount, String> {
+    let bad = |_: ()| {
+        format!(
+            "write NAME=N, like license=2: a name of letters, digits, '-', '_' and '.', at most 64, and a whole number \
+             from 1 to {MAX_AMOUNT}"
+        )
+    };
+    let (name, amount) = text.split_once('=').ok_or(()).map_err(bad)?;
+    let amount = amount.parse().map_err(|_| bad(()))?;
+    Amount::new(name, amount).map_err(|_| bad(()))
+}
+
 /// A region's name: what globs like `eu-*` are matched against.
 pub fn region(text: &str) -> Result<String, String> {
     let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
@@ -94,6 +108,7 @@ pub fn name(text: &str) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
@@ -148,6 +163,10 @@ mod tests {
     #[test]
     fn labels_regions_and_names_are_plain() {
         assert_eq!(label("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
+        assert_eq!(resource("license=2"), Ok(Amount::new("license", 2).unwrap()));
+        for bad in ["license", "license=", "license=0", "license=-1", "a b=1", "=1", "x=1000001", "x=1.5"] {
+            assert!(resource(bad).is_err(), "{bad}");
+        }
         assert!(label("a").is_err() && label("=b").is_err());
         assert!(region("eu-central").is_ok() && region("EU").is_err() && region("eu-*").is_err());
         assert!(name("lab.1").is_ok() && name("../x").is_err() && name(".x").is_err());

@@ -240,6 +240,7 @@ pub(crate) fn probe(config: &AgentConfig, folder: &Folder) -> Result<Probed, Sta
         threads: 1,
         user,
         cgroups: sandbox::Cgroups::probe(),
+        gpus: sandbox::Gpus::default(),
     };
     let wanted = config.strongest_tier.unwrap_or(Tier::MicroVm);
     let enforced = match wanted {
@@ -324,7 +325,7 @@ fn spec(
         agent: env!("CARGO_PKG_VERSION").into(),
         devices: devices.found.iter().map(|one| one.device.clone()).collect(),
         measured: None,
-        resources: Vec::new(),
+        resources: config.resources.clone(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use farlane_model::{TenantId, Tier};
+use farlane_model::{Amount, TenantId, Tier};
 use farlane_units::{ByteCount, MilliCpu, UsdMicros};
 
 /// Everything an agent is told. What is `None` is measured or left at its default.
@@ -21,6 +21,8 @@ pub struct AgentConfig {
     pub memory: Option<ByteCount>,
     /// Scratch offered; half of what is free beside the state folder by default.
     pub disk: Option<ByteCount>,
+    /// Named resources offered; sorted by name.
+    pub resources: Vec<Amount>,
     /// Price of one core for an hour; the join file's, else zero.
     pub price_usd_micros_core_hour: Option<UsdMicros>,
     /// Interpreters beside those that are found.

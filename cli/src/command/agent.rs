@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::{NonEmptyStringValueParser, TypedValueParser};
 use farlane_daemon::{Agent, AgentConfig, AgentError, User, enrolled};
-use farlane_model::TenantId;
+use farlane_model::{Amount, MAX_NODE_RESOURCES, TenantId};
 use farlane_runtime::{Shutdown, telemetry};
 use farlane_seal::join::{JoinFile, MAX_JOIN_FILE};
 use farlane_seal::record::EnrolmentTerms;
@@ -72,6 +72,9 @@ pub struct Offer {
     /// Scratch space, like 20GiB; half of what is free by default.
     #[arg(long, value_name = "SIZE")]
     pub disk: Option<ByteCount>,
+    /// What else is here and may be held once at a time, like license=2; may be given again.
+    #[arg(long = "resource", value_name = "NAME=N", value_parser = parse::resource)]
+    pub resources: Vec<Amount>,
     /// Dollars for one core for an hour, where no join file names a price; 0 by default.
     #[arg(long, value_name = "USD", value_parser = NonEmptyStringValueParser::new().try_map(checked_price))]
     pub price: Option<String>,
@@ -113,6 +116,9 @@ impl Offer {
         flag("disk", self.disk.map(|d| d.0.to_string()));
         flag("price", self.price.clone());
         flag("uv", self.uv.as_ref().map(|p| p.display().to_string()));
+        self.resources
+            .iter()
+            .for_each(|r| flag("resource", Some(format!("{}={}", r.name, r.amount))));
         self.pythons
             .iter()
             .for_each(|p| flag("python", Some(p.display().to_string())));
@@ -125,6 +131,30 @@ impl Offer {
         flags
     }
 
+    /// Each named resource once, as a node's spec lists them.
+    ///
+    /// *Errors*: one is named twice, or there are too many.
+    pub fn check(&self) -> Result<(), Problem> {
+        let resources = self.sorted();
+        if let Some(pair) = resources.windows(2).find(|pair| pair[0].name == pair[1].name) {
+            let what = format!("--resource names {} twice", pair[0].name);
+            return Err(Problem::new(Exit::Usage, what).next("name it once, with all that there is"));
+        }
+        match resources.len() > MAX_NODE_RESOURCES {
+            true => Err(Problem::new(
+                Exit::Usage,
+                format!("--resource was given more than {MAX_NODE_RESOURCES} times"),
+            )),
+            false => Ok(()),
+        }
+    }
+
+    fn sorted(&self) -> Vec<Amount> {
+        let mut resources = self.resources.clone();
+        resources.sort();
+        resources
+    }
+
     /// As an agent is told.
     pub fn config(&self, state: PathBuf, join: Option<String>) -> AgentConfig {
         AgentConfig {
@@ -133,6 +163,7 @@ impl Offer {
             cpus: self.cpus.map(|n| MilliCpu(n.saturating_mul(1000))),
             memory: self.memory,
             disk: self.disk,
+            resources: self.sorted(),
             price_usd_micros_core_hour: self.price(),
             interpreters: self.pythons.clone(),
             tenants: (!self.tenants.is_empty()).then(|| self.tenants.clone()),
@@ -148,6 +179,7 @@ pub fn run(args: Args) -> Result<(), Problem> {
         return probe::run(args);
     }
     telemetry::init(&args.log, telemetry::Format::Text).map_err(Problem::failed)?;
+    args.offer.check()?;
     let join = args.join_file.as_deref().map(read_join).transpose()?;
     let state = args
         .state
@@ -326,6 +358,10 @@ mod tests {
             "8GiB",
             "--price",
             "0.04",
+            "--resource",
+            "tpu=8",
+            "--resource",
+            "license=2",
             "--python",
             "/usr/bin/python3",
             "--own-tenant",
@@ -340,5 +376,13 @@ mod tests {
         assert_eq!(config.cpus, Some(MilliCpu(3000)));
         assert_eq!(config.price_usd_micros_core_hour, Some(UsdMicros(40_000)));
         assert!(config.tenants.is_none());
+        let license = Amount::new("license", 2).unwrap();
+        assert_eq!(config.resources, [license.clone(), Amount::new("tpu", 8).unwrap()]);
+        assert!(again.check().is_ok());
+        let twice = Offer {
+            resources: vec![license.clone(), license],
+            ..again
+        };
+        assert!(format!("{:?}", twice.check().unwrap_err()).contains("license twice"));
     }
 }

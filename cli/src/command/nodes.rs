@@ -157,6 +157,7 @@ fn as_json(node: &v1::NodeView) -> Value {
         "tier": spec.as_ref().map(|s| tier(s.tier)),
         "enforced": spec.as_ref().map(|s| s.enforced.clone()),
         "labels": spec.as_ref().map(|s| s.labels.iter().cloned().collect::<std::collections::BTreeMap<_, _>>()),
+        "resources": spec.as_ref().map(|s| s.resources.iter().map(|r| (r.name.clone(), r.amount)).collect::<std::collections::BTreeMap<_, _>>()),
         "price_usd_micros_core_hour": node.core_hour_usd_micros,
         "agent": spec.as_ref().map(|s| s.agent.clone()),
         "nominal": spec.as_ref().map(capacity::nominal_json),

@@ -86,6 +86,7 @@ fn listen_address(text: &str) -> Result<SocketAddr, String> {
 
 pub fn run(args: Args) -> Result<(), Problem> {
     telemetry::init(&args.log, telemetry::Format::Text).map_err(Problem::failed)?;
+    args.offer.check()?;
     let data = args.data.clone().unwrap_or_else(folders::data);
     folders::make_private(&data)?;
     // However it was written: the folder's name also names its agent's state.

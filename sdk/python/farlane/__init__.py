@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from ._env import Env
     from ._function import RemoteFunction, remote
     from ._future import Explanation, Future
+    from ._place import Affinity, absent, present
 
 __version__ = "0.1.0"
 
@@ -58,6 +59,9 @@ _LAZY = {
     "remote": "_function",
     "Explanation": "_future",
     "Future": "_future",
+    "Affinity": "_place",
+    "absent": "_place",
+    "present": "_place",
 }
 
 
@@ -77,6 +81,7 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "Affinity",
     "AuthError",
     "Client",
     "ClientClosed",
@@ -102,10 +107,12 @@ __all__ = [
     "UnknownTask",
     "WorkerLost",
     "__version__",
+    "absent",
     "as_completed",
     "attach",
     "context",
     "default_client",
     "gather",
+    "present",
     "remote",
 ]

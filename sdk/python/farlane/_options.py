@@ -15,6 +15,7 @@ from ._errors import OptionError
 
 if TYPE_CHECKING:
     from ._env import Env
+    from ._place import Label, Wish
 
 Size = Union[int, float, str]
 
@@ -25,8 +26,22 @@ class Options(TypedDict, total=False):
     num_cpus: float
     memory: Size
     scratch: Size
+    num_gpus: float | None
+    gpu: str | None
+    gpu_memory: Size | None
+    resources: Mapping[str, int]
     regions: str | Iterable[str]
-    labels: Mapping[str, str]
+    residency: str | Iterable[str]
+    providers: str | Iterable[str]
+    labels: Mapping[str, Label]
+    not_labels: Mapping[str, Label]
+    keep_on: str | Iterable[str]
+    max_price: float | None
+    max_carbon: float | None
+    tag: str | None
+    spread: str | None
+    affinity: Wish | Iterable[Wish]
+    anti_affinity: Wish | Iterable[Wish]
     max_retries: int
     retry_exceptions: bool | int
     timeout: float | None
@@ -48,8 +63,22 @@ DEFAULTS: dict[str, Any] = {
     "num_cpus": 1,
     "memory": "1GiB",
     "scratch": "1GiB",
+    "num_gpus": None,
+    "gpu": None,
+    "gpu_memory": None,
+    "resources": {},
     "regions": (),
+    "residency": (),
+    "providers": (),
     "labels": {},
+    "not_labels": {},
+    "keep_on": (),
+    "max_price": None,
+    "max_carbon": None,
+    "tag": None,
+    "spread": None,
+    "affinity": (),
+    "anti_affinity": (),
     "max_retries": 3,
     "retry_exceptions": 0,
     "timeout": None,
@@ -68,8 +97,6 @@ DEFAULTS: dict[str, Any] = {
 
 # Ten years, as for the options: what the system's clocks can add.
 _LONGEST_WAIT = 3.2e8
-# Asked for often enough to deserve an answer of their own.
-_NOT_YET = {"gpu": "GPUs are not placed yet", "num_gpus": "GPUs are not placed yet"}
 
 # farlane_model::Tier. "default" lets the network choose at least a namespace sandbox where the node can.
 _TIERS = {"process": 0, "default": 0, "namespaces": 1, "gvisor": 2, "microvm": 3}
@@ -80,8 +107,6 @@ def check_names(given: Mapping[str, Any]) -> None:
     for name in given:
         if name in DEFAULTS:
             continue
-        if name in _NOT_YET:
-            raise OptionError(f"option {name!r} cannot be used: {_NOT_YET[name]}")
         import difflib
 
         near = difflib.get_close_matches(name, DEFAULTS, n=1, cutoff=0.5)
@@ -184,22 +209,12 @@ def _retry_exceptions(value: Any, max_retries: int) -> int:
 
 def native(options: Mapping[str, Any], function: str) -> dict[str, Any]:
     """The form that the Rust half takes: everything filled in, in plain units."""
-    regions = options["regions"]
-    regions = [regions] if isinstance(regions, str) else regions
-    if isinstance(regions, (bytes, Mapping)) or not isinstance(regions, Iterable):
-        raise OptionError(f"regions must be texts like 'eu-*', not {regions!r}")
-    regions = list(regions)
-    if not all(isinstance(region, str) for region in regions):
-        raise OptionError(f"regions must be texts like 'eu-*', not {regions!r}")
-    labels = options["labels"]
-    if not isinstance(labels, Mapping) or not all(
-        isinstance(key, str) and isinstance(value, (str, int, float)) for key, value in labels.items()
-    ):
-        raise OptionError(f"labels must be a mapping of texts, not {labels!r}")
+    from . import _place
+
     if options["encryption"] not in ("sealed", "forward-secret"):
         raise OptionError(f"encryption must be 'sealed' or 'forward-secret', not {options['encryption']!r}")
     if not isinstance(options["sandbox"], str) or options["sandbox"] not in _TIERS:
-        raise OptionError(f"sandbox must be one of {', '.join(_TIERS)}, not {options['sandbox']!r}")
+        _place.choice("sandbox", options["sandbox"], _TIERS)
     if not isinstance(options["at_most_once"], bool):
         raise OptionError(f"at_most_once must be True or False, not {options['at_most_once']!r}")
     max_retries = _whole("max_retries", options["max_retries"], 0, 1000)
@@ -216,8 +231,7 @@ def native(options: Mapping[str, Any], function: str) -> dict[str, Any]:
         "milli_cpus": round(_number("num_cpus", options["num_cpus"], 0.001, 1024) * 1000),
         "memory": size("memory", options["memory"]),
         "scratch": size("scratch", options["scratch"]),
-        "regions": regions,
-        "labels": sorted((str(k), str(v)) for k, v in labels.items()),
+        **_place.native(options),
         "python": python,
         "tier": _TIERS[options["sandbox"]],
         "max_retries": 0 if options["at_most_once"] else max_retries,

@@ -2,9 +2,10 @@
 
 use farlane::Template;
 use farlane_model::{
-    ForwardSecrecy, Glob, NodeRequest, PythonVersion, Resources, Retry, Tier, Timing,
+    Affinity, Amount, Company, Demand, Direction, ForwardSecrecy, Glob, GpuRequest, LabelRule, NodeRequest,
+    PythonVersion, Resources, Retry, Scope, Strength, Tier, Timing, VersionRange,
 };
-use farlane_units::{ByteCount, MilliCpu, Millis};
+use farlane_units::{ByteCount, MilliCpu, MilliGpu, Millis, UsdMicros};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -46,15 +47,61 @@ where
     value.extract::<T>().map_err(Into::into)
 }
 
+/// Every item of a list, read; what cannot be is told of the option.
+fn each<'py, T, R, E: std::fmt::Display>(
+    options: &Bound<'py, PyDict>,
+    name: &str,
+    read: impl Fn(T) -> Result<R, E>,
+) -> PyResult<Vec<R>>
+where
+    Vec<T>: for<'a> FromPyObject<'a, 'py, Error: Into<PyErr>>,
+{
+    let bad = |error: E| bad_option(options.py(), format!("{name}: {error}"));
+    let items: Vec<T> = get(options, name)?;
+    items.into_iter().map(|item| read(item).map_err(bad)).collect()
+}
+
+/// A rule as the Python half says it: key, kind and values.
+fn label((key, kind, mut values): (String, String, Vec<String>)) -> Result<LabelRule, String> {
+    let demand = match (kind.as_str(), values.pop()) {
+        ("present", None) => Demand::Exists,
+        ("absent", None) => Demand::Absent,
+        ("version", Some(range)) => {
+            Demand::Version(VersionRange::new(&range).map_err(|e| e.to_string())?)
+        }
+        ("in" | "not in", Some(last)) => {
+            values.push(last);
+            match kind.as_str() {
+                "in" => Demand::In(values),
+                _ => Demand::NotIn(values),
+            }
+        }
+        _ => return Err(format!("{key:?} has no rule")),
+    };
+    Ok(LabelRule { key, demand })
+}
+
+fn company(options: &Bound<'_, PyDict>) -> PyResult<Company> {
+    let scope = |text: &str| match text {
+        "region" => Scope::Region,
+        _ => Scope::Node,
+    };
+    let wishes: Vec<(String, bool, String, bool)> = get(options, "affinities")?;
+    let wish = |(tag, near, far, required): (String, bool, String, bool)| Affinity {
+        tag,
+        direction: if near { Direction::Near } else { Direction::Apart },
+        scope: scope(&far),
+        strength: if required { Strength::Required } else { Strength::Preferred },
+    };
+    Ok(Company {
+        tag: get(options, "tag")?,
+        spread: get::<Option<String>>(options, "spread")?.as_deref().map(scope),
+        affinities: wishes.into_iter().map(wish).collect(),
+    })
+}
+
 /// Reads the options that `farlane._options` has checked and normalised.
 pub fn template(options: &Bound<'_, PyDict>) -> PyResult<Template> {
-    let bad = |e: farlane_model::BadGlob| bad_option(options.py(), format!("regions: {e}"));
-    let regions: Vec<String> = get(options, "regions")?;
-    let regions = regions
-        .into_iter()
-        .map(Glob::new)
-        .collect::<Result<_, _>>()
-        .map_err(bad)?;
     let (major, minor): (u8, u8) = get(options, "python")?;
     let tier = match get::<u8>(options, "tier")? {
         0 => Tier::Process,
@@ -71,13 +118,27 @@ pub fn template(options: &Bound<'_, PyDict>) -> PyResult<Template> {
             cpus: MilliCpu(get(options, "milli_cpus")?),
             memory: ByteCount(get(options, "memory")?),
             scratch: ByteCount(get(options, "scratch")?),
+            gpus: MilliGpu(get(options, "milli_gpus")?),
         },
+        gpu: GpuRequest {
+            models: get(options, "gpu_models")?,
+            memory: get::<Option<u64>>(options, "gpu_memory")?.map(ByteCount),
+        },
+        amounts: each(options, "resources", |(name, amount): (String, u32)| {
+            Amount::new(name, amount)
+        })?,
         node: NodeRequest {
-            regions,
-            labels: get(options, "labels")?,
+            regions: each(options, "regions", |text: String| Glob::new(text))?,
+            residency: each(options, "residency", |text: String| Glob::new(text))?,
+            providers: each(options, "providers", |text: String| text.parse())?,
+            labels: each(options, "labels", label)?,
+            keep_on: each(options, "keep_on", |text: String| text.parse())?,
             python: PythonVersion { major, minor },
             tier,
+            max_price: get::<Option<i64>>(options, "max_price_micros")?.map(UsdMicros),
+            max_carbon: get(options, "max_carbon")?,
         },
+        company: company(options)?,
         retry: Retry {
             lost: get(options, "max_retries")?,
             raised: get(options, "retry_exceptions")?,

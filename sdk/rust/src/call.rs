@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use farlane_model::{
-    BlobRef, Digest, EnvRef, ForwardSecrecy, LOG_LIMIT, NodeRequest, ProjectId, PythonVersion,
+    Amount, BlobRef, Company, Demand, Digest, EnvRef, ForwardSecrecy, GpuRequest, LOG_LIMIT, NodeRequest, ProjectId, PythonVersion,
     Resources, Retry, TaskSpec, Timing,
 };
 use farlane_seal::TaskKey;
@@ -96,8 +96,14 @@ pub struct Template {
     pub function: String,
     /// Held while running.
     pub resources: Resources,
-    /// Where.
+    /// Which GPUs those are.
+    pub gpu: GpuRequest,
+    /// Named resources held while running, in any order.
+    pub amounts: Vec<Amount>,
+    /// Where. Lists in any order.
     pub node: NodeRequest,
+    /// Among which others. Affinities in any order.
+    pub company: Company,
     /// Again?
     pub retry: Retry,
     /// Until when.
@@ -116,13 +122,36 @@ impl Template {
         Self {
             function: function.into(),
             resources: Resources::default(),
+            gpu: GpuRequest::default(),
+            amounts: Vec::new(),
             node: NodeRequest::any(python),
+            company: Company::default(),
             retry: Retry::default(),
             timing: Timing::default(),
             priority: 0,
             forward_secrecy: ForwardSecrecy::default(),
             log_limit: LOG_LIMIT,
         }
+    }
+}
+
+impl Template {
+    /// One request has one encoding: every list is sorted, and each of it is there once.
+    fn sort(&mut self) {
+        fn tidy<T: Ord>(list: &mut Vec<T>) {
+            list.sort();
+            list.dedup();
+        }
+        self.amounts.sort();
+        tidy(&mut self.node.providers);
+        tidy(&mut self.node.keep_on);
+        for rule in &mut self.node.labels {
+            if let Demand::In(values) | Demand::NotIn(values) = &mut rule.demand {
+                tidy(values);
+            }
+        }
+        tidy(&mut self.node.labels);
+        tidy(&mut self.company.affinities);
     }
 }
 
@@ -147,10 +176,11 @@ impl Spec {
     /// *Errors*: a field out of its bounds.
     pub(crate) fn build(
         project: ProjectId,
-        template: Template,
+        mut template: Template,
         code: &Code,
         environment: Option<&Environment>,
     ) -> Result<Self, Error> {
+        template.sort();
         let spec = TaskSpec {
             project,
             function: template.function,
@@ -160,7 +190,10 @@ impl Spec {
                 lock: e.upload.blob,
             }),
             resources: template.resources,
+            gpu: template.gpu,
+            amounts: template.amounts,
             node: template.node,
+            company: template.company,
             retry: template.retry,
             timing: template.timing,
             priority: template.priority,

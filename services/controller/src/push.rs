@@ -364,6 +364,7 @@ impl Controller {
                 payload_digest: bytes_of(&row.payload_digest.0),
                 tenant: bytes_of(&item.tenant.0),
                 refs: row.refs.into_iter().map(Into::into).collect(),
+                devices: item.devices.clone(),
             });
             if bytes > ASSIGN_BYTES {
                 frames.push(std::mem::take(&mut frame));
@@ -444,6 +445,8 @@ struct Leased {
     spec: Digest,
     spec_bytes: bytes::Bytes,
     tenant: TenantId,
+    /// Places of its GPUs.
+    devices: Vec<u32>,
 }
 
 fn leased_to(state: &State, node: NodeId, attempts: &[AttemptRef]) -> Vec<Leased> {
@@ -452,13 +455,16 @@ fn leased_to(state: &State, node: NodeId, attempts: &[AttemptRef]) -> Vec<Leased
         let Some(task) = state.task(attempt.task) else {
             continue;
         };
-        let here = task.placed.is_some_and(|p| p.node.id == node);
-        if here && task.attempt == attempt.attempt {
+        let placed = task.placed.filter(|p| p.node.id == node);
+        if let Some(placed) = placed
+            && task.attempt == attempt.attempt
+        {
             leased.push(Leased {
                 attempt: *attempt,
                 spec: task.spec.digest,
                 spec_bytes: task.spec.bytes.clone(),
                 tenant: task.session.tenant,
+                devices: placed.lease.places().map(|at| at as u32).collect(),
             });
         }
     }

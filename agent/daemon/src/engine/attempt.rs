@@ -111,6 +111,17 @@ pub(crate) struct PoolKey {
     pub(crate) threads: u32,
     /// Bound of the scratch space.
     pub(crate) scratch: u64,
+    /// The GPUs that its tasks hold: bit n is the n-th device of the node's spec.
+    pub(crate) devices: u64,
+}
+
+/// Places of a set of devices, lowest first.
+pub(crate) fn places(mut set: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let place = set.trailing_zeros();
+        set &= set.wrapping_sub(1);
+        (place < 64).then_some(place as usize)
+    })
 }
 
 /// All that a worker needs.
@@ -150,6 +161,8 @@ pub(crate) struct Attempt {
     pub(crate) spec_digest: Digest,
     pub(crate) spec: Option<Arc<Spec>>,
     pub(crate) payload: Sealed,
+    /// The GPUs that it was leased, as in [`PoolKey`]; none while it waits for room.
+    pub(crate) devices: u64,
     pub(crate) grant: Option<Granted>,
     pub(crate) stage: Stage,
     /// Cluster time in milliseconds at which it came.
@@ -188,6 +201,7 @@ impl Attempt {
             tier,
             threads: spec.resources.cpus.0.div_ceil(1000),
             scratch: spec.resources.scratch.0,
+            devices: self.devices,
         })
     }
 }

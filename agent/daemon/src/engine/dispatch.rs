@@ -7,8 +7,7 @@
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use farlane_model::{Exit, ExitKind, LostCause};
-use farlane_units::ByteCount;
+use farlane_model::{Exit, ExitKind, LostCause, Resources};
 
 use super::Engine;
 use super::attempt::{Prepared, Spec, Stage, Token};
@@ -84,7 +83,7 @@ impl Engine {
             return Step::Enough;
         }
         let resources = spec.spec.resources;
-        let (cpus, memory) = (resources.cpus.0, resources.memory.0);
+        let memory = resources.memory.0;
         let depth = depth(spec);
         let starting = |w: &WorkerNumber| self.pools.workers.get(w).is_some_and(|w| !w.up);
         let starting = pool.workers.iter().filter(|w| starting(w)).count();
@@ -93,14 +92,14 @@ impl Engine {
             .iter()
             .find(|w| self.pools.workers.get(w).is_some_and(|w| w.is_idle()))
             .copied();
-        let fits = self.pools.fits(cpus, memory);
+        let fits = self.pools.fits(&resources, number);
         if let (Some(worker), true) = (idle, fits) {
             if !self.pools.hold_to(worker, memory, resources.scratch.0) {
                 // It keeps what an earlier task left in its memory; a new one takes its place.
                 self.pools.dismiss(worker);
                 return Step::Again;
             }
-            return self.send(worker, token, cpus, memory);
+            return self.send(worker, token, &resources);
         }
         let waiting = self
             .pools
@@ -108,7 +107,7 @@ impl Engine {
             .get(&number)
             .map_or(0, |pool| pool.ready.len());
         if idle.is_none() && fits && starting < waiting {
-            return match self.pools.fork(number, cpus, memory) {
+            return match self.pools.fork(number, &resources) {
                 Ok(()) => Step::Again,
                 Err(error) => {
                     tracing::warn!(%error, "a template does not take orders; its sandbox is ended");
@@ -118,7 +117,7 @@ impl Engine {
             };
         }
         match self.shortest(number, depth, memory) {
-            Some(worker) => self.send(worker, token, cpus, memory),
+            Some(worker) => self.send(worker, token, &resources),
             None => Step::Enough,
         }
     }
@@ -193,7 +192,7 @@ impl Engine {
     }
 
     /// Sends one attempt to a worker.
-    fn send(&mut self, number: WorkerNumber, token: Token, cpus: u32, memory: u64) -> Step {
+    fn send(&mut self, number: WorkerNumber, token: Token, need: &Resources) -> Step {
         let Some(worker) = self.pools.workers.get_mut(&number) else {
             return Step::Enough;
         };
@@ -232,7 +231,7 @@ impl Engine {
         }
         if was_idle {
             worker.began = ClusterClock::steady_micros();
-            (worker.cpus, worker.memory) = (cpus, memory);
+            worker.hold(need);
         }
         worker.queue.push_back(token);
         let pool = worker.pool;
@@ -322,7 +321,8 @@ impl Engine {
 /// How many tasks of this spec may lie in one worker's socket, the running one included.
 fn depth(spec: &Spec) -> usize {
     match spec.micros() {
-        Some(micros) if micros < SHORT && spec.spec.resources.memory <= ByteCount::MAX => {
+        // With a GPU a worker runs one task, and is gone.
+        Some(micros) if micros < SHORT && spec.spec.resources.devices() == 0 => {
             (AHEAD / micros.max(1)).clamp(2, MOST_AHEAD as u32) as usize
         }
         _ => 1,

@@ -4,14 +4,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use farlane_model::{AttemptRef, Digest, Exit, ExitKind, Sealed, TaskSpec, Tier};
+use farlane_model::{AttemptRef, Digest, Exit, ExitKind, NodeSpec, Sealed, TaskSpec, Tier};
 use farlane_reconcile::{Action, Event};
 use farlane_wire::v1::agent_frame::Body as Out;
 use farlane_wire::v1::control_frame::Body as In;
 use farlane_wire::{BadMessage, id, v1};
 use tokio::sync::watch;
 
-use super::attempt::{Attempt, Beside, Spec, Stage, Token};
+use super::attempt::{Attempt, Beside, Spec, Stage, Token, places};
 use super::log::Log;
 use super::prepare::{Order, Unready};
 use super::{Done, Engine};
@@ -190,6 +190,25 @@ impl Engine {
                 Action::Report(at) => self.outbox.report(&at),
             }
         }
+        // What was here already may have come out of the backlog, with GPUs.
+        for (at, assignment) in by_ref {
+            self.promoted(&at, &assignment.devices);
+        }
+    }
+
+    /// An attempt that waited for GPUs learns which are its.
+    fn promoted(&mut self, at: &AttemptRef, devices: &[u32]) {
+        let Some(token) = self.by_ref.get(at).copied() else {
+            return;
+        };
+        let attempt = self.attempts.get_mut(&token);
+        let waits = attempt.filter(|attempt| attempt.devices == 0 && !devices.is_empty());
+        let Some(attempt) = waits else { return };
+        match device_set(devices, &self.spec) {
+            Ok(devices) => attempt.devices = devices,
+            Err(bad) => return tracing::warn!(%bad, %at.task, "an assignment cannot be read"),
+        }
+        self.advance(token);
     }
 
     fn assigned(&mut self, at: AttemptRef, assignment: v1::Assignment) -> Result<(), BadMessage> {
@@ -202,6 +221,7 @@ impl Engine {
         let spec_digest = id::digest(&assignment.spec)?;
         let payload = farlane_wire::convert::present(assignment.payload, "payload")?;
         let payload = Sealed::try_from(payload)?;
+        let devices = device_set(&assignment.devices, &self.spec)?;
         self.calibrator.work_came();
         let token = Token(self.next_token);
         self.next_token += 1;
@@ -210,6 +230,7 @@ impl Engine {
             spec_digest,
             spec: self.specs.get(&spec_digest),
             payload,
+            devices,
             grant: self.grants.take(&at),
             stage: Stage::Waiting,
             arrived_ms: self.clock.now().0,
@@ -257,6 +278,11 @@ impl Engine {
         else {
             return;
         };
+        let gpus = spec.spec.resources.devices();
+        if gpus > 0 && attempt.devices == 0 {
+            // In backlog: the assignment comes again once GPUs are its.
+            return;
+        }
         let refusal = if grant.spec_digest != spec.digest {
             Some("the spec is not the one that was granted")
         } else if spec.spec.node.tier > self.tier {
@@ -269,6 +295,10 @@ impl Engine {
             Some("this provider does not run this tenant's work; see `farlane tenants allow`")
         } else if self.tier == Tier::Process && !self.own_tenants.contains(&grant.tenant) {
             Some("without a sandbox this node runs its own tenant's work only")
+        } else if attempt.devices.count_ones() != gpus
+            || places(attempt.devices).any(|at| !spec.spec.gpu.matches(&self.spec.devices[at]))
+        {
+            Some("the GPUs of the lease are not those that the task asks for")
         } else {
             None
         };
@@ -372,4 +402,17 @@ impl Engine {
             self.by_ref.remove(at);
         }
     }
+}
+
+/// The set of GPUs that an assignment names.
+fn device_set(places: &[u32], spec: &NodeSpec) -> Result<u64, BadMessage> {
+    let bad = BadMessage {
+        field: "devices",
+        problem: "not a place in this node's list of devices",
+    };
+    let known = spec.devices.len().min(64);
+    places.iter().try_fold(0u64, |set, place| match *place {
+        place if (place as usize) < known => Ok(set | 1 << place),
+        _ => Err(bad.clone()),
+    })
 }

@@ -4,16 +4,16 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use farlane_model::{NodeSpec, Tier};
+use farlane_model::{Device, NodeSpec, Resources, Tier};
 use farlane_units::ByteCount;
 use tokio::sync::mpsc;
 
-use super::attempt::{Attempt, PoolKey, Stage, Token};
+use super::attempt::{Attempt, PoolKey, Stage, Token, places};
 use super::prepare::Preparer;
 use super::worker::Worker;
 use crate::clock::ClusterClock;
 use crate::environment::Environment;
-use crate::sandbox::{Sandbox, SandboxError};
+use crate::sandbox::{Gpus, Sandbox, SandboxError};
 use crate::worker::room::Answers;
 use crate::worker::socket::PIECE;
 use crate::worker::template::{Limits, Place, Template, TemplateNumber};
@@ -77,6 +77,8 @@ pub(super) struct Pools {
     pub(super) workers: HashMap<WorkerNumber, Worker>,
     pub(super) cpus: u32,
     pub(super) memory: u64,
+    /// As the node's spec lists them.
+    devices: Vec<Device>,
     next: u32,
     base: Sandbox,
     place: Place,
@@ -102,6 +104,7 @@ impl Pools {
             workers: HashMap::new(),
             cpus: spec.cpus.0,
             memory: spec.memory.0,
+            devices: spec.devices.clone(),
             next: 1,
             base,
             place,
@@ -173,7 +176,10 @@ impl Pools {
         } else {
             key.scratch
         };
+        let ids = places(key.devices).filter_map(|at| self.devices.get(at));
+        let gpus = Gpus::find(ids.map(|device| device.id.clone()).collect())?;
         let sandbox = Sandbox {
+            gpus,
             tier: key.tier,
             python: python.clone(),
             environment: environment.as_deref().map(|e| e.path().to_owned()),
@@ -212,8 +218,7 @@ impl Pools {
     pub(super) fn fork(
         &mut self,
         number: TemplateNumber,
-        cpus: u32,
-        memory: u64,
+        need: &Resources,
     ) -> std::io::Result<()> {
         let worker = WorkerNumber(self.number());
         let Some(pool) = self.pools.get_mut(&number) else {
@@ -227,7 +232,7 @@ impl Pools {
         template.fork(worker, link.socket.far(), raw(&output), group.as_ref())?;
         pool.workers.push(worker);
         let mut forked = Worker::new(number, link, ClusterClock::steady());
-        (forked.cpus, forked.memory) = (cpus, memory);
+        forked.hold(need);
         forked.meter.group = group;
         self.workers.insert(worker, forked);
         Ok(())
@@ -264,10 +269,34 @@ impl Pools {
     }
 
     /// Whether one more of this size fits. A single task larger than the node runs alone.
-    pub(super) fn fits(&self, cpus: u32, memory: u64) -> bool {
+    pub(super) fn fits(&self, need: &Resources, pool: TemplateNumber) -> bool {
+        let (cpus, memory) = (need.cpus.0, need.memory.0);
         let (c, m) = self.held();
-        (c == 0 && m == 0)
-            || (c.saturating_add(cpus) <= self.cpus && m.saturating_add(memory) <= self.memory)
+        let fits = (c == 0 && m == 0)
+            || (c.saturating_add(cpus) <= self.cpus && m.saturating_add(memory) <= self.memory);
+        let key = self.pools.get(&pool).map(|pool| &pool.key);
+        let gpus = |key: &PoolKey| {
+            places(key.devices).all(|at| self.gpu_has(at, need.share(), key))
+        };
+        fits && key.is_none_or(gpus)
+    }
+
+    /// Whether a GPU has this much left, and nobody else's work on it: whatever the control plane says.
+    fn gpu_has(&self, at: usize, share: u32, key: &PoolKey) -> bool {
+        let mut held = share;
+        for worker in self.workers.values().filter(|worker| !worker.is_idle()) {
+            let Some(pool) = self.pools.get(&worker.pool) else {
+                continue;
+            };
+            if pool.key.devices & 1 << at == 0 {
+                continue;
+            }
+            if pool.key.tenant != key.tenant {
+                return false;
+            }
+            held = held.saturating_add(worker.gpus);
+        }
+        held <= 1000
     }
 
     /// Whether this template forked this worker.

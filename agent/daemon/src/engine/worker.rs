@@ -7,7 +7,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::LazyLock;
 
-use farlane_model::Exit;
+use farlane_model::{Exit, Resources};
 use tokio::task::JoinHandle;
 
 use super::attempt::Token;
@@ -55,6 +55,8 @@ pub(super) struct Worker {
     /// Held while starting or running.
     pub(super) cpus: u32,
     pub(super) memory: u64,
+    /// Of each of its pool's GPUs, thousandths; 0 where it has none.
+    pub(super) gpus: u32,
     /// When the first of the queue became the first, in microseconds.
     pub(super) began: u64,
     pub(super) doom: Option<Doom>,
@@ -86,6 +88,7 @@ impl Worker {
             idle_since: now,
             cpus: 0,
             memory: 0,
+            gpus: 0,
             began: 0,
             doom: None,
             writer: None,
@@ -93,12 +96,19 @@ impl Worker {
         }
     }
 
+    /// What its first task may hold.
+    pub(super) fn hold(&mut self, need: &Resources) {
+        (self.cpus, self.memory, self.gpus) = (need.cpus.0, need.memory.0, need.share());
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         self.up && self.queue.is_empty() && self.doom.is_none() && self.writer.is_none()
     }
 
     pub(super) fn is_worn(&self, now: u64) -> bool {
-        self.done >= TASKS_A_WORKER || now.saturating_sub(self.born) > LIFE_MS
+        // What a task leaves in a GPU's memory goes with its process only.
+        let most = if self.gpus > 0 { 1 } else { TASKS_A_WORKER };
+        self.done >= most || now.saturating_sub(self.born) > LIFE_MS
     }
 
     /// The first of its queue was answered at `now`: how long that took, and what it used.

@@ -11,6 +11,7 @@
 //! ```
 
 mod cgroup;
+mod gpu;
 mod landlock;
 mod probe;
 mod seccomp;
@@ -28,6 +29,7 @@ use farlane_units::ByteCount;
 use serde::Serialize;
 
 pub(crate) use cgroup::{Cgroups, Group};
+pub(crate) use gpu::{Gpus, NoGpu};
 pub(crate) use probe::{Enforced, bubblewrap, probe, unconfined};
 pub use probe::{bubblewrap_line, namespaces_line};
 
@@ -64,6 +66,8 @@ pub(crate) struct Sandbox {
     pub(crate) user: Option<User>,
     /// Where control groups can be made.
     pub(crate) cgroups: Option<Cgroups>,
+    /// The GPUs that its tasks hold.
+    pub(crate) gpus: Gpus,
 }
 
 /// Why no process could be started.
@@ -73,6 +77,8 @@ pub(crate) enum SandboxError {
     Filter(#[from] seccomp::NoFilter),
     #[error("the rules for files cannot be made: {0}")]
     Rules(#[from] ::landlock::RulesetError),
+    #[error("{0}")]
+    Gpu(#[from] NoGpu),
     #[error("bubblewrap is not installed")]
     NoBubblewrap,
     #[error("{what}: {source}")]
@@ -169,6 +175,7 @@ impl Sandbox {
         ] {
             all.push((name, threads.clone()));
         }
+        all.extend(self.gpus.variables());
         all
     }
 
@@ -221,16 +228,19 @@ impl Sandbox {
         all.extend(self.python.prefixes.iter().cloned());
         all.push(self.root.clone());
         all.extend(self.environment.clone());
+        all.extend(self.gpus.files().into_iter().map(|(file, _)| file));
         all
     }
 
     /// What a process of tier 0 may write.
     fn writable(&self) -> Vec<PathBuf> {
-        vec![
+        let mut all = vec![
             self.scratch_outside.clone(),
             "/dev/null".into(),
             "/dev/shm".into(),
-        ]
+        ];
+        all.extend(self.gpus.files().into_iter().map(|(file, _)| file));
+        all
     }
 
     fn bubblewrapped(&self) -> Result<Command, SandboxError> {
@@ -286,6 +296,10 @@ impl Sandbox {
                 .arg(format!("/etc/{file}"));
         }
         command.args(["--proc", "/proc", "--dev", "/dev"]);
+        for (file, must) in self.gpus.files() {
+            let bind = if must { "--dev-bind" } else { "--dev-bind-try" };
+            command.arg(bind).arg(&file).arg(&file);
+        }
         // The template's; each worker mounts its own over them.
         let size = LEAST_SCRATCH.to_string();
         for dir in [SCRATCH_INSIDE, "/tmp", "/dev/shm"] {

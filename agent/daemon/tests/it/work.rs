@@ -228,6 +228,7 @@ impl Function {
             payload_digest: farlane_wire::id::digest_bytes(&digest),
             tenant: farlane_wire::id::tenant_bytes(&tenant),
             refs: vec![],
+            devices: vec![],
         };
         let grant = Grant {
             attempt: at,
