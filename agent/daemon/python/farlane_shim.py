@@ -52,6 +52,14 @@ def remote(function=None, /, **options):
     return function if function is not None else lambda decorated: decorated
 
 
+def Affinity(tag, scope="node", required=True):
+    """As `remote`: options mean nothing here, and modules that name them still load."""
+    return tag, scope, required
+
+
+present, absent = "present", "absent"
+
+
 class Context:
     """What a running task may know of itself."""
 

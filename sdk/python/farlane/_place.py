@@ -116,9 +116,10 @@ def _models(value: Any) -> tuple[list[str], float | None]:
     if not colon:
         return models, None
     try:
-        return models, number("gpu", float(count), 0.001, _MOST_GPUS)
+        many = float(count)
     except ValueError:
         raise OptionError(f"gpu: after ':' comes how many, like 'A100:2', not {count!r}") from None
+    return models, number("gpu", many, 0.001, _MOST_GPUS)
 
 
 def resources(value: Any) -> list[tuple[str, int]]:
