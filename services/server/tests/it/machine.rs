@@ -26,7 +26,7 @@ use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
 use crate::person::{self, with_key};
-use crate::world::{World, soon, wall};
+use crate::world::{World, soon, wall, year};
 
 /// What a machine keeps on its disk.
 #[derive(Clone)]
@@ -36,7 +36,7 @@ pub struct Kept {
     pub chain_pem: String,
     pub key_pem: String,
     pub network: Bytes,
-    pub credit: u32,
+    pub spec: NodeSpec,
 }
 
 impl Kept {
@@ -158,6 +158,16 @@ pub async fn enrol(
     record: &NodeRecord,
     credit: u32,
 ) -> Result<Kept, Status> {
+    enrol_as(world, secret, record, node_spec(credit)).await
+}
+
+/// The same for a machine that says this of itself.
+pub async fn enrol_as(
+    world: &World,
+    secret: &JoinSecret,
+    record: &NodeRecord,
+    spec: NodeSpec,
+) -> Result<Kept, Status> {
     let channel = channel::connect(&world.urls(), world.ca(), None)
         .await
         .unwrap();
@@ -168,7 +178,7 @@ pub async fn enrol(
             join_secret: Bytes::copy_from_slice(secret.expose()),
             record_bytes: record.to_bytes(),
             csr_der: csr.into(),
-            spec_bytes: node_spec(credit).to_canonical().into(),
+            spec_bytes: spec.to_canonical().into(),
         })
         .await?
         .into_inner();
@@ -178,7 +188,7 @@ pub async fn enrol(
         chain_pem: String::from_utf8(reply.certificate_pem.to_vec()).unwrap(),
         key_pem: key.serialize_pem(),
         network: reply.network,
-        credit,
+        spec,
     })
 }
 
@@ -190,6 +200,17 @@ impl Machine {
         let mut kept = enrol(world, &secret, &record, credit).await.unwrap();
         kept.seed = *identity.expose();
         Self::start(world, kept).await
+    }
+
+    /// Enrols a machine with these labels that says this of itself; it does not connect yet.
+    pub async fn enrolled(world: &World, labels: &[(&str, &str)], spec: NodeSpec) -> Kept {
+        let (seed, certificate) = world.promise_with("eu-central", labels, year());
+        let identity = NodeIdentity::generate();
+        let record = NodeRecord::make(&identity, &seed, &certificate, "host").unwrap();
+        let secret = token(world, &record, 60_000).await.unwrap();
+        let mut kept = enrol_as(world, &secret, &record, spec).await.unwrap();
+        kept.seed = *identity.expose();
+        kept
     }
 
     /// A new start of the agent.
@@ -222,7 +243,7 @@ impl Machine {
             hello: Some(farlane_wire::hello("test agent")),
             boot: id::boot_bytes(&boot),
             seen_index,
-            spec_bytes: node_spec(kept.credit).to_canonical().into(),
+            spec_bytes: kept.spec.to_canonical().into(),
             observed: Some(observed),
             record_bytes: kept.record.to_bytes(),
         };

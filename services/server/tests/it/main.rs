@@ -4,6 +4,7 @@
 mod access;
 mod blobs;
 mod cluster;
+mod constraints;
 mod faults;
 mod leaders;
 mod machine;

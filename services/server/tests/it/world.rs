@@ -37,7 +37,7 @@ pub fn wall() -> Millis {
     SystemClock.wall()
 }
 
-fn year() -> Millis {
+pub fn year() -> Millis {
     wall().saturating_add(Millis(365 * 86_400_000))
 }
 
@@ -182,13 +182,24 @@ impl World {
 
     /// What a join file holds: the provider's word for a machine, and the seed that proves it.
     pub fn promise(&self, region: &str, not_after: Millis) -> (EnrolmentSeed, EnrolmentCert) {
+        self.promise_with(region, &[("disk", "nvme")], not_after)
+    }
+
+    /// The same with other labels.
+    pub fn promise_with(
+        &self,
+        region: &str,
+        labels: &[(&str, &str)],
+        not_after: Millis,
+    ) -> (EnrolmentSeed, EnrolmentCert) {
+        let label = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
         let seed = EnrolmentSeed::generate();
         let terms = EnrolmentTerms {
             enrolment: seed.public(),
             provider: self.provider.public(),
             region: region.into(),
             tier: Tier::Namespaces,
-            labels: vec![("disk".into(), "nvme".into())],
+            labels: labels.iter().map(label).collect(),
             price_usd_micros_core_hour: Some(farlane_units::UsdMicros(36_000_000)),
             not_after,
         };
