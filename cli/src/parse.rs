@@ -163,8 +163,20 @@ mod tests {
     #[test]
     fn labels_regions_and_names_are_plain() {
         assert_eq!(label("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
-        assert_eq!(resource("license=2"), Ok(Amount::new("license", 2).unwrap()));
-        for bad in ["license", "license=", "license=0", "license=-1", "a b=1", "=1", "x=1000001", "x=1.5"] {
+        assert_eq!(
+            resource("license=2"),
+            Ok(Amount::new("license", 2).unwrap())
+        );
+        for bad in [
+            "license",
+            "license=",
+            "license=0",
+            "license=-1",
+            "a b=1",
+            "=1",
+            "x=1000001",
+            "x=1.5",
+        ] {
             assert!(resource(bad).is_err(), "{bad}");
         }
         assert!(label("a").is_err() && label("=b").is_err());

@@ -136,9 +136,14 @@ impl Offer {
     /// *Errors*: one is named twice, or there are too many.
     pub fn check(&self) -> Result<(), Problem> {
         let resources = self.sorted();
-        if let Some(pair) = resources.windows(2).find(|pair| pair[0].name == pair[1].name) {
+        if let Some(pair) = resources
+            .windows(2)
+            .find(|pair| pair[0].name == pair[1].name)
+        {
             let what = format!("--resource names {} twice", pair[0].name);
-            return Err(Problem::new(Exit::Usage, what).next("name it once, with all that there is"));
+            return Err(
+                Problem::new(Exit::Usage, what).next("name it once, with all that there is")
+            );
         }
         match resources.len() > MAX_NODE_RESOURCES {
             true => Err(Problem::new(
@@ -377,7 +382,10 @@ mod tests {
         assert_eq!(config.price_usd_micros_core_hour, Some(UsdMicros(40_000)));
         assert!(config.tenants.is_none());
         let license = Amount::new("license", 2).unwrap();
-        assert_eq!(config.resources, [license.clone(), Amount::new("tpu", 8).unwrap()]);
+        assert_eq!(
+            config.resources,
+            [license.clone(), Amount::new("tpu", 8).unwrap()]
+        );
         assert!(again.check().is_ok());
         let twice = Offer {
             resources: vec![license.clone(), license],

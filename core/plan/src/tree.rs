@@ -239,6 +239,7 @@ mod tests {
             cpus: MilliCpu(cpus),
             memory: ByteCount(memory),
             scratch: ByteCount(0),
+            gpus: farlane_units::MilliGpu::ZERO,
         }
     }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use farlane_model::{
-    BlobRef, Digest, Glob, Interpreter, NodeId, NodeSpec, ProjectId, PythonVersion, Resources,
-    TaskSpec, Tier,
+    BlobRef, Digest, Glob, Interpreter, LabelRule, NodeId, NodeSpec, ProjectId, PythonVersion,
+    Resources, TaskSpec, Tier,
 };
 use farlane_plan::{Group, NodeView, Policy, Work};
 use farlane_units::{ByteCount, Micros, MilliCpu, Ppm, UsdMicros};
@@ -191,9 +191,8 @@ impl World {
             .of(&["", "", "", "eu-*", "us-* eu-*", "ap-1"])
             .split(' ');
         node.regions = globs.filter_map(|glob| Glob::new(glob).ok()).collect();
-        let label = |key: &str, value: &str| (key.to_owned(), value.to_owned());
         if random.below(4) == 0 {
-            node.labels = vec![label("disk", "nvme")];
+            node.labels = vec![LabelRule::equals("disk", "nvme")];
         }
         node.python.minor = *random.of(&[11, 11, 12]);
         node.tier = *random.of(&[Tier::Process, Tier::Namespaces]);
@@ -227,6 +226,7 @@ fn spec_of(kind: &Kind) -> NodeSpec {
         agent: "0".into(),
         devices: Vec::new(),
         measured: None,
+        resources: Vec::new(),
     }
 }
 

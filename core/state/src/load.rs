@@ -236,7 +236,11 @@ impl State {
             }
             self.placed += 1;
             let project = self.sessions[self.tasks[handle].session].project;
-            self.projects.entry(project).or_default().held.add(&need);
+            self.projects
+                .entry(project)
+                .or_default()
+                .held
+                .add(&spec.resources);
         }
         Ok(())
     }

@@ -138,7 +138,7 @@ impl Ctx<'_> {
         self.state.placed -= 1;
         let project = self.state.sessions[self.state.tasks[handle].session].project;
         if let Some(load) = self.state.projects.get_mut(&project) {
-            load.held.sub(&need);
+            load.held.sub(&spec.resources);
         }
         if let Some(node) = self.state.node_mut(lease.node) {
             let need = Need {

@@ -2,8 +2,8 @@
 
 use farlane::Template;
 use farlane_model::{
-    Affinity, Amount, Company, Demand, Direction, ForwardSecrecy, Glob, GpuRequest, LabelRule, NodeRequest,
-    PythonVersion, Resources, Retry, Scope, Strength, Tier, Timing, VersionRange,
+    Affinity, Amount, Company, Demand, Direction, ForwardSecrecy, Glob, GpuRequest, LabelRule,
+    NodeRequest, PythonVersion, Resources, Retry, Scope, Strength, Tier, Timing, VersionRange,
 };
 use farlane_units::{ByteCount, MilliCpu, MilliGpu, Millis, UsdMicros};
 use pyo3::exceptions::PyValueError;
@@ -58,7 +58,10 @@ where
 {
     let bad = |error: E| bad_option(options.py(), format!("{name}: {error}"));
     let items: Vec<T> = get(options, name)?;
-    items.into_iter().map(|item| read(item).map_err(bad)).collect()
+    items
+        .into_iter()
+        .map(|item| read(item).map_err(bad))
+        .collect()
 }
 
 /// A rule as the Python half says it: key, kind and values.
@@ -89,13 +92,23 @@ fn company(options: &Bound<'_, PyDict>) -> PyResult<Company> {
     let wishes: Vec<(String, bool, String, bool)> = get(options, "affinities")?;
     let wish = |(tag, near, far, required): (String, bool, String, bool)| Affinity {
         tag,
-        direction: if near { Direction::Near } else { Direction::Apart },
+        direction: if near {
+            Direction::Near
+        } else {
+            Direction::Apart
+        },
         scope: scope(&far),
-        strength: if required { Strength::Required } else { Strength::Preferred },
+        strength: if required {
+            Strength::Required
+        } else {
+            Strength::Preferred
+        },
     };
     Ok(Company {
         tag: get(options, "tag")?,
-        spread: get::<Option<String>>(options, "spread")?.as_deref().map(scope),
+        spread: get::<Option<String>>(options, "spread")?
+            .as_deref()
+            .map(scope),
         affinities: wishes.into_iter().map(wish).collect(),
     })
 }

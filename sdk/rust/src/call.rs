@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use farlane_model::{
-    Amount, BlobRef, Company, Demand, Digest, EnvRef, ForwardSecrecy, GpuRequest, LOG_LIMIT, NodeRequest, ProjectId, PythonVersion,
-    Resources, Retry, TaskSpec, Timing,
+    Amount, BlobRef, Company, Demand, Digest, EnvRef, ForwardSecrecy, GpuRequest, LOG_LIMIT,
+    NodeRequest, ProjectId, PythonVersion, Resources, Retry, TaskSpec, Timing,
 };
 use farlane_seal::TaskKey;
 use farlane_seal::grant::attempts_allowed;

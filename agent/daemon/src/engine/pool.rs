@@ -215,11 +215,7 @@ impl Pools {
     /// Asks a template for a worker that will hold so much.
     ///
     /// *Errors*: no descriptors, or the template does not read.
-    pub(super) fn fork(
-        &mut self,
-        number: TemplateNumber,
-        need: &Resources,
-    ) -> std::io::Result<()> {
+    pub(super) fn fork(&mut self, number: TemplateNumber, need: &Resources) -> std::io::Result<()> {
         let worker = WorkerNumber(self.number());
         let Some(pool) = self.pools.get_mut(&number) else {
             return Ok(());
@@ -275,9 +271,8 @@ impl Pools {
         let fits = (c == 0 && m == 0)
             || (c.saturating_add(cpus) <= self.cpus && m.saturating_add(memory) <= self.memory);
         let key = self.pools.get(&pool).map(|pool| &pool.key);
-        let gpus = |key: &PoolKey| {
-            places(key.devices).all(|at| self.gpu_has(at, need.share(), key))
-        };
+        let gpus =
+            |key: &PoolKey| places(key.devices).all(|at| self.gpu_has(at, need.share(), key));
         fits && key.is_none_or(gpus)
     }
 

@@ -80,7 +80,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    /// As the driver writes it; recorded from an H200, the id shortened.
+    /// In the form of the driver's own file, written by hand: no such card was here.
     fn information(uuid: &str, minor: u32) -> String {
         format!(
             "Model: \t\t NVIDIA H200\nIRQ:   \t\t 45\nGPU UUID: \t {uuid}\nVideo BIOS: \t 96.00.bc.00.01\n\
@@ -97,7 +97,10 @@ mod tests {
             std::fs::write(card.join("information"), information(uuid, minor)).unwrap();
         }
         let gpus = Gpus::find_in(folder.path(), vec!["GPU-b".into()]).unwrap();
-        assert_eq!(gpus.variables(), [("CUDA_VISIBLE_DEVICES", "GPU-b".to_owned())]);
+        assert_eq!(
+            gpus.variables(),
+            [("CUDA_VISIBLE_DEVICES", "GPU-b".to_owned())]
+        );
         let files = gpus.files();
         assert_eq!(files[0], ("/dev/nvidia3".into(), true));
         assert_eq!(files.len(), 1 + SHARED.len());

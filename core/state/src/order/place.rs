@@ -175,7 +175,7 @@ fn hold(ctx: &mut Ctx, handle: u32, lease: Lease) {
         .entry(key.project)
         .or_default()
         .held
-        .add(&need);
+        .add(&spec.resources);
     ctx.put_attempt(handle);
 }
 

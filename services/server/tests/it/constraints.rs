@@ -108,7 +108,10 @@ async fn a_contradiction_is_refused_with_both_sides() {
     loop {
         if let Down::Submitted(ack) = person.next().await {
             let said = &ack.refused[0].message;
-            assert!(said.contains("label disk=nvme and label disk absent"), "{said}");
+            assert!(
+                said.contains("label disk=nvme and label disk absent"),
+                "{said}"
+            );
             break;
         }
     }
@@ -138,22 +141,42 @@ async fn each_task_is_told_its_own_gpu_and_the_next_one_that_of_the_first() {
     let tasks = [1, 2, 3].map(|seq| person.task(seq));
     let agent = tokio::spawn(async move {
         let ready = machine.ready(3).await;
-        let gpus = |machine: &Machine| tasks.map(|task| machine.assigned.get(&task).map(|a| a.devices.clone()));
+        let gpus = |machine: &Machine| {
+            tasks.map(|task| machine.assigned.get(&task).map(|a| a.devices.clone()))
+        };
         let mut held = gpus(&machine).map(Option::unwrap);
         held.sort();
-        assert_eq!(held, [vec![], vec![0], vec![1]], "the third waits behind them");
-        let second = ready.iter().find(|at| machine.assigned[&at.task].devices == [1]).copied();
-        let waits = ready.iter().find(|at| machine.assigned[&at.task].devices.is_empty()).copied();
+        assert_eq!(
+            held,
+            [vec![], vec![0], vec![1]],
+            "the third waits behind them"
+        );
+        let second = ready
+            .iter()
+            .find(|at| machine.assigned[&at.task].devices == [1])
+            .copied();
+        let waits = ready
+            .iter()
+            .find(|at| machine.assigned[&at.task].devices.is_empty())
+            .copied();
         machine.complete(&[second.unwrap()]).await;
         while machine.assigned[&waits.unwrap().task].devices.is_empty() {
             machine.frame().await;
         }
         assert_eq!(machine.assigned[&waits.unwrap().task].devices, [1]);
-        let rest: Vec<_> = ready.iter().filter(|at| **at != second.unwrap()).copied().collect();
+        let rest: Vec<_> = ready
+            .iter()
+            .filter(|at| **at != second.unwrap())
+            .copied()
+            .collect();
         machine.complete(&rest).await;
         machine
     });
     let results = soon("the results", person.results(&world, 3)).await;
-    assert!(results.iter().all(|(result, _)| exit_kind(result) == v1::ExitKind::Returned));
+    assert!(
+        results
+            .iter()
+            .all(|(result, _)| exit_kind(result) == v1::ExitKind::Returned)
+    );
     agent.await.unwrap();
 }

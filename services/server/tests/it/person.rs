@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use farlane_model::{
-    AttemptRef, BlobRef, Digest, Glob, LabelRule, NodeId, NodeRequest, PythonVersion, Resources, SessionId,
-    TaskId, TaskSpec, TenantId, Tier,
+    AttemptRef, BlobRef, Digest, Glob, LabelRule, NodeId, NodeRequest, PythonVersion, Resources,
+    SessionId, TaskId, TaskSpec, TenantId, Tier,
 };
 use farlane_seal::grant::{Grant, GranterContext, OpenContext};
 use farlane_seal::record::{NodeRecord, RevocationPolicy, SignedPrekey};
