@@ -95,6 +95,7 @@ impl From<Glob> for String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::Glob;
 
     #[test]

@@ -242,7 +242,7 @@ mod tests {
 
     #[test]
     fn what_is_no_range_is_refused() {
-        let many = vec![">=1"; 9].join(",");
+        let many = [">=1"; 9].join(",");
         for bad in [
             "",
             "1.2",

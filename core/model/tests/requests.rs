@@ -9,6 +9,8 @@ const PYTHON: PythonVersion = PythonVersion {
     minor: 12,
 };
 
+type Change = Box<dyn FnOnce(&mut TaskSpec)>;
+
 fn spec(change: impl FnOnce(&mut TaskSpec)) -> TaskSpec {
     let code = BlobRef {
         digest: Digest([0; 32]),
@@ -96,7 +98,7 @@ fn a_full_request_comes_back_from_its_bytes_and_version_1_does_not() {
 fn what_is_out_of_its_bounds_is_named() {
     let many = |n: usize| vec![Glob::new("eu").unwrap(); n];
     let long = "x".repeat(65);
-    let changes: Vec<(&str, Box<dyn FnOnce(&mut TaskSpec)>)> = vec![
+    let changes: Vec<(&str, Change)> = vec![
         ("num_gpus", Box::new(|s| s.resources.gpus = MilliGpu(1500))),
         (
             "num_gpus",
