@@ -199,16 +199,6 @@ impl<'a> Site<'a> {
     }
 }
 
-/// Everything that an empty node of this kind lacks for the task, as far as its spec and region say.
-pub fn lacks(node: &NodeSpec, region: &str, task: &TaskSpec) -> Vec<Lack> {
-    Site::of(node, region).lacks(task)
-}
-
-/// Whether nothing lacks, as far as spec and region say.
-pub(crate) fn fits(node: &NodeSpec, region: &str, task: &TaskSpec) -> bool {
-    Site::of(node, region).fits(task)
-}
-
 /// Keys that the task's rules need a label for and that none of the nodes has: mistyped, or not given yet.
 ///
 /// *Shape*: sorted, each once; empty where there are no nodes at all.

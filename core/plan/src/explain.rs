@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use farlane_model::NodeId;
 
-use crate::constraint::{Lack, fits, lacks};
+use crate::constraint::Lack;
 use crate::cost::Term;
 use crate::fleet::{Class, Fleet};
 use crate::view::Group;
@@ -73,8 +73,7 @@ impl<'a> Best<'a> {
 
 fn best<'a>(fleet: &'a Fleet, group: &Group) -> Option<Best<'a>> {
     let online = fleet.classes().filter(|c| c.is_online());
-    let fitting =
-        online.filter(|c| c.but(&group.not_on) > 0 && fits(&c.spec, c.region(), &group.spec));
+    let fitting = online.filter(|c| c.but(&group.not_on) > 0 && c.site().fits(&group.spec));
     let places = fitting.map(|class| {
         let found = class.best(&group.spec.resources, &group.not_on);
         let (place, ahead) = found.map_or((0, None), |(place, ahead)| (place, Some(ahead)));
@@ -103,7 +102,7 @@ pub fn explain(fleet: &mut Fleet, group: &Group) -> Explanation {
         if nodes == 0 {
             continue;
         }
-        let mut lacking = lacks(&there.spec, there.region(), &group.spec);
+        let mut lacking = there.site().lacks(&group.spec);
         if lacking.is_empty() && !there.is_online() {
             lacking.push(Lack::Offline);
         }
@@ -131,7 +130,7 @@ pub fn explain(fleet: &mut Fleet, group: &Group) -> Explanation {
 
 fn feasible(fleet: &Fleet, group: &Group) -> bool {
     let mut left = fleet.classes().filter(|c| c.but(&group.not_on) > 0);
-    left.any(|c| fits(&c.spec, c.region(), &group.spec))
+    left.any(|c| c.site().fits(&group.spec))
 }
 
 fn summary(fleet: &Fleet, group: &Group, best: Option<&Best>) -> String {

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use farlane_model::{Device, Digest, NodeId, NodeSpec, Resources, TaskSpec, WorkKind};
 use farlane_units::{ByteCount, Micros, MilliUcu, Ppm, UsdMicros};
 
-use crate::constraint::fits;
+use crate::constraint::Site;
 use crate::cost::Traits;
 use crate::tree::{Free, Tree};
 use crate::view::NodeView;
@@ -63,6 +63,17 @@ struct Member {
 impl Class {
     pub fn region(&self) -> &Arc<str> {
         &self.key.region
+    }
+    /// What constraints look at; which node is left to the task's granter.
+    pub fn site(&self) -> Site<'_> {
+        Site {
+            spec: &self.spec,
+            region: &self.key.region,
+            node: None,
+            provider: Some(&self.key.provider),
+            price: self.key.price,
+            carbon: self.key.carbon,
+        }
     }
     pub fn is_online(&self) -> bool {
         self.key.online
@@ -135,6 +146,8 @@ pub struct Totals {
     pub cpus: u64,
     /// Memory.
     pub memory: ByteCount,
+    /// Thousandths of an accelerator.
+    pub gpus: u64,
     /// How many.
     pub nodes: u32,
 }
@@ -207,6 +220,8 @@ impl Fleet {
             cpus: node.free_cpus,
             memory: node.free_memory,
             scratch: node.free_scratch,
+            gpus: node.free_gpus,
+            gpu_part: node.free_gpu_part,
             credit: node.free_backlog,
             backlog: node.backlog,
         };
@@ -243,6 +258,7 @@ impl Fleet {
         if node.online {
             self.totals.cpus += u64::from(node.spec.cpus.0);
             self.totals.memory = self.totals.memory.saturating_add(node.spec.memory);
+            self.totals.gpus += 1000 * node.spec.devices.len() as u64;
             self.totals.nodes += 1;
             self.room += free.room();
         }
@@ -297,6 +313,7 @@ impl Fleet {
         if class.key.online {
             self.totals.cpus -= u64::from(spec.cpus.0);
             self.totals.memory = self.totals.memory.saturating_sub(spec.memory);
+            self.totals.gpus -= 1000 * spec.devices.len() as u64;
             self.totals.nodes -= 1;
         }
         if class.members.is_empty() {
@@ -350,7 +367,7 @@ impl Fleet {
         }
         let known = self.matches.entry(*digest).or_default();
         let unseen = self.classes.iter().enumerate().skip(known.seen);
-        let fit = unseen.filter(|(_, class)| fits(&class.spec, &class.key.region, spec));
+        let fit = unseen.filter(|(_, class)| class.site().fits(spec));
         known.fitting.extend(fit.map(|(at, _)| at as u32));
         known.seen = self.classes.len();
         &known.fitting

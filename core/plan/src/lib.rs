@@ -20,7 +20,7 @@ mod search;
 mod tree;
 mod view;
 
-pub use constraint::{GpuLack, Lack, Site, lacks, unknown_labels};
+pub use constraint::{GpuLack, Lack, Site, unknown_labels};
 pub use cost::{Bill, Policy, Term};
 pub use estimate::{Estimates, UNKNOWN, Work};
 pub use explain::{ClassReason, Explanation, explain};

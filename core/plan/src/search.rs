@@ -57,6 +57,7 @@ struct Turn {
     weight: f64,
     cpus: f64,
     memory: f64,
+    gpus: f64,
     /// The most urgent first.
     groups: Vec<usize>,
     tie: u64,
@@ -88,12 +89,14 @@ impl Turn {
     /// Its dominant share of what is online, by its weight.
     fn share(&self, totals: &Totals) -> f64 {
         let of = |used: f64, all: u64| used / (all.max(1)) as f64;
-        of(self.cpus, totals.cpus).max(of(self.memory, totals.memory.0)) / self.weight
+        let cores = of(self.cpus, totals.cpus).max(of(self.memory, totals.memory.0));
+        cores.max(of(self.gpus, totals.gpus)) / self.weight
     }
 
     fn holds(&mut self, need: &Resources) {
         self.cpus += f64::from(need.cpus.0);
         self.memory += need.memory.0 as f64;
+        self.gpus += f64::from(need.gpus.0);
     }
 }
 
@@ -177,6 +180,7 @@ fn turns(groups: &[Group], input: &PlanInput) -> Vec<Turn> {
             weight: f64::from(share.map_or(WEIGHT, |s| s.weight).max(1)),
             cpus: share.map_or(0.0, |s| s.cpus as f64),
             memory: share.map_or(0.0, |s| s.memory.0 as f64),
+            gpus: share.map_or(0.0, |s| s.gpus as f64),
             groups: of_it,
             tie: tie(input.seed, &id),
         }

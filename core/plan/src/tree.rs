@@ -8,7 +8,7 @@
 //! ```
 
 use farlane_model::Resources;
-use farlane_units::{ByteCount, MilliCpu};
+use farlane_units::{ByteCount, MilliCpu, MilliGpu};
 
 /// What of a node is free, and what waits on it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -16,6 +16,10 @@ pub(crate) struct Free {
     pub cpus: MilliCpu,
     pub memory: ByteCount,
     pub scratch: ByteCount,
+    /// Accelerators that nobody holds, thousandths.
+    pub gpus: MilliGpu,
+    /// The most that is left of one that is held in part. Whose it is the state machine judges.
+    pub gpu_part: MilliGpu,
     /// Leases it still takes ahead of capacity.
     pub credit: u32,
     /// Leases it has taken ahead of capacity.
@@ -29,6 +33,7 @@ impl Free {
             && need.cpus <= self.cpus
             && need.memory <= self.memory
             && need.scratch <= self.scratch
+            && (need.gpus <= self.gpus || need.gpus.0 < WHOLE && need.gpus <= self.gpu_part)
     }
 
     /// How many would be ahead of one more; `None` where there is no room for it at all.
@@ -53,6 +58,7 @@ impl Free {
             self.cpus = self.cpus.saturating_sub(need.cpus);
             self.memory = self.memory.saturating_sub(need.memory);
             self.scratch = self.scratch.saturating_sub(need.scratch);
+            self.take_gpus(need.gpus);
         } else {
             self.credit = self.credit.saturating_sub(1);
             self.backlog = self.backlog.saturating_add(1);
@@ -60,12 +66,35 @@ impl Free {
     }
 }
 
+impl Free {
+    fn take_gpus(&mut self, need: MilliGpu) {
+        if need.0 == 0 {
+            return;
+        }
+        if need.0 >= WHOLE {
+            self.gpus = self
+                .gpus
+                .saturating_sub(MilliGpu(need.0.next_multiple_of(WHOLE)));
+        } else if need <= self.gpu_part {
+            self.gpu_part = self.gpu_part.saturating_sub(need);
+        } else {
+            self.gpus = self.gpus.saturating_sub(MilliGpu(WHOLE));
+            self.gpu_part = self.gpu_part.max(MilliGpu(WHOLE - need.0));
+        }
+    }
+}
+
+/// One accelerator, thousandths.
+const WHOLE: u32 = 1000;
+
 /// The best below one node of the tree.
 #[derive(Debug, Clone, Copy)]
 struct Most {
     cpus: MilliCpu,
     memory: ByteCount,
     scratch: ByteCount,
+    gpus: MilliGpu,
+    gpu_part: MilliGpu,
     /// Shortest backlog where credit is left.
     backlog: u32,
 }
@@ -78,6 +107,8 @@ impl Most {
         cpus: MilliCpu::ZERO,
         memory: ByteCount::ZERO,
         scratch: ByteCount::ZERO,
+        gpus: MilliGpu::ZERO,
+        gpu_part: MilliGpu::ZERO,
         backlog: NO_CREDIT,
     };
 
@@ -91,6 +122,8 @@ impl Most {
                 cpus: free.cpus,
                 memory: free.memory,
                 scratch: free.scratch,
+                gpus: free.gpus,
+                gpu_part: free.gpu_part,
                 backlog,
             },
             _ => Self {
@@ -105,13 +138,18 @@ impl Most {
             cpus: self.cpus.max(other.cpus),
             memory: self.memory.max(other.memory),
             scratch: self.scratch.max(other.scratch),
+            gpus: self.gpus.max(other.gpus),
+            gpu_part: self.gpu_part.max(other.gpu_part),
             backlog: self.backlog.min(other.backlog),
         }
     }
 
     fn may_run(&self, need: &Resources) -> bool {
         // A core that is needed is more than none: an empty leaf runs nothing.
-        need.cpus <= self.cpus && need.memory <= self.memory && need.scratch <= self.scratch
+        need.cpus <= self.cpus
+            && need.memory <= self.memory
+            && need.scratch <= self.scratch
+            && need.gpus <= self.gpus.max(self.gpu_part)
     }
 }
 
@@ -229,17 +267,19 @@ mod tests {
             cpus: MilliCpu(cpus),
             memory: ByteCount(memory),
             scratch: ByteCount(1),
+            gpus: MilliGpu(1000 * (cpus % 3)),
+            gpu_part: MilliGpu(250 * (memory as u32 % 4)),
             credit,
             backlog,
         }
     }
 
-    fn need(cpus: u32, memory: u64) -> Resources {
+    fn need(cpus: u32, memory: u64, gpus: u32) -> Resources {
         Resources {
             cpus: MilliCpu(cpus),
             memory: ByteCount(memory),
             scratch: ByteCount(0),
-            gpus: farlane_units::MilliGpu::ZERO,
+            gpus: MilliGpu(gpus),
         }
     }
 
@@ -254,7 +294,7 @@ mod tests {
         fn finds_what_a_walk_over_all_finds(
             nodes in prop::collection::vec(any_free(), 0..20),
             changes in prop::collection::vec((0usize..20, any_free()), 0..10),
-            cpus in 1u32..5, memory in 0u64..5, from in 0usize..22,
+            cpus in 1u32..5, memory in 0u64..5, gpus in 0u32..8, from in 0usize..22,
         ) {
             let mut tree = Tree::new(nodes.clone());
             let mut nodes = nodes;
@@ -264,7 +304,7 @@ mod tests {
                     tree.set(place, free);
                 }
             }
-            let need = need(cpus, memory);
+            let need = need(cpus, memory, gpus * 250);
             let runs = nodes.iter().enumerate().skip(from).find(|(_, free)| free.runs(&need));
             prop_assert_eq!(tree.first_with_room(&need, from), runs.map(|(place, _)| place));
             let credit = nodes.iter().enumerate().skip(from).filter(|(_, free)| free.credit > 0);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use farlane_model::{Digest, NodeId, NodeSpec, ProjectId, TaskSpec};
-use farlane_units::{ByteCount, Micros, MilliCpu, Millis, Ppm, UsdMicros};
+use farlane_units::{ByteCount, Micros, MilliCpu, MilliGpu, Millis, Ppm, UsdMicros};
 
 use crate::cost::{Bill, Policy};
 use crate::estimate::Work;
@@ -29,6 +29,10 @@ pub struct NodeView {
     pub free_memory: ByteCount,
     /// Scratch not held by running leases.
     pub free_scratch: ByteCount,
+    /// Accelerators that no running lease holds.
+    pub free_gpus: MilliGpu,
+    /// The most that is left of one that is held in part.
+    pub free_gpu_part: MilliGpu,
     /// Leases it still takes ahead of capacity.
     pub free_backlog: u32,
     /// Leases it has already taken ahead of capacity.
@@ -81,6 +85,8 @@ pub struct Share {
     pub cpus: u64,
     /// Memory that they hold.
     pub memory: ByteCount,
+    /// Thousandths of an accelerator that they hold.
+    pub gpus: u64,
 }
 
 /// What a plan depends on besides fleet and groups.

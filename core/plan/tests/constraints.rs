@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use farlane_model::*;
-use farlane_plan::{Lack, Site, lacks, unknown_labels};
+use farlane_plan::{Lack, Site, unknown_labels};
 use farlane_units::{ByteCount, MilliCpu, MilliGpu, UsdMicros};
 use proptest::prelude::*;
 
@@ -12,6 +12,11 @@ const PYTHON: PythonVersion = PythonVersion {
 };
 const HERE: NodeId = NodeId([1; 32]);
 const OWNER: Digest = Digest([2; 32]);
+
+/// As far as spec and region say.
+fn lacks(node: &NodeSpec, region: &str, task: &TaskSpec) -> Vec<Lack> {
+    Site::of(node, region).lacks(task)
+}
 
 fn gpu(model: &str, gib: u64) -> Device {
     Device {

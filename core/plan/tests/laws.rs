@@ -73,6 +73,8 @@ fn node(id: u8, cores: u32, region: &str, price: i64) -> NodeView {
         free_cpus: MilliCpu(cores * 1000),
         free_memory: ByteCount::gib(4),
         free_scratch: ByteCount::gib(4),
+        free_gpus: MilliGpu::ZERO,
+        free_gpu_part: MilliGpu::ZERO,
         free_backlog: 4,
         backlog: 0,
         round_trip: Micros(500),
@@ -291,6 +293,7 @@ fn projects_share_by_their_dominant_resource_and_weight() {
             weight,
             cpus: 0,
             memory: ByteCount(0),
+            gpus: 0,
         };
         vec![share(1, weights[0]), share(2, weights[1])]
     };

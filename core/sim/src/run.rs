@@ -332,6 +332,7 @@ impl Simulation {
                 weight: client.weight,
                 cpus: held.cpus,
                 memory: ByteCount(held.memory),
+                gpus: held.gpus,
             }
         };
         self.clients.iter().map(share).collect()
@@ -352,6 +353,8 @@ impl Simulation {
                 free_cpus: node.free_cpus(),
                 free_memory: node.free_memory(),
                 free_scratch: node.free_scratch(),
+                free_gpus: node.free_gpus().0,
+                free_gpu_part: node.free_gpus().1,
                 free_backlog: node.free_backlog(),
                 backlog: node.waiting() as u32,
                 ..view.clone()

@@ -7,7 +7,7 @@ use farlane_model::{
     Resources, TaskSpec, Tier,
 };
 use farlane_plan::{Group, NodeView, Policy, Work};
-use farlane_units::{ByteCount, Micros, MilliCpu, Ppm, UsdMicros};
+use farlane_units::{ByteCount, Micros, MilliCpu, MilliGpu, Ppm, UsdMicros};
 
 use crate::Random;
 
@@ -132,6 +132,8 @@ impl World {
             free_cpus: spec.cpus,
             free_memory: spec.memory,
             free_scratch: spec.disk,
+            free_gpus: MilliGpu::ZERO,
+            free_gpu_part: MilliGpu::ZERO,
             free_backlog: CREDIT,
             backlog: 0,
             round_trip: Micros(region.trip),

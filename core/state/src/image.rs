@@ -145,7 +145,7 @@ impl State {
                 out,
                 Table::Cluster,
                 &project.to_bytes(),
-                &(load.live, load.kept, load.held.cpus, load.held.memory),
+                &(load.live, load.kept, load.held),
             );
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use farlane_model::{BootId, Digest, NodeId, NodeSpec, SessionId};
-use farlane_units::{ByteCount, MilliCpu, Millis, UsdMicros};
+use farlane_units::{ByteCount, MilliCpu, MilliGpu, Millis, UsdMicros};
 use serde::{Deserialize, Serialize};
 
 use crate::capacity::{Capacity, DeviceLoad, Need, could_ever};
@@ -191,6 +191,17 @@ impl Node {
     /// What running leases hold of the device at this place of the spec's list.
     pub fn device_load(&self, place: usize) -> DeviceLoad {
         self.capacity.device(place)
+    }
+    /// Accelerators that no running lease holds, and the most that is left of one held in part.
+    pub fn free_gpus(&self) -> (MilliGpu, MilliGpu) {
+        let (mut free, mut part) = (0, 0);
+        for place in 0..self.spec.devices.len() {
+            match self.device_load(place).held {
+                0 => free += 1000,
+                held => part = part.max(1000u32.saturating_sub(held)),
+            }
+        }
+        (MilliGpu(free), MilliGpu(part))
     }
     /// What of a named resource no running lease holds.
     pub fn free_amount(&self, name: &str) -> u32 {

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use farlane_model::{AttemptRef, Digest, KeyId, NodeId, ProjectId, Resources, SessionId, TaskId};
 use farlane_units::Millis;
+use serde::Serialize;
 
 use crate::queue::{QueueKey, Queues};
 use crate::row::{ClusterRow, MAX_OUTBOX, OutboxKey, RevocationsRow};
@@ -68,22 +69,26 @@ pub(crate) struct ProjectLoad {
 }
 
 /// What the leases of a project hold.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Holding {
     /// Thousandths of a core.
     pub cpus: u64,
     /// Bytes of memory.
     pub memory: u64,
+    /// Thousandths of an accelerator.
+    pub gpus: u64,
 }
 
 impl Holding {
     pub(crate) fn add(&mut self, need: &Resources) {
         self.cpus += u64::from(need.cpus.0);
         self.memory += need.memory.0;
+        self.gpus += u64::from(need.gpus.0);
     }
     pub(crate) fn sub(&mut self, need: &Resources) {
         self.cpus = self.cpus.saturating_sub(u64::from(need.cpus.0));
         self.memory = self.memory.saturating_sub(need.memory.0);
+        self.gpus = self.gpus.saturating_sub(u64::from(need.gpus.0));
     }
 }
 

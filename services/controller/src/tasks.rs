@@ -304,7 +304,7 @@ fn reply(phase: &str, fleet: &Fleet, explained: Explanation) -> v1::ExplainReply
     let class = |c: farlane_plan::ClassReason| v1::NodeClassReason {
         class: c.class,
         nodes: c.nodes,
-        reasons: c.lacks.iter().map(ToString::to_string).collect(),
+        reasons: c.lacks.iter().map(with_change).collect(),
     };
     v1::ExplainReply {
         phase: phase.to_owned(),
@@ -312,6 +312,14 @@ fn reply(phase: &str, fleet: &Fleet, explained: Explanation) -> v1::ExplainReply
         classes: explained.classes.into_iter().map(class).collect(),
         terms,
         node_name,
+    }
+}
+
+/// What a class lacks, and the smallest change to the request that would make do.
+fn with_change(lack: &farlane_plan::Lack) -> String {
+    match lack.change() {
+        Some(change) => format!("{lack} ({change} would fit)"),
+        None => lack.to_string(),
     }
 }
 

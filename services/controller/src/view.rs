@@ -10,7 +10,7 @@ use farlane_ledger::{CPU, PowerModel};
 use farlane_model::{AttemptRef, Digest, NodeId, ProjectId, SessionId, TaskId, TaskSpec};
 use farlane_plan::{Estimates, Fleet, Group, NodeView, PlanInput, Policy, Share, plan};
 use farlane_state::{Holding, Node, Order, State, SubmitBatch, TouchMark};
-use farlane_units::{ByteCount, Micros, Millis, Ppm};
+use farlane_units::{ByteCount, Micros, MilliGpu, Millis, Ppm};
 
 use crate::Controller;
 use crate::overlay::{Freeing, Overlay, Placing};
@@ -231,6 +231,8 @@ impl Controller {
             free_cpus: node.free_cpus(),
             free_memory: node.free_memory(),
             free_scratch: node.free_scratch(),
+            free_gpus: node.free_gpus().0,
+            free_gpu_part: node.free_gpus().1,
             free_backlog: node.free_backlog(),
             backlog: node.waiting() as u32,
             round_trip: lease.map_or(Micros::ZERO, |lease| lease.round_trip),
@@ -248,6 +250,7 @@ fn share((project, held): (ProjectId, Holding)) -> Share {
         weight: 1000,
         cpus: held.cpus,
         memory: ByteCount(held.memory),
+        gpus: held.gpus,
     }
 }
 
@@ -495,8 +498,12 @@ fn take(node: &mut NodeView, placing: &Placing) {
     let runs = node.backlog == 0
         && need.cpus <= node.free_cpus
         && need.memory <= node.free_memory
-        && need.scratch <= node.free_scratch;
+        && need.scratch <= node.free_scratch
+        && need.gpus <= node.free_gpus.max(node.free_gpu_part);
     if runs {
+        // What is left of one in part is known once the state has applied it.
+        let whole = MilliGpu(need.gpus.0.next_multiple_of(1000));
+        node.free_gpus = node.free_gpus.saturating_sub(whole);
         node.free_cpus = node.free_cpus.saturating_sub(need.cpus);
         node.free_memory = node.free_memory.saturating_sub(need.memory);
         node.free_scratch = node.free_scratch.saturating_sub(need.scratch);
