@@ -27,7 +27,7 @@ use clap::{Parser, Subcommand};
 
 use crate::command::{
     agent, cancel, completions, config, doctor, explain, granter, keys, login, logs, nodes, prices,
-    reference, regions, server, status, tasks, tokens, trust, up,
+    reference, regions, server, sim, status, tasks, tokens, trust, up,
 };
 use crate::problem::Problem;
 
@@ -60,6 +60,7 @@ enum Command {
     Status(status::Args),
     Nodes(nodes::Args),
     Regions(regions::Args),
+    Sim(sim::Args),
     Prices(prices::Args),
     Tasks(tasks::Args),
     Logs(logs::Args),
@@ -94,6 +95,7 @@ fn run(command: Command) -> Result<(), Problem> {
         Command::Status(args) => status::run(args),
         Command::Nodes(args) => nodes::run(args),
         Command::Regions(args) => regions::run(args),
+        Command::Sim(args) => sim::run(args),
         Command::Prices(args) => prices::run(args),
         Command::Tasks(args) => tasks::run(args),
         Command::Logs(args) => logs::run(args),

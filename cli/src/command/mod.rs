@@ -16,6 +16,7 @@ pub mod probe;
 pub mod reference;
 pub mod regions;
 pub mod server;
+pub mod sim;
 pub mod status;
 pub mod tasks;
 pub mod tokens;

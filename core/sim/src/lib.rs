@@ -3,6 +3,7 @@
 //! Owns the made-up world and what happens in it. Leaves every decision to the real `farlane-plan`, and every
 //! judgement to the real `farlane-state`.
 
+mod plot;
 mod random;
 mod report;
 mod run;
