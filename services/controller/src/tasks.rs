@@ -318,7 +318,7 @@ fn reply(phase: &str, fleet: &Fleet, explained: Explanation) -> v1::ExplainReply
 /// What a class lacks, and the smallest change to the request that would make do.
 fn with_change(lack: &farlane_plan::Lack) -> String {
     match lack.change() {
-        Some(change) => format!("{lack} ({change} would fit)"),
+        Some(change) => format!("{lack}; smallest change: {change}"),
         None => lack.to_string(),
     }
 }

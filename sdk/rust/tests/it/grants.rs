@@ -216,7 +216,11 @@ async fn a_node_elsewhere_or_too_open_gets_no_grant_whatever_the_control_plane_s
     assert_eq!((granted.len(), mock.finished()), (1, 1));
     let refused = std::mem::take(&mut mock.knobs.lock().refused);
     assert_eq!(refused.iter().map(|r| r.attempts.len()).sum::<usize>(), 2);
-    assert!(refused.iter().all(|r| r.reason.contains("region or tier")));
+    assert!(
+        refused
+            .iter()
+            .all(|r| r.reason.contains("does not meet the region"))
+    );
 
     // A standing granter, by the spec that it is shown.
     mock.knobs.lock().answer = Answer::Hold;

@@ -48,7 +48,8 @@ async fn a_task_waits_for_a_machine_within_its_range_and_runs_when_that_joins() 
     assert_eq!(
         reasons,
         [
-            "has label driver=535.104, the task wants driver >=550,<600",
+            "has label driver=535.104, the task wants driver >=550,<600; smallest change: labels driver >=550,<600 → \
+             without it",
             "would fit, but is offline"
         ]
     );
