@@ -102,14 +102,18 @@ impl Controller {
             let Some(held) = granter.ahead.lock().take(slot, attempts, now) else {
                 return;
             };
-            let Some(agent) = self.links.agent(slot.0) else {
+            let agent = self.links.agent(slot.0);
+            // One that was not told of the attempts yet is asked for when it is.
+            let Some(agent) = agent.filter(|agent| !agent.push.lock().behind) else {
                 return;
             };
             if !agent.frame(ToAgent::Grant(held.batch)) {
                 return;
             }
-            self.ungranted.lock().settle(&held.attempts);
-            wanted.retain(|task| !held.attempts.contains(&task.attempt));
+            // What else the client named lies elsewhere, or waits.
+            let granted = wanted.extract_if(.., |task| held.attempts.contains(&task.attempt));
+            let granted: Vec<AttemptRef> = granted.map(|task| task.attempt).collect();
+            self.ungranted.lock().settle(&granted);
         }
     }
 }

@@ -138,13 +138,14 @@ impl Controller {
                 Change::KeyRevoked { key } => self.end_sessions_of(*key),
             }
         }
-        for (granter, attempts) in wanted.0 {
-            self.ask_grants(granter, attempts, true);
-        }
         for (node, attempts) in assigned.0 {
             if let Some(agent) = self.links.agent(node) {
                 *anybody_behind |= !self.push_assigned(&agent, notice.index, &attempts);
             }
+        }
+        // After them: what was granted ahead finds its attempt there.
+        for (granter, attempts) in wanted.0 {
+            self.ask_grants(granter, attempts, true);
         }
         for (node, attempts) in stops.0 {
             self.ungranted.lock().settle(&attempts);

@@ -113,9 +113,13 @@ impl Grants {
 
     /// Holds a grant until its assignment comes.
     pub(super) fn hold(&mut self, at: AttemptRef, granted: Granted, steady_ms: u64) {
-        if self.early.len() < MAX_EARLY {
-            self.early.insert(at, (granted, steady_ms));
+        if self.early.len() >= MAX_EARLY {
+            let oldest = self.early.iter().min_by_key(|(_, (_, came))| *came);
+            if let Some(oldest) = oldest.map(|(at, _)| *at) {
+                self.early.remove(&oldest);
+            }
         }
+        self.early.insert(at, (granted, steady_ms));
     }
 
     /// The grant that came before its assignment.

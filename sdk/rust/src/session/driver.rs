@@ -341,6 +341,13 @@ impl Driver {
     }
 
     fn submitted(&mut self, ack: v1::SubmitAck) {
+        // None of these will have a result of its own: what was granted of them ahead is forgotten.
+        let session = self.shared.session;
+        let refused = ack.refused.iter().map(|refusal| refusal.seq);
+        let settled: Vec<TaskId> = refused
+            .chain(ack.duplicates.iter().map(|duplicate| duplicate.seq))
+            .map(|seq| session.task(seq))
+            .collect();
         for refusal in ack.refused {
             let refused = v1::Refusal {
                 code: refusal.code,
@@ -363,6 +370,8 @@ impl Driver {
                 });
             }
         }
+        self.granting
+            .finished(&self.shared, None, settled.into_iter());
         // Last: who waits for it then asks for the earlier task, where it is one.
         self.batcher.acknowledge(&self.shared, ack.through_seq);
     }
