@@ -506,7 +506,6 @@ impl Simulation {
 /// Batches of whole gangs.
 fn batches(count: usize, gang: u32) -> impl Iterator<Item = usize> {
     let gang = gang as usize;
-    let count = count.div_ceil(gang) * gang;
     let each = (BATCH / gang).max(1) * gang;
     (0..count)
         .step_by(each)

@@ -74,11 +74,12 @@ impl Client {
         random.of(&self.specs).0
     }
 
-    /// Tasks that arrive in this share of an hour from `now` on.
+    /// Tasks that arrive in this share of an hour from `now` on, in whole gangs.
     pub fn arrivals(&self, now: u64, share: f64, random: &mut Random) -> usize {
         let day = (now % (24 * 3_600_000)) as f64 / (24.0 * 3_600_000.0);
         let rate = self.of.tasks_per_hour * (1.0 + self.of.diurnal * wave(day));
-        (rate * share + random.unit()) as usize
+        let gang = self.gang as usize;
+        (rate * share / gang as f64 + random.unit()) as usize * gang
     }
 
     /// How long a task truly runs; the same whenever it is asked.

@@ -41,7 +41,7 @@ fn run(scenario: Scenario) -> Figures {
 fn everything_taken_in_ends_also_where_nodes_fall_silent() {
     let gang = Project {
         gang: 4,
-        tasks_per_hour: 2_000.0,
+        tasks_per_hour: 8_000.0,
         ..project("gangs")
     };
     let scenario = Scenario {
