@@ -1,6 +1,7 @@
 //! The path of a call, and what stays when the server does not.
 
 use farlane_model::AttemptRef;
+use farlane_units::MilliCpu;
 use farlane_wire::v1;
 use farlane_wire::v1::client_frame::Body as Up;
 use farlane_wire::v1::control_frame::Body as ToAgent;
@@ -167,6 +168,63 @@ async fn what_is_granted_with_its_submission_is_asked_for_only_where_it_is_place
     }
     person.send(Up::Submit(many)).await;
     assert_eq!(person.refusal().await, "invalid_argument");
+}
+
+#[tokio::test]
+async fn what_was_granted_ahead_for_one_machine_strands_nothing_on_another() {
+    let world = World::start().await;
+    let (one, two) = (
+        Machine::join(&world, 0).await,
+        Machine::join(&world, 0).await,
+    );
+    let mut person = Person::connect(&world).await;
+    // Each machine has room for one.
+    let spec = spec(&world, |spec| spec.resources.cpus = MilliCpu(2000));
+    person.submit(&world, &spec, &[b"first"]).await;
+    let asked = person.request().await;
+    let first = person.grants(&world, &asked);
+    person.send(Up::Grant(first)).await;
+    let (mut likely, _other) = match asked.node == one.node.0[..] {
+        true => (one, two),
+        false => (two, one),
+    };
+    let first = likely.ready(1).await;
+    likely.complete(&first).await;
+    assert_eq!(person.results(&world, 1).await.len(), 1);
+
+    // Two tasks, both granted ahead for the machine that ran the first; one of them has no room there.
+    let mut batch = person.batch(&world, &spec, &[b"here", b"elsewhere"]);
+    let mut ahead = asked.clone();
+    ahead.tasks = (batch.first_seq..batch.first_seq + 2)
+        .map(|seq| {
+            let task = person.task(seq);
+            let attempt = AttemptRef { task, ..first[0] };
+            v1::GrantWanted {
+                attempt: Some(attempt.into()),
+                ..Default::default()
+            }
+        })
+        .collect();
+    batch.ahead = Some(person.grants(&world, &ahead));
+    person.send(Up::Submit(batch)).await;
+    let request = person.request().await;
+    assert_ne!(
+        request.node, asked.node,
+        "only what lies elsewhere is asked for"
+    );
+    // Its granter refuses that machine: the task is placed anew, where it was granted first.
+    person.refuse(&request, "not there").await;
+    let ready = likely.ready(1).await;
+    likely.complete(&ready).await;
+    let mut again = loop {
+        if let Down::GrantsWanted(request) = person.next().await {
+            break request;
+        }
+    };
+    assert_eq!(again.node, asked.node);
+    let wanted = again.tasks.remove(0).attempt.unwrap();
+    let refused = request.tasks[0].attempt.clone().unwrap();
+    assert_eq!((wanted.task, wanted.attempt), (refused.task, 2));
 }
 
 #[tokio::test]
