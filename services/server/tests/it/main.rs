@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod access;
+mod ahead;
 mod blobs;
 mod cluster;
 mod constraints;
