@@ -1,25 +1,23 @@
 //! The network as a plan sees it: applied state, less what is on its way.
 //!
-//! Owns the copy of nodes and queue heads into plain data, and expected run times. Leaves the choice
+//! Owns the copy of nodes into the fleet, and expected run times. Leaves the choice
 //! to `farlane-plan`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use farlane_ledger::{CPU, PowerModel};
-use farlane_model::{AttemptRef, Digest, NodeId, ProjectId, SessionId, TaskId, TaskSpec};
+use farlane_model::{AttemptRef, Digest, NodeId, ProjectId, TaskSpec};
 use farlane_plan::{Estimates, Fleet, Group, NodeView, PlanInput, Policy, Share, plan};
-use farlane_state::{Holding, Node, Order, State, SubmitBatch, TouchMark};
+use farlane_state::{Holding, Node, Order, State, TouchMark};
 use farlane_units::{ByteCount, Micros, MilliGpu, Millis, Ppm};
 
 use crate::Controller;
+use crate::gather::gather;
 use crate::overlay::{Freeing, Overlay, Placing};
-use crate::refusals::Refusals;
 
 /// Placements of one entry. Source: at 52 B each they take a tenth of an entry's bound.
-const BUDGET: u32 = 2048;
-/// Queues looked at in one round, the most urgent of each project first.
-const MAX_GROUPS: usize = 256;
+pub(crate) const BUDGET: u32 = 2048;
 /// Between two looks at every node: for a minute a plan may go by yesterday's price, no bill does.
 const GRID: Millis = Millis(60_000);
 
@@ -221,6 +219,7 @@ impl Controller {
             let cooled = power.full.0 * u64::from(power.pue.0) / 1_000_000;
             u32::try_from(cooled).unwrap_or(u32::MAX)
         });
+        let (free_gpus, free_gpu_part) = node.free_gpus();
         NodeView {
             id: node.id,
             generation: node.generation,
@@ -231,8 +230,8 @@ impl Controller {
             free_cpus: node.free_cpus(),
             free_memory: node.free_memory(),
             free_scratch: node.free_scratch(),
-            free_gpus: node.free_gpus().0,
-            free_gpu_part: node.free_gpus().1,
+            free_gpus,
+            free_gpu_part,
             free_backlog: node.free_backlog(),
             backlog: node.waiting() as u32,
             round_trip: lease.map_or(Micros::ZERO, |lease| lease.round_trip),
@@ -251,153 +250,6 @@ fn share((project, held): (ProjectId, Holding)) -> Share {
         cpus: held.cpus,
         memory: ByteCount(held.memory),
         gpus: held.gpus,
-    }
-}
-
-/// Groups with as many heads as there could be room for.
-struct Gathered<'a> {
-    cache: &'a mut ViewCache,
-    waiting: Vec<Group>,
-    heads: Vec<Vec<TaskId>>,
-    index: HashMap<(SessionId, Digest, Vec<NodeId>), usize>,
-}
-
-impl Gathered<'_> {
-    fn add(
-        &mut self,
-        session: SessionId,
-        digest: Digest,
-        spec: &Arc<TaskSpec>,
-        tasks: Vec<TaskId>,
-        not_on: Vec<NodeId>,
-    ) {
-        if tasks.is_empty() {
-            return;
-        }
-        let key = (session, digest, not_on);
-        match self.index.get(&key) {
-            Some(at) => {
-                self.heads[*at].extend(tasks);
-                self.waiting[*at].tasks = self.heads[*at].len() as u32;
-            }
-            None => {
-                let at = self.heads.len();
-                let not_on = key.2.clone();
-                self.index.insert(key, at);
-                let group = self.cache.group(digest, spec, tasks.len() as u32);
-                self.waiting.push(Group {
-                    since: at as u64,
-                    not_on,
-                    ..group
-                });
-                self.heads.push(tasks);
-            }
-        }
-    }
-}
-
-/// Waiting tasks that somebody can grant: those of the queues, then those that the orders submit.
-fn gather(
-    state: &State,
-    orders: &[Order],
-    overlay: &Overlay,
-    room: usize,
-    cache: &mut ViewCache,
-    refusals: Option<&Refusals>,
-) -> (Vec<Group>, Vec<Vec<TaskId>>) {
-    let room = room.min(BUDGET as usize);
-    let mut all = Gathered {
-        cache,
-        waiting: Vec::new(),
-        heads: Vec::new(),
-        index: HashMap::new(),
-    };
-    for queue in state
-        .waiting()
-        .filter(|q| q.granter.is_some())
-        .take(MAX_GROUPS)
-    {
-        let fresh = queue.heads().filter(|t| !overlay.places(t));
-        let (session, digest, spec) = (queue.session.id, queue.spec.digest, &queue.spec.task);
-        let Some(refusals) = refusals else {
-            all.add(
-                session,
-                digest,
-                spec,
-                fresh.take(room).collect(),
-                Vec::new(),
-            );
-            continue;
-        };
-        // What was refused somewhere must not stand before what was not.
-        let (mut free, mut refused) = (Vec::new(), BTreeMap::<_, Vec<TaskId>>::new());
-        let mut spare = room;
-        for task in fresh {
-            let known = queue.granter.and_then(|g| refusals.of(task, g));
-            match known {
-                None => free.push(task),
-                Some(_) if spare == 0 => continue,
-                Some(known) => {
-                    spare -= 1;
-                    refused.entry(known.nodes.clone()).or_default().push(task);
-                }
-            }
-            if free.len() >= room {
-                break;
-            }
-        }
-        all.add(session, digest, spec, free, Vec::new());
-        for (not_on, tasks) in refused {
-            all.add(session, digest, spec, tasks, not_on);
-        }
-    }
-    for order in orders {
-        if let Order::SubmitBatch(batch) = order {
-            submitted(state, batch, room, &mut all);
-        }
-    }
-    (all.waiting, all.heads)
-}
-
-/// Adds what a submission will queue once it is applied. What it resends is queued, placed or
-/// finished already.
-fn submitted(state: &State, batch: &SubmitBatch, room: usize, all: &mut Gathered) {
-    let Some(session) = state.session(&batch.session) else {
-        return;
-    };
-    if state.granter_for(session).is_none() || batch.first_seq > session.next_seq {
-        return;
-    }
-    let mut read: HashMap<Digest, Arc<TaskSpec>> = HashMap::new();
-    for bytes in &batch.specs {
-        if let Ok(spec) = TaskSpec::from_canonical(bytes) {
-            read.insert(Digest::of(bytes), Arc::new(spec));
-        }
-    }
-    let mut run: Option<(Digest, Arc<TaskSpec>, Vec<TaskId>)> = None;
-    let fresh = (batch.first_seq..)
-        .zip(&batch.tasks)
-        .filter(|(seq, _)| *seq >= session.next_seq);
-    for (seq, task) in fresh.take(room) {
-        let same = run
-            .as_ref()
-            .is_some_and(|(digest, ..)| *digest == task.spec);
-        if !same {
-            if let Some((digest, spec, tasks)) = run.take() {
-                all.add(session.id, digest, &spec, tasks, Vec::new());
-            }
-            let known = state.spec(&task.spec).map(|s| s.task.clone());
-            let Some(spec) = known.or_else(|| read.get(&task.spec).cloned()) else {
-                continue;
-            };
-            run = Some((task.spec, spec, Vec::new()));
-        }
-        if let Some((_, _, tasks)) = &mut run {
-            tasks.push(session.task_id(seq));
-        }
-    }
-    if let Some((digest, spec, tasks)) = run {
-        all.add(session.id, digest, &spec, tasks, Vec::new());
     }
 }
 
