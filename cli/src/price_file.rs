@@ -15,7 +15,7 @@
 //! gb = 0.05                  # dollars for a gigabyte
 //! ```
 
-use farlane_ledger::{Draft, Rate, Scope, check, decimal, moment};
+use farlane_ledger::{Draft, Rate, Scope, check, decimal, moment_at};
 use farlane_model::Glob;
 use farlane_units::{Millis, UsdMicros};
 use toml::Spanned;
@@ -243,12 +243,11 @@ fn moment_of(read: &toml::value::Datetime) -> Option<Millis> {
     let time = read
         .time
         .map_or((0, 0, 0), |t| (t.hour, t.minute, t.second));
-    let local = moment((date.year, date.month, date.day), time)?;
-    let minutes = match read.offset {
-        Some(toml::value::Offset::Custom { minutes }) => i64::from(minutes),
+    let offset = match read.offset {
+        Some(toml::value::Offset::Custom { minutes }) => minutes,
         _ => 0,
     };
-    local.0.checked_add_signed(-minutes * 60_000).map(Millis)
+    moment_at((date.year, date.month, date.day), time, offset)
 }
 
 #[cfg(test)]

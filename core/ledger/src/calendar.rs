@@ -40,6 +40,13 @@ pub fn moment(date: (u16, u8, u8), time: (u8, u8, u8)) -> Option<Millis> {
     Some(Millis(days(year, month, day) * DAY_MS + seconds * 1000))
 }
 
+/// The same where clocks are `offset` minutes ahead of UTC.
+pub fn moment_at(date: (u16, u8, u8), time: (u8, u8, u8), offset: i16) -> Option<Millis> {
+    let local = moment(date, time)?;
+    let ahead = i64::from(offset) * 60_000;
+    local.0.checked_add_signed(-ahead).map(Millis)
+}
+
 /// A moment as `2026-12-01`, or `2026-12-01T13:30:00Z` where it is not midnight; milliseconds are left out.
 ///
 /// *Source*: as for [`moment`], `civil_from_days`.

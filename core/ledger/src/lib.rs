@@ -23,7 +23,7 @@ mod revise;
 mod usage;
 
 pub use book::{Draft, EGRESS_DEFAULT, Entry, MAX_ENTRIES, MAX_PRICE, PriceBook, Rate, Scope};
-pub use calendar::{date, moment};
+pub use calendar::{date, moment, moment_at};
 pub use carbon::{
     BadReading, CPU, CarbonTable, Intensity, MAX_INTENSITY, MAX_READINGS, Origin, PowerModel,
     STANDS_IN, emitted,

@@ -11,7 +11,7 @@
 use std::borrow::Cow;
 
 use farlane_controller::FeedError;
-use farlane_ledger::{CarbonTable, decimal, moment};
+use farlane_ledger::{CarbonTable, decimal, moment_at};
 use farlane_units::{MilliGramsKwh, Millis};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -141,12 +141,11 @@ fn moment_of(text: &str) -> Option<Millis> {
     let read: toml::value::Datetime = text.parse().ok()?;
     let (date, time) = (read.date?, read.time?);
     let time = (time.hour, time.minute, time.second);
-    let local = moment((date.year, date.month, date.day), time)?;
-    let minutes = match read.offset {
-        Some(toml::value::Offset::Custom { minutes }) => i64::from(minutes),
+    let offset = match read.offset {
+        Some(toml::value::Offset::Custom { minutes }) => minutes,
         _ => 0,
     };
-    local.0.checked_add_signed(-minutes * 60_000).map(Millis)
+    moment_at((date.year, date.month, date.day), time, offset)
 }
 
 #[cfg(test)]
