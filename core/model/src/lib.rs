@@ -11,6 +11,7 @@ mod id;
 mod node;
 mod request;
 mod task;
+mod term;
 mod ucu;
 mod version;
 
@@ -27,5 +28,6 @@ pub use task::{
     AttemptRef, BadSpec, BlobRef, EnvRef, ForwardSecrecy, LOG_LIMIT, MAX_ENTRY_BYTES,
     MAX_ROW_BYTES, Resources, Retry, Sealed, TaskPhase, TaskSpec, Timing,
 };
+pub use term::TermKind;
 pub use ucu::{MatrixRate, Measured, REFERENCE, Reference, VectorUnit, WorkKind};
 pub use version::{BadRange, VersionRange};

@@ -1,5 +1,8 @@
 //! The expected bill of a place, term by term.
 
+use std::ops::{Index, IndexMut};
+
+use farlane_model::TermKind;
 use farlane_units::{Micros, MilliCpu, MilliUcu, Ppm, UsdMicros};
 
 use crate::view::Group;
@@ -54,33 +57,39 @@ impl Policy {
 
 /// An expected cost by its terms. *Units*: micro-dollars.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Bill {
-    /// Run time × cores × price.
-    pub price: f64,
-    /// Value of the time that it runs.
-    pub run: f64,
-    /// Of the time that it waits on the node.
-    pub queue: f64,
-    /// Of the way there and back.
-    pub round_trip: f64,
-    /// Of what is emitted.
-    pub carbon: f64,
-    /// Of doing it again, times the chance of that.
-    pub risk: f64,
-}
+pub struct Bill([f64; TermKind::COUNT]);
 
 impl Bill {
-    /// All of it.
+    /// All of it, added in the order of the terms.
     pub fn total(&self) -> f64 {
-        self.price + self.run + self.queue + self.round_trip + self.carbon + self.risk
+        self.0.iter().fold(0.0, |sum, term| sum + term)
+    }
+
+    /// Every term that is something, in their order.
+    pub fn terms(&self) -> impl Iterator<Item = (TermKind, f64)> {
+        let all = TermKind::ALL.into_iter().zip(self.0);
+        all.filter(|(_, usd_micros)| *usd_micros > 0.0)
+    }
+}
+
+impl Index<TermKind> for Bill {
+    type Output = f64;
+    fn index(&self, kind: TermKind) -> &f64 {
+        &self.0[kind as usize]
+    }
+}
+
+impl IndexMut<TermKind> for Bill {
+    fn index_mut(&mut self, kind: TermKind) -> &mut f64 {
+        &mut self.0[kind as usize]
     }
 }
 
 /// One term of a cost, as people read it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Term {
-    /// `price`, `run`, `queue`, `round trip`, `carbon`, `risk`.
-    pub name: &'static str,
+    /// Which.
+    pub kind: TermKind,
     /// Micro-dollars.
     pub usd_micros: f64,
     /// With its units: "0.120 s × 1 core × $0.050000 a core-hour".
@@ -102,6 +111,10 @@ pub(crate) struct Traits {
     pub risk: Ppm,
 }
 
+fn cores(group: &Group) -> f64 {
+    f64::from(group.spec.resources.cpus.0) / 1000.0
+}
+
 impl Traits {
     fn run_micros(&self, group: &Group) -> f64 {
         group.work.on(self.hardware, self.core).0 as f64
@@ -118,9 +131,8 @@ impl Traits {
             0 => UNKNOWN_MILLIWATTS,
             known => known,
         };
-        let cores = f64::from(group.spec.resources.cpus.0) / 1000.0;
         let hours = self.run_micros(group) / MICROS_AN_HOUR;
-        let kwh = f64::from(milliwatts) / 1_000_000.0 * cores * hours;
+        let kwh = f64::from(milliwatts) / 1_000_000.0 * cores(group) * hours;
         kwh * f64::from(self.carbon.unwrap_or(UNKNOWN_CARBON))
     }
 
@@ -129,65 +141,63 @@ impl Traits {
         let policy = &group.policy;
         let worth = |micros: f64| micros / MICROS_AN_HOUR * policy.hour_usd_micros;
         let run = self.run_micros(group);
-        let cores = f64::from(group.spec.resources.cpus.0) / 1000.0;
-        let price = run / MICROS_AN_HOUR * cores * self.price.0 as f64;
+        let price = run / MICROS_AN_HOUR * cores(group) * self.price.0 as f64;
         let again = price + worth(run + self.round_trip.0 as f64);
-        Bill {
-            price,
-            run: worth(run),
-            queue: worth(run * f64::from(ahead) / self.slots(group)),
-            round_trip: worth(self.round_trip.0 as f64),
-            carbon: self.grams(group) * policy.tonne_usd,
-            risk: f64::from(self.risk.0) / 1_000_000.0 * again * policy.risk,
-        }
+        let mut bill = Bill::default();
+        bill[TermKind::Price] = price;
+        bill[TermKind::Run] = worth(run);
+        bill[TermKind::Queue] = worth(run * f64::from(ahead) / self.slots(group));
+        bill[TermKind::RoundTrip] = worth(self.round_trip.0 as f64);
+        bill[TermKind::Carbon] = self.grams(group) * policy.tonne_usd;
+        bill[TermKind::Risk] = f64::from(self.risk.0) / 1_000_000.0 * again * policy.risk;
+        bill
     }
 
-    /// The same, spelled out.
+    /// The same, spelled out: every term that there is, whatever it comes to.
     pub fn terms(&self, group: &Group, ahead: u32) -> Vec<Term> {
         let bill = self.bill(group, ahead);
-        let policy = &group.policy;
+        let term = |kind| {
+            let detail = self.detail(kind, group, ahead)?;
+            let usd_micros = bill[kind];
+            Some(Term {
+                kind,
+                usd_micros,
+                detail,
+            })
+        };
+        TermKind::ALL.into_iter().filter_map(term).collect()
+    }
+
+    /// What a term is made of here; `None` where there is no such term.
+    fn detail(&self, kind: TermKind, group: &Group, ahead: u32) -> Option<String> {
         let seconds = |micros: f64| micros / 1_000_000.0;
         let run = self.run_micros(group);
-        let hour = policy.hour_usd_micros / 1e6;
+        let hour = group.policy.hour_usd_micros / 1e6;
         let waiting =
             |micros: f64| format!("{:.6} s × ${hour:.2} an hour of waiting", seconds(micros));
-        let term = |name, usd_micros, detail| Term {
-            name,
-            usd_micros,
-            detail,
+        let detail = match kind {
+            TermKind::Price => format!(
+                "{:.6} s × {:.3} cores × {} a core-hour",
+                seconds(run),
+                cores(group),
+                self.price
+            ),
+            TermKind::Run => waiting(run),
+            TermKind::Queue => waiting(run * f64::from(ahead) / self.slots(group)),
+            TermKind::RoundTrip => waiting(self.round_trip.0 as f64),
+            TermKind::Carbon => self.carbon_detail(group),
+            TermKind::Risk => format!(
+                "{:.2} % chance of doing it again",
+                f64::from(self.risk.0) / 10_000.0
+            ),
+            TermKind::Transfer
+            | TermKind::Egress
+            | TermKind::Start
+            | TermKind::Thermal
+            | TermKind::Spread
+            | TermKind::Affinity => return None,
         };
-        vec![
-            term(
-                "price",
-                bill.price,
-                format!(
-                    "{:.6} s × {:.3} cores × {} a core-hour",
-                    seconds(run),
-                    f64::from(group.spec.resources.cpus.0) / 1000.0,
-                    self.price
-                ),
-            ),
-            term("run", bill.run, waiting(run)),
-            term(
-                "queue",
-                bill.queue,
-                waiting(run * f64::from(ahead) / self.slots(group)),
-            ),
-            term(
-                "round trip",
-                bill.round_trip,
-                waiting(self.round_trip.0 as f64),
-            ),
-            term("carbon", bill.carbon, self.carbon_detail(group)),
-            term(
-                "risk",
-                bill.risk,
-                format!(
-                    "{:.2} % chance of doing it again",
-                    f64::from(self.risk.0) / 10_000.0
-                ),
-            ),
-        ]
+        Some(detail)
     }
 
     fn carbon_detail(&self, group: &Group) -> String {

@@ -13,7 +13,6 @@ use std::collections::{BTreeMap, BinaryHeap};
 
 use farlane_model::{NodeId, ProjectId, Resources};
 
-use crate::cost::Bill;
 use crate::fleet::{Fleet, Totals};
 use crate::tree::Free;
 use crate::view::{Assignment, Group, Plan, PlanInput, Report};
@@ -32,7 +31,6 @@ struct Offer {
     class: u32,
     place: usize,
     ahead: u32,
-    bill: Bill,
     /// Of the class's room when it was looked at.
     version: u64,
 }
@@ -356,14 +354,12 @@ impl Round<'_> {
         let of = &self.groups[group];
         let there = self.fleet.class(class);
         let (place, ahead) = there.best(&of.spec.resources, &of.not_on)?;
-        let bill = there.traits.bill(of, ahead);
         Some(Offer {
-            cost: bill.total(),
+            cost: there.traits.bill(of, ahead).total(),
             id: there.id(place),
             class,
             place,
             ahead,
-            bill,
             version: self.version(class),
         })
     }
@@ -410,7 +406,7 @@ impl Round<'_> {
                 node: offer.id,
                 generation,
                 tasks: 1,
-                bill: offer.bill,
+                bill: class.traits.bill(&self.groups[group], offer.ahead),
                 runner_up_usd_micros: other,
             }),
         }

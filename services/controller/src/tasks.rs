@@ -293,7 +293,7 @@ fn reply(phase: &str, fleet: &Fleet, explained: Explanation) -> v1::ExplainReply
         spec.map(|spec| spec.name.clone()).unwrap_or_default()
     };
     let term = |t: Term| v1::ScoreTerm {
-        name: t.name.to_owned(),
+        name: t.kind.name().to_owned(),
         usd_micros: t.usd_micros.round() as i64,
         detail: t.detail,
     };
