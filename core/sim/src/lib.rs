@@ -3,14 +3,26 @@
 //! Owns the made-up world and what happens in it. Leaves every decision to the real `farlane-plan`, and every
 //! judgement to the real `farlane-state`.
 
+mod bound;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod exact;
+mod found;
+mod machine;
+mod peers;
 mod plot;
 mod random;
 mod report;
+mod round;
 mod run;
 mod scenario;
+mod silence;
 mod work;
 mod world;
 
+pub use bound::Instance;
+pub use machine::Machines;
+pub use peers::Chooser;
 pub use random::Random;
 pub use report::{Figures, Point, ProjectFigures};
 pub use run::Simulation;

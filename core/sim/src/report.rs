@@ -1,11 +1,11 @@
 //! What a history came to, in figures.
 
-use farlane_model::Resources;
-use farlane_plan::NodeView;
+use farlane_plan::{NodeView, Policy};
 use farlane_state::{Outcome, State};
 use serde::Serialize;
 
 use crate::Scenario;
+use crate::machine::HOUR;
 use crate::work::Client;
 
 /// Over how long shares are held against weights, milliseconds. Source: the bar, "any 10 s".
@@ -38,6 +38,45 @@ struct Sums {
     usd_micros: f64,
     grams: f64,
     core_ms: f64,
+    objective: f64,
+}
+
+/// What came of one attempt, in the node's own figures: what the judge of every chooser goes by. *Units*:
+/// milliseconds.
+pub(crate) struct Started {
+    /// From submission until the node took it up.
+    pub wait: u64,
+    /// There and back.
+    pub trip: u64,
+    pub run: u64,
+    pub cores: f64,
+    /// Of the node's grid at that moment, g CO2e a kWh.
+    pub carbon: u32,
+}
+
+impl Started {
+    /// Micro-dollars.
+    fn price(&self, node: &NodeView) -> f64 {
+        self.cores * (self.run as f64 / HOUR as f64) * node.price.0 as f64
+    }
+
+    fn grams(&self, node: &NodeView) -> f64 {
+        let hours = self.run as f64 / HOUR as f64;
+        let kwh = self.cores * hours * f64::from(node.milliwatts_core) / 1e6;
+        kwh * f64::from(self.carbon)
+    }
+
+    /// What it is worth to a policy: money, time from submission to the end, carbon, and the chance of doing it
+    /// again. Micro-dollars.
+    pub fn cost(&self, node: &NodeView, policy: &Policy) -> f64 {
+        let worth = |ms: u64| ms as f64 / HOUR as f64 * policy.hour_usd_micros;
+        let price = self.price(node);
+        let again = price + worth(self.run + self.trip);
+        price
+            + worth(self.wait + self.trip + self.run)
+            + self.grams(node) * policy.tonne_usd
+            + f64::from(node.risk.0) / 1e6 * again * policy.risk
+    }
 }
 
 struct Window {
@@ -73,6 +112,8 @@ pub struct ProjectFigures {
     pub usd: f64,
     /// What they emitted.
     pub grams_co2e: f64,
+    /// What they came to in the policy's own money: price, time, carbon and risk.
+    pub objective_usd: f64,
     /// Cores × time.
     pub core_hours: f64,
 }
@@ -105,6 +146,8 @@ pub struct Figures {
     pub usd: f64,
     /// Likewise.
     pub grams_co2e: f64,
+    /// Likewise.
+    pub objective_usd: f64,
     /// One each.
     pub projects: Vec<ProjectFigures>,
     /// In equal steps.
@@ -144,22 +187,14 @@ impl Tally {
         self.not_taken += refused as u64;
     }
 
-    pub fn started(
-        &mut self,
-        client: usize,
-        wait: u64,
-        run: u64,
-        need: &Resources,
-        node: &NodeView,
-    ) {
+    pub fn started(&mut self, client: usize, it: &Started, node: &NodeView, policy: &Policy) {
         let sums = &mut self.projects[client];
+        let wait = it.wait + it.trip;
         sums.waits.push(u32::try_from(wait).unwrap_or(u32::MAX));
-        let cores = f64::from(need.cpus.0) / 1000.0;
-        let hours = run as f64 / 3_600_000.0;
-        sums.core_ms += cores * run as f64;
-        sums.usd_micros += cores * hours * node.price.0 as f64;
-        let kwh = cores * hours * f64::from(node.milliwatts_core) / 1e6;
-        sums.grams += kwh * f64::from(node.carbon.unwrap_or(0));
+        sums.core_ms += it.cores * it.run as f64;
+        sums.usd_micros += it.price(node);
+        sums.grams += it.grams(node);
+        sums.objective += it.cost(node, policy);
     }
 
     pub fn ended(&mut self) {
@@ -236,6 +271,7 @@ impl Tally {
                 wait_ms_p99: at(99),
                 usd: sums.usd_micros / 1e6,
                 grams_co2e: sums.grams,
+                objective_usd: sums.objective / 1e6,
                 core_hours: sums.core_ms / 3_600_000.0,
             }
         };
@@ -254,6 +290,7 @@ impl Tally {
             share_windows: self.windows,
             usd: projects.iter().map(|p| p.usd).sum(),
             grams_co2e: projects.iter().map(|p| p.grams_co2e).sum(),
+            objective_usd: projects.iter().map(|p| p.objective_usd).sum(),
             projects,
             curve: self.curve,
         }

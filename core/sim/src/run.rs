@@ -10,40 +10,38 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 
 use bytes::Bytes;
-use farlane_model::{
-    AttemptRef, BootId, Digest, Exit, ExitKind, KeyId, LostCause, NodeId, Sealed, TaskId, TenantId,
-};
-use farlane_plan::{Estimates, Fleet, Group, NodeView, PlanInput, Share, Work, plan};
+use farlane_model::{AttemptRef, BootId, Digest, Exit, ExitKind, NodeId, Sealed, TaskId};
+use farlane_plan::{Estimates, Fleet};
 use farlane_state::{
-    AttachGranter, BatchSignature, CompleteBatch, Completion, Genesis, OpenSession, Order, Outcome,
-    Place, Placement, RegisterNode, Return, ReturnReason, Stamp, State, StockPrekeys, SubmitBatch,
-    Submitted, TouchMark, UpdateNode, apply,
+    BatchSignature, CompleteBatch, Completion, Order, Outcome, Stamp, State, SubmitBatch,
+    Submitted, TouchMark, apply,
 };
 use farlane_units::{ByteCount, Micros, Millis};
 
-use crate::report::{Figures, Tally};
+use crate::bound::{Instance, Job};
+use crate::machine::{Machine, speed};
+use crate::peers::{Chooser, Peer};
+use crate::report::{Figures, Started, Tally};
 use crate::work::Client;
 use crate::{Random, Scenario, World};
 
 /// Time of the first event, cluster time.
-const EPOCH: u64 = 1_700_000_000_000;
+pub(crate) const EPOCH: u64 = 1_700_000_000_000;
 /// Between two looks at what arrives, milliseconds.
 const ARRIVALS: u64 = 100;
 /// Events of this many milliseconds happen at once, as a busy server gathers them.
 const TICK: u64 = 10;
-/// How long a silent node stays away, milliseconds.
-const AWAY: u64 = 60_000;
-/// Placements of one round, and rounds at one moment. Source: as the controller's.
-const BUDGET: u32 = 2048;
+/// Rounds at one moment. Source: as the controller's.
 const ROUNDS: usize = 16;
+/// Tasks remembered for the bound. Source: 24 MB; a history with more has none.
+const MAX_JOBS: usize = 1_000_000;
 /// Most tasks of a batch.
-const BATCH: usize = 512;
-/// A day, milliseconds.
-const DAY: u64 = 24 * 3_600_000;
+pub(crate) const BATCH: usize = 512;
 
 /// What happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum What {
+pub(crate) enum What {
+    Hour,
     Ended(AttemptRef, NodeId),
     Back(NodeId),
     Silent(NodeId),
@@ -52,23 +50,27 @@ enum What {
 
 /// A history on its way.
 pub struct Simulation {
-    scenario: Scenario,
-    random: Random,
-    state: State,
-    index: u64,
+    pub(crate) scenario: Scenario,
+    pub(crate) random: Random,
+    pub(crate) state: State,
+    pub(crate) index: u64,
     /// Since [`EPOCH`], milliseconds.
-    now: u64,
+    pub(crate) now: u64,
     events: BinaryHeap<Reverse<(u64, u64, What)>>,
     counted: u64,
-    nodes: HashMap<NodeId, NodeView>,
-    clients: Vec<Client>,
-    fleet: Fleet,
-    mark: Option<TouchMark>,
-    estimates: Estimates,
+    pub(crate) nodes: HashMap<NodeId, Machine>,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) fleet: Fleet,
+    pub(crate) mark: Option<TouchMark>,
+    pub(crate) estimates: Estimates,
+    /// Who chooses where the planner does not.
+    pub(crate) peer: Option<Peer>,
     running: HashSet<AttemptRef>,
     /// Placed ahead of room, in the order in which they will have it.
     ahead: HashMap<NodeId, VecDeque<AttemptRef>>,
-    tally: Tally,
+    /// What arrived, for the bound.
+    jobs: Vec<Job>,
+    pub(crate) tally: Tally,
 }
 
 impl Simulation {
@@ -76,12 +78,29 @@ impl Simulation {
     ///
     /// *Errors*: the scenario is out of bounds.
     pub fn new(scenario: Scenario) -> Result<Self, crate::BadScenario> {
+        Self::chosen_by(Chooser::Farlane, scenario)
+    }
+
+    /// The same with another chooser of nodes, in the same world and before the same judge.
+    ///
+    /// *Errors*: the scenario is out of bounds.
+    pub fn chosen_by(chooser: Chooser, scenario: Scenario) -> Result<Self, crate::BadScenario> {
         scenario.check()?;
-        let mut world = World::new(scenario.seed, scenario.regions);
-        let nodes: Vec<NodeView> = (0..scenario.nodes).map(|_| world.node()).collect();
+        let mut world = World::of(&scenario);
+        let machines = (0..scenario.nodes).map(|_| world.machine()).collect();
         let clients = Client::all(&scenario);
+        Ok(Self::begin(chooser, scenario, machines, clients))
+    }
+
+    pub(crate) fn begin(
+        chooser: Chooser,
+        scenario: Scenario,
+        machines: Vec<Machine>,
+        clients: Vec<Client>,
+    ) -> Self {
         let weights = clients.iter().map(|c| c.weight).collect();
-        let cores = nodes.iter().map(|n| u64::from(n.spec.cpus.0)).sum();
+        let cores = machines.iter().map(|m| u64::from(m.view.spec.cpus.0));
+        let cores = cores.sum();
         let mut simulation = Self {
             random: Random::new(scenario.seed ^ 0x5eed),
             state: State::empty(),
@@ -93,65 +112,16 @@ impl Simulation {
             fleet: Fleet::new(),
             mark: None,
             estimates: Estimates::default(),
+            peer: Peer::of(chooser, scenario.seed),
             running: HashSet::new(),
             ahead: HashMap::new(),
+            jobs: Vec::new(),
             tally: Tally::new(cores, weights, &scenario),
             clients,
             scenario,
         };
-        simulation.found(nodes);
-        Ok(simulation)
-    }
-
-    fn found(&mut self, nodes: Vec<NodeView>) {
-        self.order(Genesis {
-            network: Digest::of(b"a made-up network"),
-            epoch: 1,
-            cluster_version: 1,
-        });
-        for node in nodes {
-            let spec: Bytes = node.spec.to_canonical().into();
-            self.order(RegisterNode {
-                node: node.id,
-                record: Bytes::new(),
-                spec: spec.clone(),
-                region: node.region.to_string(),
-                provider: node.provider,
-            });
-            let boot = BootId([1; 16]);
-            let node_id = node.id;
-            self.order(UpdateNode {
-                node: node_id,
-                boot,
-                spec,
-            });
-            self.order(StockPrekeys {
-                node: node_id,
-                boot,
-                daily: Some(Bytes::from_static(b"daily")),
-                one_time: Vec::new(),
-            });
-            self.nodes.insert(node_id, node);
-            self.silence_later(node_id);
-        }
-        for at in 0..self.clients.len() {
-            let (session, project) = (self.clients[at].session, self.clients[at].project);
-            self.order(OpenSession {
-                session,
-                project,
-                tenant: TenantId([7; 32]),
-                key: KeyId::new(1, [8; 10]),
-                wrapped_session_key: Bytes::new(),
-                device: Bytes::new(),
-            });
-            self.order(AttachGranter {
-                granter: session,
-                project,
-                standing: false,
-                device: Bytes::new(),
-            });
-        }
-        self.event(0, What::Arrivals);
+        simulation.found(machines);
+        simulation
     }
 
     /// How far it has come: simulated milliseconds of those in which work arrives, and all of them.
@@ -160,7 +130,7 @@ impl Simulation {
         (self.now.min(all), all)
     }
 
-    fn arrive_until(&self) -> u64 {
+    pub(crate) fn arrive_until(&self) -> u64 {
         (self.scenario.hours * 3_600_000.0) as u64
     }
 
@@ -181,6 +151,7 @@ impl Simulation {
                 What::Ended(attempt, node) => self.ended(attempt, node),
                 What::Silent(node) => self.silent(node),
                 What::Back(node) => self.back(node),
+                What::Hour => self.hour(),
             }
         }
         for _ in 0..ROUNDS {
@@ -188,9 +159,26 @@ impl Simulation {
                 break;
             }
         }
-        let idle = self.now >= self.arrive_until()
-            && self.state.counts().queued + self.state.counts().placed == 0;
-        !idle
+        self.now < self.arrive_until() || self.counts_live() > 0
+    }
+
+    /// Tasks that wait or are placed.
+    pub(crate) fn counts_live(&self) -> usize {
+        self.state.counts().queued + self.state.counts().placed
+    }
+
+    /// What arrived: when, and how much work.
+    #[cfg(test)]
+    pub(crate) fn arrived(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.jobs.iter().map(|job| (job.arrival, job.work))
+    }
+
+    /// What was to be placed, for a bound on what placing it costs. `None` where more than a million tasks
+    /// arrived.
+    pub fn instance(&self) -> Option<Instance> {
+        let whole = self.jobs.len() < MAX_JOBS;
+        let machines = self.nodes.values();
+        whole.then(|| Instance::of(machines, &self.clients, &self.jobs, self.now))
     }
 
     /// What it came to.
@@ -198,13 +186,13 @@ impl Simulation {
         self.tally.figures(self.now, &self.clients, &self.scenario)
     }
 
-    fn event(&mut self, at: u64, what: What) {
+    pub(crate) fn event(&mut self, at: u64, what: What) {
         let at = at.next_multiple_of(TICK);
         self.counted += 1;
         self.events.push(Reverse((at, self.counted, what)));
     }
 
-    fn order(&mut self, order: impl Into<Order>) -> Outcome {
+    pub(crate) fn order(&mut self, order: impl Into<Order>) -> Outcome {
         self.index += 1;
         let stamp = Stamp {
             index: self.index,
@@ -228,12 +216,24 @@ impl Simulation {
         }
     }
 
-    fn submit(&mut self, client: usize, count: usize) {
-        let client = &mut self.clients[client];
+    fn submit(&mut self, at: usize, count: usize) {
+        let client = &mut self.clients[at];
         let first_seq = client.next_seq;
         client.next_seq += count as u64;
-        let tasks = (0..count).map(|_| Submitted {
-            spec: client.draw(&mut self.random),
+        let drawn = (0..count as u64).map(|n| {
+            let kind = client.draw(&mut self.random);
+            if self.jobs.len() < MAX_JOBS {
+                self.jobs.push(Job {
+                    client: at as u32,
+                    kind: kind as u32,
+                    arrival: self.now,
+                    work: client.runs_ms(first_seq + n),
+                });
+            }
+            client.kinds[kind].digest
+        });
+        let tasks = drawn.map(|spec| Submitted {
+            spec,
             wrapped_key: Bytes::from_static(&[5; 48]),
             payload: Sealed::Inline(Bytes::from_static(b"sealed")),
             payload_digest: Digest::default(),
@@ -250,121 +250,8 @@ impl Simulation {
         self.tally.submitted(count, &outcome);
     }
 
-    /// One round of planning. True where another may place more.
-    fn place(&mut self) -> bool {
-        self.refresh();
-        let room = self.fleet.room().min(BUDGET as usize);
-        if room == 0 {
-            return false;
-        }
-        let (mut groups, mut heads) = (Vec::new(), Vec::<Vec<TaskId>>::new());
-        for queue in self.state.waiting() {
-            let Some(client) = self.clients.iter().find(|c| c.session == queue.session.id) else {
-                continue;
-            };
-            let most = queue
-                .count()
-                .min(room.next_multiple_of(client.gang as usize)) as u32;
-            let most = most / client.gang * client.gang;
-            if most == 0 {
-                continue;
-            }
-            heads.push(queue.heads().take(most as usize).collect());
-            groups.push(Group {
-                spec: queue.spec.task.clone(),
-                digest: queue.spec.digest,
-                tasks: most,
-                urgency: 0,
-                since: heads.len() as u64,
-                work: Work::of(Micros(0)),
-                policy: client.policy,
-                granter: true,
-                not_on: Vec::new(),
-                gang: client.gang,
-            });
-        }
-        for group in &mut groups {
-            group.work = self.estimates.work(&group.digest, None);
-        }
-        let input = PlanInput {
-            now: Millis(EPOCH + self.now),
-            seed: self.index,
-            budget: BUDGET,
-            shares: self.shares(),
-        };
-        let (found, report) = plan(&mut self.fleet, &groups, &input);
-        let mut placements = Vec::with_capacity(report.placed as usize);
-        let mut taken = vec![0usize; groups.len()];
-        for a in &found.assignments {
-            let from = taken[a.group];
-            taken[a.group] += a.tasks as usize;
-            let tasks = &heads[a.group][from..taken[a.group]];
-            placements.extend(tasks.iter().map(|task| Placement {
-                task: *task,
-                node: a.node,
-                generation: a.generation,
-            }));
-        }
-        if placements.is_empty() {
-            return false;
-        }
-        let placed = placements.clone();
-        let outcome = self.order(Place {
-            based_on: self.index,
-            placements,
-        });
-        let Outcome::Placed { refused, .. } = outcome else {
-            return false;
-        };
-        self.tally.refused += refused.len() as u64;
-        for placement in placed {
-            self.start(placement.task);
-        }
-        report.cut_short
-    }
-
-    fn shares(&self) -> Vec<Share> {
-        let held: HashMap<_, _> = self.state.held().collect();
-        let share = |client: &Client| {
-            let held = held.get(&client.project).copied().unwrap_or_default();
-            Share {
-                project: client.project,
-                weight: client.weight,
-                cpus: held.cpus,
-                memory: ByteCount(held.memory),
-                gpus: held.gpus,
-            }
-        };
-        self.clients.iter().map(share).collect()
-    }
-
-    fn refresh(&mut self) {
-        let touched = self.mark.and_then(|mark| self.state.touched_since(mark));
-        let changed: Vec<NodeId> = match touched {
-            Some(touched) => touched.map(|node| node.id).collect(),
-            None => self.nodes.keys().copied().collect(),
-        };
-        for id in changed {
-            let (Some(node), Some(view)) = (self.state.node(&id), self.nodes.get(&id)) else {
-                continue;
-            };
-            self.fleet.put(NodeView {
-                generation: node.generation,
-                free_cpus: node.free_cpus(),
-                free_memory: node.free_memory(),
-                free_scratch: node.free_scratch(),
-                free_gpus: node.free_gpus().0,
-                free_gpu_part: node.free_gpus().1,
-                free_backlog: node.free_backlog(),
-                backlog: node.waiting() as u32,
-                ..view.clone()
-            });
-        }
-        self.mark = Some(self.state.touch_mark());
-    }
-
     /// A task that has room on its node runs, and ends later.
-    fn start(&mut self, task: TaskId) {
+    pub(crate) fn start(&mut self, task: TaskId) {
         let Some(live) = self.state.task(task) else {
             return;
         };
@@ -379,7 +266,7 @@ impl Simulation {
         if !self.running.insert(attempt) {
             return;
         }
-        let (Some(view), Some(client)) = (
+        let (Some(machine), Some(client)) = (
             self.nodes.get(&node),
             self.clients
                 .iter()
@@ -387,12 +274,20 @@ impl Simulation {
         ) else {
             return;
         };
-        let trip = view.round_trip.0.div_ceil(1000);
-        let run = self.clients[client].runs_ms(task.seq());
-        let need = live.spec.task.resources;
-        let wait = self.now - submitted;
-        self.tally.started(client, wait + trip, run, &need, view);
-        self.event(self.now + trip + run, What::Ended(attempt, node));
+        let trip = machine.view.round_trip.0.div_ceil(1000);
+        let work = self.clients[client].runs_ms(task.seq());
+        let spec = &live.spec.task;
+        let started = Started {
+            wait: self.now - submitted,
+            trip,
+            run: runs_for(work, speed(&machine.view.spec, spec)),
+            cores: f64::from(spec.resources.cpus.0) / 1000.0,
+            carbon: machine.grid.at(self.now),
+        };
+        let policy = &self.clients[client].policy;
+        self.tally.started(client, &started, &machine.view, policy);
+        let end = self.now + trip + started.run;
+        self.event(end, What::Ended(attempt, node));
     }
 
     fn ended(&mut self, attempt: AttemptRef, node: NodeId) {
@@ -404,10 +299,13 @@ impl Simulation {
         let Some(client) = self.clients.iter().find(|c| c.session == session) else {
             return;
         };
-        let run = client.runs_ms(seq);
-        if let Some((hardware, core)) = self.fleet.hardware(&node)
-            && let Some(task) = self.state.task(attempt.task)
-        {
+        let work = client.runs_ms(seq);
+        let (Some(task), Some(machine)) = (self.state.task(attempt.task), self.nodes.get(&node))
+        else {
+            return;
+        };
+        let run = runs_for(work, speed(&machine.view.spec, &task.spec.task));
+        if let Some((hardware, core)) = self.fleet.hardware(&node) {
             let micros = Micros(run.saturating_mul(1000));
             self.estimates
                 .learn(task.spec.digest, hardware, core, micros);
@@ -461,46 +359,11 @@ impl Simulation {
             }
         }
     }
+}
 
-    fn silence_later(&mut self, node: NodeId) {
-        let rate = self.scenario.failures_per_node_day;
-        if rate > 0.0 {
-            // Evenly between none and twice the mean: what matters is how often, not how it is spread.
-            let days = 2.0 * self.random.unit() / rate;
-            self.event(
-                self.now + (days * DAY as f64) as u64 + 1,
-                What::Silent(node),
-            );
-        }
-    }
-
-    fn silent(&mut self, node: NodeId) {
-        if self.now >= self.arrive_until() {
-            return;
-        }
-        self.online(node, false);
-        let held: Vec<AttemptRef> = self.state.desired(&node).map(|t| t.attempt_ref()).collect();
-        self.tally.lost += held.len() as u64;
-        let lost = |attempt| (attempt, ReturnReason::Lost(LostCause::LeaseExpired));
-        for some in held.chunks(BATCH) {
-            let attempts = some.iter().copied().map(lost).collect();
-            self.order(Return { attempts });
-        }
-        self.event(self.now + AWAY, What::Back(node));
-    }
-
-    fn back(&mut self, node: NodeId) {
-        self.online(node, true);
-        self.silence_later(node);
-    }
-
-    fn online(&mut self, node: NodeId, online: bool) {
-        if let Some(view) = self.nodes.get_mut(&node) {
-            view.online = online;
-        }
-        // All of it: who is online is nothing that the state knows.
-        self.mark = None;
-    }
+/// Milliseconds of so much work at this speed, a thousandth of what the work is stated for.
+pub(crate) fn runs_for(work: u64, speed: u64) -> u64 {
+    (work.saturating_mul(1000) / speed.max(1)).max(1)
 }
 
 /// Batches of whole gangs.

@@ -3,6 +3,8 @@
 use farlane_plan::Policy;
 use serde::{Deserialize, Serialize};
 
+use crate::machine::Machines;
+
 /// A made-up network and what is asked of it. Unknown keys are refused.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -19,6 +21,15 @@ pub struct Scenario {
     /// How often a node falls silent, for a minute.
     #[serde(default)]
     pub failures_per_node_day: f64,
+    /// Which kinds there are.
+    #[serde(default)]
+    pub machines: Machines,
+    /// Of the nearest region and of the farthest one.
+    #[serde(default = "round_trip_ms")]
+    pub round_trip_ms: [f64; 2],
+    /// How much more a grid emits at its day's height, and less at its depth: 0 to 1. Regions' days are shifted.
+    #[serde(default)]
+    pub carbon_swing: f64,
     /// At least one.
     #[serde(rename = "project")]
     pub projects: Vec<Project>,
@@ -55,6 +66,9 @@ pub struct Project {
     /// Of a task.
     #[serde(default = "memory")]
     pub memory_mib: u64,
+    /// Of a task; a fraction is part of one.
+    #[serde(default)]
+    pub gpus: f64,
     /// Any of these; empty for anywhere.
     #[serde(default)]
     pub regions: Vec<String>,
@@ -71,6 +85,9 @@ fn weight() -> u32 {
 }
 fn cores() -> Vec<f64> {
     vec![1.0]
+}
+fn round_trip_ms() -> [f64; 2] {
+    [1.0, 251.0]
 }
 fn memory() -> u64 {
     1024
@@ -157,6 +174,11 @@ impl Project {
                 "between 1 and 2^30",
             ),
             (
+                within(self.gpus, 0.0, 64.0) && (self.gpus < 1.0 || self.gpus % 1.0 == 0.0),
+                named("gpus"),
+                "a part of one, or a whole number up to 64",
+            ),
+            (
                 (1..=512).contains(&self.gang),
                 named("gang"),
                 "between 1 and 512",
@@ -209,6 +231,19 @@ impl Scenario {
                 within(self.failures_per_node_day, 0.0, 1000.0),
                 "failures_per_node_day".to_owned(),
                 "between 0 and 1000",
+            ),
+            (
+                self.round_trip_ms
+                    .iter()
+                    .all(|ms| within(*ms, 0.0, 10_000.0))
+                    && self.round_trip_ms[0] <= self.round_trip_ms[1],
+                "round_trip_ms".to_owned(),
+                "two numbers between 0 and 10000, the smaller first",
+            ),
+            (
+                within(self.carbon_swing, 0.0, 1.0),
+                "carbon_swing".to_owned(),
+                "between 0 and 1",
             ),
             (
                 (1..=1000).contains(&self.projects.len()),

@@ -7,7 +7,7 @@ use farlane_model::{
     BlobRef, Digest, Glob, ProjectId, PythonVersion, Resources, SessionId, TaskSpec,
 };
 use farlane_plan::Policy;
-use farlane_units::{ByteCount, MilliCpu};
+use farlane_units::{ByteCount, MilliCpu, MilliGpu};
 
 use crate::scenario::Project;
 use crate::{Random, Scenario};
@@ -23,8 +23,26 @@ pub(crate) struct Client {
     pub next_seq: u64,
     of: Project,
     seed: u64,
-    specs: Vec<(Digest, Bytes)>,
+    pub kinds: Vec<TaskKind>,
     sent: bool,
+}
+
+/// One kind of task that a client submits.
+pub(crate) struct TaskKind {
+    pub digest: Digest,
+    pub bytes: Bytes,
+    pub spec: Arc<TaskSpec>,
+}
+
+impl TaskKind {
+    pub fn of(spec: TaskSpec) -> Self {
+        let bytes: Bytes = spec.to_canonical().into();
+        Self {
+            digest: Digest::of(&bytes),
+            bytes,
+            spec: Arc::new(spec),
+        }
+    }
 }
 
 impl Client {
@@ -39,10 +57,8 @@ impl Client {
 
     fn new(number: u64, of: Project, seed: u64) -> Self {
         let project = ProjectId::new(1 + number, [9; 10]);
-        let specs = of.cores.iter().map(|cores| {
-            let bytes: Bytes = spec(project, &of, *cores).to_canonical().into();
-            (Digest::of(&bytes), bytes)
-        });
+        let kinds = of.cores.iter();
+        let kinds = kinds.map(|cores| TaskKind::of(spec(project, &of, *cores)));
         Self {
             name: match of.copies {
                 1 => of.name.clone(),
@@ -54,7 +70,7 @@ impl Client {
             policy: of.policy.policy(),
             gang: of.gang,
             next_seq: 1,
-            specs: specs.collect(),
+            kinds: kinds.collect(),
             sent: false,
             seed: seed.wrapping_add(number << 40),
             of,
@@ -66,12 +82,12 @@ impl Client {
         if std::mem::replace(&mut self.sent, true) {
             return Vec::new();
         }
-        self.specs.iter().map(|(_, bytes)| bytes.clone()).collect()
+        self.kinds.iter().map(|kind| kind.bytes.clone()).collect()
     }
 
-    /// The spec of the next task.
-    pub fn draw(&self, random: &mut Random) -> Digest {
-        random.of(&self.specs).0
+    /// The kind of the next task.
+    pub fn draw(&self, random: &mut Random) -> usize {
+        random.below(self.kinds.len() as u64) as usize
     }
 
     /// Tasks that arrive in this share of an hour from `now` on, in whole gangs.
@@ -82,7 +98,7 @@ impl Client {
         (rate * share / gang as f64 + random.unit()) as usize * gang
     }
 
-    /// How long a task truly runs; the same whenever it is asked.
+    /// How long a task truly runs at full speed; the same whenever it is asked.
     pub fn runs_ms(&self, seq: u64) -> u64 {
         let gang = seq.saturating_sub(1) / u64::from(self.gang);
         let mut random = Random::new(self.seed ^ gang.wrapping_mul(0x9e37_79b9));
@@ -105,16 +121,17 @@ fn spec(project: ProjectId, of: &Project, cores: f64) -> TaskSpec {
     spec.resources = Resources {
         cpus: MilliCpu((cores * 1000.0) as u32),
         memory: ByteCount::mib(of.memory_mib),
+        gpus: MilliGpu((of.gpus * 1000.0) as u32),
         ..spec.resources
     };
     let globs = of.regions.iter().map(|r| Glob::new(r.as_str()));
     spec.node.regions = globs.filter_map(Result::ok).collect();
     spec.retry.lost = 100;
-    Arc::new(spec).as_ref().clone()
+    spec
 }
 
 /// Near a sine of a whole turn, by two parabolas: the same on every machine.
-fn wave(turn: f64) -> f64 {
+pub(crate) fn wave(turn: f64) -> f64 {
     let half = |x: f64| 16.0 * x * (0.5 - x);
     match turn < 0.5 {
         true => half(turn),

@@ -3,54 +3,14 @@
 use std::sync::Arc;
 
 use farlane_model::{
-    BlobRef, Digest, Glob, Interpreter, LabelRule, NodeId, NodeSpec, ProjectId, PythonVersion,
-    Resources, TaskSpec, Tier,
+    BlobRef, Digest, Glob, LabelRule, NodeId, NodeSpec, ProjectId, PythonVersion, Resources,
+    TaskSpec, Tier,
 };
 use farlane_plan::{Group, NodeView, Policy, Work};
-use farlane_units::{ByteCount, Micros, MilliCpu, MilliGpu, Ppm, UsdMicros};
+use farlane_units::{ByteCount, Micros, MilliCpu, MilliGpu, UsdMicros};
 
-use crate::Random;
-
-/// A kind of machine.
-struct Kind {
-    cores: u32,
-    gib: u64,
-    labels: &'static [(&'static str, &'static str)],
-    /// Thousandths of the usual price.
-    price: i64,
-    /// Chance that an attempt is lost.
-    risk: Ppm,
-}
-
-const fn kind(cores: u32, gib: u64, labels: &'static [(&str, &str)], price: i64) -> Kind {
-    Kind {
-        cores,
-        gib,
-        labels,
-        price,
-        risk: Ppm(500),
-    }
-}
-
-/// Kinds of machines. Source: sizes that clouds offer most, and what people have at home; the last is lent
-/// out cheaply and taken back now and then.
-const KINDS: [Kind; 8] = [
-    kind(4, 8, &[("disk", "ssd")], 1000),
-    kind(8, 16, &[("disk", "ssd")], 1000),
-    kind(8, 64, &[("disk", "nvme")], 1150),
-    kind(16, 64, &[("disk", "nvme")], 1050),
-    kind(32, 128, &[("disk", "nvme")], 1000),
-    kind(64, 256, &[("disk", "nvme"), ("net", "25g")], 1000),
-    kind(96, 768, &[("disk", "nvme"), ("net", "100g")], 1200),
-    Kind {
-        risk: Ppm(20_000),
-        ..kind(16, 32, &[("disk", "ssd"), ("spot", "yes")], 350)
-    },
-];
-/// A core for an hour on demand, micro-dollars. Source: common list prices of 2025.
-const CORE_HOUR: i64 = 45_000;
-/// Leases ahead of capacity that each node takes.
-const CREDIT: u32 = 4;
+use crate::machine::{Grid, Kind, Machine, Machines, spec_of};
+use crate::{Random, Scenario};
 
 /// How mixed what is asked for is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,8 +26,9 @@ pub enum Mix {
 pub struct World {
     random: Random,
     regions: Vec<Region>,
+    kinds: &'static [Kind],
     /// Shared by nodes of one kind, as agents of one kind of machine report the same.
-    kinds: Vec<Arc<NodeSpec>>,
+    specs_of: Vec<Arc<NodeSpec>>,
     nodes: u64,
     specs: u64,
 }
@@ -77,8 +38,7 @@ struct Region {
     name: Arc<str>,
     /// Thousandths of the usual price.
     price: i64,
-    /// g CO2e a kWh.
-    carbon: u32,
+    grid: Grid,
     /// To the server, microseconds.
     trip: u64,
 }
@@ -86,7 +46,31 @@ struct Region {
 impl World {
     /// One with so many regions and no nodes.
     pub fn new(seed: u64, regions: usize) -> Self {
+        Self::made(seed, regions, Machines::Mixed, (1.0, 251.0), 0.0)
+    }
+
+    /// The one that a scenario names, without nodes.
+    pub fn of(scenario: &Scenario) -> Self {
+        let [nearest, farthest] = scenario.round_trip_ms;
+        Self::made(
+            scenario.seed,
+            scenario.regions,
+            scenario.machines,
+            (nearest, farthest),
+            scenario.carbon_swing,
+        )
+    }
+
+    fn made(
+        seed: u64,
+        regions: usize,
+        machines: Machines,
+        (nearest, farthest): (f64, f64),
+        swing: f64,
+    ) -> Self {
         let mut random = Random::new(seed);
+        // From the nearest to the farthest, microseconds.
+        let spread = ((farthest - nearest) * 1000.0).max(1.0) as u64;
         let continents = ["us", "eu", "ap", "sa", "af"];
         let region = |n: usize| Region {
             name: format!(
@@ -96,14 +80,24 @@ impl World {
             )
             .into(),
             price: 700 + random.below(700) as i64,
-            carbon: 20 + random.below(700) as u32,
-            trip: 1_000 + random.below(250_000),
+            grid: Grid {
+                grams: 20 + random.below(700) as u32,
+                swing,
+                // Its hour when the history begins: regions lie around the world.
+                turn: n as f64 / regions as f64,
+            },
+            trip: (nearest * 1000.0) as u64 + random.below(spread),
         };
         let regions = (0..regions).map(region).collect();
         Self {
             random,
             regions,
-            kinds: KINDS.iter().map(|kind| Arc::new(spec_of(kind))).collect(),
+            kinds: machines.kinds(),
+            specs_of: machines
+                .kinds()
+                .iter()
+                .map(|k| Arc::new(spec_of(k)))
+                .collect(),
             nodes: 0,
             specs: 0,
         }
@@ -116,14 +110,20 @@ impl World {
 
     /// One more node, idle.
     pub fn node(&mut self) -> NodeView {
+        self.machine().view
+    }
+
+    /// One more node, idle, with its grid.
+    pub(crate) fn machine(&mut self) -> Machine {
         self.nodes += 1;
-        let kind = self.random.below(KINDS.len() as u64) as usize;
+        let at = self.random.below(self.kinds.len() as u64) as usize;
+        let kind = &self.kinds[at];
         let region = self.random.of(&self.regions);
-        let spec = self.kinds[kind].clone();
+        let spec = self.specs_of[at].clone();
         let mut id = [0; 32];
         id[..8].copy_from_slice(&Random::new(self.nodes).bits().to_be_bytes());
         id[8..16].copy_from_slice(&self.nodes.to_be_bytes());
-        NodeView {
+        let view = NodeView {
             id: NodeId(id),
             generation: 1,
             region: region.name.clone(),
@@ -132,16 +132,20 @@ impl World {
             free_cpus: spec.cpus,
             free_memory: spec.memory,
             free_scratch: spec.disk,
-            free_gpus: MilliGpu::ZERO,
+            free_gpus: MilliGpu(1000 * spec.devices.len() as u32),
             free_gpu_part: MilliGpu::ZERO,
-            free_backlog: CREDIT,
+            free_backlog: spec.backlog_credit,
             backlog: 0,
             round_trip: Micros(region.trip),
-            price: UsdMicros(CORE_HOUR * region.price / 1000 * KINDS[kind].price / 1000),
-            carbon: Some(region.carbon),
-            milliwatts_core: 6_000,
-            risk: KINDS[kind].risk,
+            price: UsdMicros(kind.core_hour() * region.price / 1000),
+            carbon: Some(region.grid.at(0)),
+            milliwatts_core: kind.milliwatts_core(),
+            risk: kind.risk,
             spec,
+        };
+        Machine {
+            view,
+            grid: region.grid,
         }
     }
 
@@ -198,37 +202,6 @@ impl World {
         }
         node.python.minor = *random.of(&[11, 11, 12]);
         node.tier = *random.of(&[Tier::Process, Tier::Namespaces]);
-    }
-}
-
-fn spec_of(kind: &Kind) -> NodeSpec {
-    let interpreter = |minor| Interpreter {
-        version: PythonVersion { major: 3, minor },
-        full: format!("3.{minor}.2"),
-    };
-    NodeSpec {
-        name: format!("{}-core", kind.cores),
-        cpu_model: "made up".into(),
-        cpus: MilliCpu(kind.cores * 1000),
-        clock_mhz: 3000,
-        memory: ByteCount::gib(kind.gib),
-        disk: ByteCount::gib(500),
-        interpreters: vec![interpreter(12), interpreter(11)],
-        tier: Tier::Namespaces,
-        enforced: Vec::new(),
-        labels: kind
-            .labels
-            .iter()
-            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-            .collect(),
-        price_usd_micros_core_hour: UsdMicros(CORE_HOUR),
-        backlog_credit: CREDIT,
-        os: "linux".into(),
-        arch: "x86_64".into(),
-        agent: "0".into(),
-        devices: Vec::new(),
-        measured: None,
-        resources: Vec::new(),
     }
 }
 

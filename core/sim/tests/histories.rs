@@ -1,7 +1,7 @@
 //! What holds of every history, and what the issue promises of some.
 #![allow(clippy::unwrap_used)]
 
-use farlane_sim::{Figures, PolicyName, Project, Scenario, Simulation};
+use farlane_sim::{Figures, Machines, PolicyName, Project, Scenario, Simulation};
 
 fn project(name: &str) -> Project {
     Project {
@@ -15,6 +15,7 @@ fn project(name: &str) -> Project {
         sigma: 1.0,
         cores: vec![1.0],
         memory_mib: 512,
+        gpus: 0.0,
         regions: Vec::new(),
         gang: 1,
     }
@@ -27,6 +28,9 @@ fn scenario(hours: f64, nodes: usize, projects: Vec<Project>) -> Scenario {
         regions: 3,
         nodes,
         failures_per_node_day: 0.0,
+        machines: Machines::Mixed,
+        round_trip_ms: [1.0, 251.0],
+        carbon_swing: 0.0,
         projects,
     }
 }

@@ -24,6 +24,8 @@ use crate::wheel::{self, Profile};
 const ROUND_LIMIT: Duration = Duration::from_secs(300);
 /// Twice a million submissions at a quarter of the rate that is promised, and the waits around them.
 const QUEUE_LIMIT: Duration = Duration::from_secs(1800);
+/// A hundred and twenty histories and twenty bounds: 150 s on one core of 2025.
+const PLACEMENT_LIMIT: Duration = Duration::from_secs(1800);
 
 /// Flags.
 #[derive(Debug, clap::Args)]
@@ -40,6 +42,8 @@ enum What {
     Queue(Queue),
     /// The scheduler on one core: placements, one decision, large rounds, gangs, memory.
     Scheduler(Scheduler),
+    /// What placing costs over the least that it could cost, for this planner and for others' rules.
+    Placement,
 }
 
 #[derive(Debug, clap::Args)]
@@ -112,6 +116,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         What::Spine(spine) => self::spine(spine),
         What::Queue(queue) => self::queue(queue),
         What::Scheduler(args) => scheduler(args),
+        What::Placement => placement(),
     }
 }
 
@@ -251,11 +256,32 @@ fn queue(args: &Queue) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn scheduler(args: &Scheduler) -> Result<ExitCode> {
-    let example = ["--package=farlane-sim", "--example=scheduler"];
+/// Builds one of the simulator's examples.
+fn example(name: &str) -> Result<PathBuf> {
     let build = Program::cargo().args(["build", "--locked", "--release"]);
-    build.args(example).shown()?;
-    let program = place::target().join("release/examples/scheduler");
+    let example = format!("--example={name}");
+    build.args(["--package=farlane-sim", &example]).shown()?;
+    Ok(place::target().join("release/examples").join(name))
+}
+
+fn placement() -> Result<ExitCode> {
+    let program = example("placement")?;
+    let log = place::logs("bench-placement")?.join("placement.log");
+    let text = Program::new(&program)
+        .limit(PLACEMENT_LIMIT)
+        .captured(&log)?
+        .text();
+    let lines = text.lines().filter(|line| line.starts_with('{'));
+    let cases: Vec<Value> = lines.map(serde_json::from_str).collect::<Result<_, _>>()?;
+    if cases.is_empty() {
+        bail!("it said:\n{}", last_lines(&text, 20));
+    }
+    print!("{}", table::placement(&cases));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn scheduler(args: &Scheduler) -> Result<ExitCode> {
+    let program = example("scheduler")?;
     let log = place::logs("bench-scheduler")?.join("scheduler.log");
     let mut rounds = Vec::new();
     for round in 1..=args.rounds.max(1) {

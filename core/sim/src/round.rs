@@ -1,0 +1,146 @@
+//! One round: what waits and what is free, to the planner or another chooser, and its answer to the judge.
+
+use std::collections::HashMap;
+
+use farlane_model::{NodeId, TaskId};
+use farlane_plan::{Group, NodeView, PlanInput, Share, Work, plan};
+use farlane_state::{Outcome, Place, Placement};
+use farlane_units::{ByteCount, Micros, Millis};
+
+use crate::run::{EPOCH, Simulation};
+use crate::work::Client;
+
+/// Placements of one round. Source: as the controller's.
+const BUDGET: u32 = 2048;
+
+impl Simulation {
+    /// One round of planning. True where another may place more.
+    pub(crate) fn place(&mut self) -> bool {
+        self.refresh();
+        let room = self.fleet.room().min(BUDGET as usize);
+        if room == 0 {
+            return false;
+        }
+        let (groups, heads) = self.gather(room);
+        let input = PlanInput {
+            now: Millis(EPOCH + self.now),
+            seed: self.index,
+            budget: BUDGET,
+            shares: self.shares(),
+        };
+        let (found, report) = match &mut self.peer {
+            None => plan(&mut self.fleet, &groups, &input),
+            Some(peer) => {
+                let mut nodes: Vec<NodeView> =
+                    self.nodes.values().map(|m| m.view.clone()).collect();
+                nodes.sort_unstable_by_key(|node| node.id);
+                peer.plan(&mut nodes, &groups, BUDGET)
+            }
+        };
+        let mut placements = Vec::with_capacity(report.placed as usize);
+        let mut taken = vec![0usize; groups.len()];
+        for a in &found.assignments {
+            let from = taken[a.group];
+            taken[a.group] += a.tasks as usize;
+            let tasks = &heads[a.group][from..taken[a.group]];
+            placements.extend(tasks.iter().map(|task| Placement {
+                task: *task,
+                node: a.node,
+                generation: a.generation,
+            }));
+        }
+        if placements.is_empty() {
+            return false;
+        }
+        let placed = placements.clone();
+        let outcome = self.order(Place {
+            based_on: self.index,
+            placements,
+        });
+        let Outcome::Placed { refused, .. } = outcome else {
+            return false;
+        };
+        self.tally.refused += refused.len() as u64;
+        for placement in placed {
+            self.start(placement.task);
+        }
+        report.cut_short
+    }
+
+    /// What waits, and the heads of each queue.
+    fn gather(&mut self, room: usize) -> (Vec<Group>, Vec<Vec<TaskId>>) {
+        let (mut groups, mut heads) = (Vec::new(), Vec::<Vec<TaskId>>::new());
+        for queue in self.state.waiting() {
+            let Some(client) = self.clients.iter().find(|c| c.session == queue.session.id) else {
+                continue;
+            };
+            let most = queue
+                .count()
+                .min(room.next_multiple_of(client.gang as usize)) as u32;
+            let most = most / client.gang * client.gang;
+            if most == 0 {
+                continue;
+            }
+            heads.push(queue.heads().take(most as usize).collect());
+            groups.push(Group {
+                spec: queue.spec.task.clone(),
+                digest: queue.spec.digest,
+                tasks: most,
+                urgency: 0,
+                since: heads.len() as u64,
+                work: Work::of(Micros(0)),
+                policy: client.policy,
+                granter: true,
+                not_on: Vec::new(),
+                gang: client.gang,
+            });
+        }
+        for group in &mut groups {
+            group.work = self.estimates.work(&group.digest, None);
+        }
+        (groups, heads)
+    }
+
+    fn shares(&self) -> Vec<Share> {
+        let held: HashMap<_, _> = self.state.held().collect();
+        let share = |client: &Client| {
+            let held = held.get(&client.project).copied().unwrap_or_default();
+            Share {
+                project: client.project,
+                weight: client.weight,
+                cpus: held.cpus,
+                memory: ByteCount(held.memory),
+                gpus: held.gpus,
+            }
+        };
+        self.clients.iter().map(share).collect()
+    }
+
+    fn refresh(&mut self) {
+        let touched = self.mark.and_then(|mark| self.state.touched_since(mark));
+        let changed: Vec<NodeId> = match touched {
+            Some(touched) => touched.map(|node| node.id).collect(),
+            None => self.nodes.keys().copied().collect(),
+        };
+        for id in changed {
+            let (Some(node), Some(machine)) = (self.state.node(&id), self.nodes.get_mut(&id))
+            else {
+                continue;
+            };
+            let view = NodeView {
+                generation: node.generation,
+                free_cpus: node.free_cpus(),
+                free_memory: node.free_memory(),
+                free_scratch: node.free_scratch(),
+                free_gpus: node.free_gpus().0,
+                free_gpu_part: node.free_gpus().1,
+                free_backlog: node.free_backlog(),
+                backlog: node.waiting() as u32,
+                ..machine.view.clone()
+            };
+            machine.view = view.clone();
+            self.fleet.put(view);
+        }
+        self.mark = Some(self.state.touch_mark());
+    }
+}

@@ -1,0 +1,64 @@
+//! What changes without any task: nodes fall silent and come back, grids change by the hour.
+
+use farlane_model::{AttemptRef, LostCause, NodeId};
+use farlane_state::{Return, ReturnReason};
+
+use crate::machine::HOUR;
+use crate::run::{BATCH, Simulation, What};
+
+/// How long a silent node stays away, milliseconds.
+const AWAY: u64 = 60_000;
+
+impl Simulation {
+    pub(crate) fn silence_later(&mut self, node: NodeId) {
+        let rate = self.scenario.failures_per_node_day;
+        if rate > 0.0 {
+            // Evenly between none and twice the mean: what matters is how often, not how it is spread.
+            let days = 2.0 * self.random.unit() / rate;
+            self.event(
+                self.now + (days * (24 * HOUR) as f64) as u64 + 1,
+                What::Silent(node),
+            );
+        }
+    }
+
+    pub(crate) fn silent(&mut self, node: NodeId) {
+        if self.now >= self.arrive_until() {
+            return;
+        }
+        self.online(node, false);
+        let held: Vec<AttemptRef> = self.state.desired(&node).map(|t| t.attempt_ref()).collect();
+        self.tally.lost += held.len() as u64;
+        let lost = |attempt| (attempt, ReturnReason::Lost(LostCause::LeaseExpired));
+        for some in held.chunks(BATCH) {
+            let attempts = some.iter().copied().map(lost).collect();
+            self.order(Return { attempts });
+        }
+        self.event(self.now + AWAY, What::Back(node));
+    }
+
+    pub(crate) fn back(&mut self, node: NodeId) {
+        self.online(node, true);
+        self.silence_later(node);
+    }
+
+    fn online(&mut self, node: NodeId, online: bool) {
+        if let Some(machine) = self.nodes.get_mut(&node) {
+            machine.view.online = online;
+        }
+        // All of it: who is online is nothing that the state knows.
+        self.mark = None;
+    }
+
+    /// Grids emit what they emit in this hour.
+    pub(crate) fn hour(&mut self) {
+        let now = self.now;
+        for machine in self.nodes.values_mut() {
+            machine.view.carbon = Some(machine.grid.at(now));
+        }
+        self.mark = None;
+        if now < self.arrive_until() || self.counts_live() > 0 {
+            self.event(now + HOUR, What::Hour);
+        }
+    }
+}
