@@ -4,6 +4,7 @@
 //! another, so that a machine that is slow for a while is slow for all. Leaves the measuring to
 //! the runner (tests/bench/one.py, or that of another folder), the table to [`table`].
 
+mod placement;
 mod table;
 
 use std::fs;
@@ -24,8 +25,6 @@ use crate::wheel::{self, Profile};
 const ROUND_LIMIT: Duration = Duration::from_secs(300);
 /// Twice a million submissions at a quarter of the rate that is promised, and the waits around them.
 const QUEUE_LIMIT: Duration = Duration::from_secs(1800);
-/// A hundred and twenty histories and twenty bounds: 150 s on one core of 2025.
-const PLACEMENT_LIMIT: Duration = Duration::from_secs(1800);
 
 /// Flags.
 #[derive(Debug, clap::Args)]
@@ -116,7 +115,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         What::Spine(spine) => self::spine(spine),
         What::Queue(queue) => self::queue(queue),
         What::Scheduler(args) => scheduler(args),
-        What::Placement => placement(),
+        What::Placement => placement::run(),
     }
 }
 
@@ -262,22 +261,6 @@ fn example(name: &str) -> Result<PathBuf> {
     let example = format!("--example={name}");
     build.args(["--package=farlane-sim", &example]).shown()?;
     Ok(place::target().join("release/examples").join(name))
-}
-
-fn placement() -> Result<ExitCode> {
-    let program = example("placement")?;
-    let log = place::logs("bench-placement")?.join("placement.log");
-    let text = Program::new(&program)
-        .limit(PLACEMENT_LIMIT)
-        .captured(&log)?
-        .text();
-    let lines = text.lines().filter(|line| line.starts_with('{'));
-    let cases: Vec<Value> = lines.map(serde_json::from_str).collect::<Result<_, _>>()?;
-    if cases.is_empty() {
-        bail!("it said:\n{}", last_lines(&text, 20));
-    }
-    print!("{}", table::placement(&cases));
-    Ok(ExitCode::SUCCESS)
 }
 
 fn scheduler(args: &Scheduler) -> Result<ExitCode> {
