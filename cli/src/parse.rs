@@ -90,8 +90,7 @@ pub fn resource(text: &str) -> Result<Amount, String> {
 
 /// A region's name: what globs like `eu-*` are matched against.
 pub fn region(text: &str) -> Result<String, String> {
-    let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    match !text.is_empty() && text.len() <= 64 && text.chars().all(fine) {
+    match farlane_model::is_region(text) {
         true => Ok(text.to_owned()),
         false => Err("use small letters, digits and '-', at most 64, like eu-central".to_owned()),
     }

@@ -7,7 +7,8 @@
 //!  └────────────────────── 0.1 s doubling to 5 s, with jitter ◀── no ───────────────────────────────┘
 //! ```
 //! A node that was removed, or that no server knows time and again, is not connected any more: its agent ends.
-//! Owns TLS, backoff and the renewal of the certificate. Leaves every frame's meaning to `engine`.
+//! Owns TLS, backoff and the renewal of the certificate. Leaves every frame's meaning to `engine`, but for
+//! pings, which it answers at once.
 
 use std::time::{Duration, Instant};
 
@@ -203,17 +204,20 @@ impl Link {
             return Ended::Lost(false, refused.message);
         }
         self.channel.send_replace(Some(channel.clone()));
+        // The engine gives a connection up by letting go of this.
+        let answers = out.downgrade();
         let up = LinkEvent::Up { out, hello, sent };
         if self.events.send(up).await.is_err() {
             return Ended::Unwanted;
         }
-        self.serve(&mut stream, channel).await
+        self.serve(&mut stream, channel, &answers).await
     }
 
     async fn serve(
         &mut self,
         stream: &mut tonic::Streaming<v1::ControlFrame>,
         channel: Channel,
+        answers: &mpsc::WeakSender<v1::AgentFrame>,
     ) -> Ended {
         let mut renewal = Box::pin(tokio::time::sleep(self.until_renewal()));
         loop {
@@ -221,6 +225,13 @@ impl Link {
                 message = stream.message() => match message {
                     Ok(Some(v1::ControlFrame { body: Some(v1::control_frame::Body::Refused(no)) })) => {
                         return refusal(true, &no);
+                    }
+                    // Here, and not in its turn among the engine's events: the server measures the way.
+                    Ok(Some(v1::ControlFrame { body: Some(v1::control_frame::Body::Ping(ping)) })) => {
+                        let pong = v1::Pong { nonce: ping.nonce };
+                        if let Some(out) = answers.upgrade() {
+                            let _ = out.try_send(frame(v1::agent_frame::Body::Pong(pong)));
+                        }
                     }
                     Ok(Some(frame)) => {
                         if self.events.send(LinkEvent::Frame(frame)).await.is_err() {

@@ -2,16 +2,17 @@
 
 use farlane::v1;
 use farlane_ledger::date;
-use farlane_units::{Millis, UsdMicros};
+use farlane_units::{ByteRate, Millis, UsdMicros};
 use serde_json::{Value, json};
 
 use crate::connect::{Target, block_on};
 use crate::problem::Problem;
 use crate::show::{self, Form, Table};
 
-/// List the network's regions: machines, prices, carbon now, round trip to the server.
+/// List the network's regions: machines, prices, carbon now, and how far they are, from the server and each other.
 ///
-/// With --json also what bytes cost from each region to each other.
+/// RTT and bandwidth of a region are its machines' medians, as the server measured them. Between two regions they are
+/// measured where a server stands in one of them (`--region`), and else estimated.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:  farlane regions\n          farlane regions --json")]
 pub struct Args {
@@ -42,6 +43,7 @@ async fn list(target: Target, form: Form) -> Result<(), Problem> {
         "FROM",
         "WATTS",
         "RTT",
+        "BANDWIDTH",
     ]);
     for region in &reply.regions {
         let (grams, from) = carbon(region.carbon.as_ref());
@@ -61,13 +63,13 @@ async fn list(target: Target, form: Form) -> Result<(), Problem> {
                     )
                 },
             ),
-            match region.round_trip_micros {
-                0 => String::new(),
-                micros => format!("{}.{} ms", micros / 1000, micros % 1000 / 100),
-            },
+            millis(region.round_trip_micros),
+            rate(region.bandwidth_bytes_s),
         ]);
     }
     table.print("no machine has joined yet, so there is no region")?;
+    show::line("")?;
+    pairs(&reply.regions).print("what lies between regions is not measured yet")?;
     match reply.feed.as_ref().map(feed_words) {
         Some(words) => show::line(&words),
         None => Ok(()),
@@ -126,9 +128,60 @@ fn feed_json(feed: &v1::CarbonFeed) -> Value {
     })
 }
 
+fn known(figure: u64) -> Option<u64> {
+    (figure > 0).then_some(figure)
+}
+
+fn basis(link: &v1::RegionLink) -> &'static str {
+    match link.measured {
+        true => "measured",
+        false => "estimated",
+    }
+}
+
+fn millis(micros: u64) -> String {
+    match micros {
+        0 => String::new(),
+        micros => format!("{}.{} ms", micros / 1000, micros % 1000 / 100),
+    }
+}
+
+fn rate(bytes_s: u64) -> String {
+    match bytes_s {
+        0 => String::new(),
+        known => ByteRate(known).to_string(),
+    }
+}
+
+/// What lies between each two regions, once a pair, and within each.
+fn pairs(regions: &[v1::RegionView]) -> Table {
+    let mut table = Table::new(&["FROM", "TO", "RTT", "BANDWIDTH", "", "EGRESS A GB"]);
+    for region in regions {
+        let known = region.links.iter().filter(|l| l.round_trip_micros > 0);
+        for link in known.filter(|l| l.to >= region.region) {
+            table.row([
+                show::name(&region.region),
+                show::name(&link.to),
+                millis(link.round_trip_micros),
+                rate(link.bandwidth_bytes_s),
+                basis(link).to_owned(),
+                show::money(UsdMicros(link.egress_usd_micros_gb)),
+            ]);
+        }
+    }
+    table
+}
+
 fn as_json(region: &v1::RegionView) -> Value {
-    let link =
-        |l: &v1::RegionLink| json!({"to": l.to, "egress_usd_micros_gb": l.egress_usd_micros_gb});
+    let link = |l: &v1::RegionLink| {
+        json!({
+            "to": l.to,
+            "egress_usd_micros_gb": l.egress_usd_micros_gb,
+            "round_trip_micros": known(l.round_trip_micros),
+            "bandwidth_bytes_s": known(l.bandwidth_bytes_s),
+            "basis": (l.round_trip_micros > 0).then_some(basis(l)),
+        })
+    };
     json!({
         "region": region.region,
         "nodes": region.nodes,
@@ -147,7 +200,8 @@ fn as_json(region: &v1::RegionView) -> Value {
             "full_milliwatts": p.full_milliwatts,
             "pue_ppm": p.pue_ppm,
         })),
-        "round_trip_micros": (region.round_trip_micros > 0).then_some(region.round_trip_micros),
+        "round_trip_micros": known(region.round_trip_micros),
+        "bandwidth_bytes_s": known(region.bandwidth_bytes_s),
         "links": region.links.iter().map(link).collect::<Vec<_>>(),
     })
 }

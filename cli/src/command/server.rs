@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::problem::Problem;
 use crate::show::{self, Form};
-use crate::{control, folders};
+use crate::{control, folders, parse};
 
 /// Run a server of the control plane. It can read no task, argument or result.
 ///
@@ -33,6 +33,9 @@ pub struct Args {
     /// Host name or address by which others reach it; may be given again.
     #[arg(long, value_name = "HOST")]
     advertise: Vec<String>,
+    /// The region that it stands in, like eu-central: prices of bytes and distances count from there.
+    #[arg(long, value_parser = parse::region)]
+    region: Option<String>,
     /// What to log.
     #[arg(long, env = "FARLANE_LOG", default_value = "info")]
     log: String,
@@ -56,6 +59,9 @@ pub fn run(args: Args) -> Result<(), Problem> {
     }
     if !args.advertise.is_empty() {
         config.advertise = args.advertise;
+    }
+    if let Some(region) = args.region {
+        config.region = region;
     }
     folders::make_private(&config.data)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -186,6 +186,9 @@ fn server_config(args: &Args, folder: PathBuf) -> Result<ServerConfig, Problem> 
             .advertise
             .extend(outward_address().map(|ip| ip.to_string()));
     }
+    if config.region.is_empty() {
+        config.region.clone_from(&args.region);
+    }
     Ok(config)
 }
 

@@ -2,6 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Whether a text can name a region: small letters, digits and '-', 1 to 64.
+pub fn is_region(text: &str) -> bool {
+    let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    !text.is_empty() && text.len() <= 64 && text.chars().all(fine)
+}
+
 /// A pattern over region names; `*` stands for any run of characters.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

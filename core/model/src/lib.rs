@@ -17,7 +17,7 @@ mod version;
 
 pub use device::{Device, DeviceKind, DeviceType, MAX_DEVICES, UnknownDeviceType, nominal_cpu};
 pub use exit::{Exit, ExitKind, LostCause, MAX_EXIT_MESSAGE};
-pub use glob::{BadGlob, Glob};
+pub use glob::{BadGlob, Glob, is_region};
 pub use id::{BadId, BootId, Digest, KeyId, NodeId, ProjectId, SessionId, TaskId, TenantId};
 pub use node::{Interpreter, MAX_NODE_RESOURCES, NodeSpec, PythonVersion, Tier};
 pub use request::{

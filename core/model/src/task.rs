@@ -87,6 +87,16 @@ pub enum Sealed {
     Blob(BlobRef),
 }
 
+impl Sealed {
+    /// Of the ciphertext.
+    pub const fn size(&self) -> ByteCount {
+        match self {
+            Self::Inline(bytes) => ByteCount(bytes.len() as u64),
+            Self::Blob(blob) => blob.size,
+        }
+    }
+}
+
 /// What may be tried again, and how often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Retry {

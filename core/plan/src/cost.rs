@@ -3,11 +3,16 @@
 use std::ops::{Index, IndexMut};
 
 use farlane_model::TermKind;
-use farlane_units::{Micros, MilliCpu, MilliUcu, Ppm, UsdMicros};
+use farlane_units::{ByteRate, Micros, MilliCpu, MilliUcu, Ppm, UsdMicros};
 
-use crate::view::Group;
+use crate::view::{Egress, Group};
 
 const MICROS_AN_HOUR: f64 = 3_600_000_000.0;
+/// Bytes of what egress is priced by. Source: price books, 10^9 bytes.
+const GB: f64 = 1_000_000_000.0;
+/// Bandwidth to the servers where nobody knows it. Source: choice; 100 Mbit/s, which most lines have and few exceed
+/// by far.
+const UNKNOWN_BANDWIDTH: ByteRate = ByteRate(12_500_000);
 /// Grams of CO2e a kWh where nobody knows a region's. Source: the world's average of 2023, 480 g/kWh
 /// (Ember, Global Electricity Review 2024).
 const UNKNOWN_CARBON: u32 = 480;
@@ -106,6 +111,8 @@ pub(crate) struct Traits {
     pub core: MilliUcu,
     pub price: UsdMicros,
     pub round_trip: Micros,
+    pub bandwidth: Option<ByteRate>,
+    pub egress: Egress,
     pub carbon: Option<u32>,
     pub milliwatts_core: u32,
     pub risk: Ppm,
@@ -136,18 +143,34 @@ impl Traits {
         kwh * f64::from(self.carbon.unwrap_or(UNKNOWN_CARBON))
     }
 
+    /// How long it takes to move what the node lacks, and the result.
+    fn transfer_micros(&self, group: &Group) -> f64 {
+        let bytes = group.bytes_there.0 as f64 + group.bytes_back.0 as f64;
+        let rate = self.bandwidth.unwrap_or(UNKNOWN_BANDWIDTH);
+        bytes * 1_000_000.0 / rate.0.max(1) as f64
+    }
+
+    /// What these bytes cost.
+    fn egress(&self, group: &Group) -> f64 {
+        let of = |bytes: u64, price: UsdMicros| bytes as f64 / GB * price.0 as f64;
+        of(group.bytes_there.0, self.egress.there) + of(group.bytes_back.0, self.egress.back)
+    }
+
     /// Expected cost of one more task here; `ahead` are those that wait here already.
     pub fn bill(&self, group: &Group, ahead: u32) -> Bill {
         let policy = &group.policy;
         let worth = |micros: f64| micros / MICROS_AN_HOUR * policy.hour_usd_micros;
         let run = self.run_micros(group);
         let price = run / MICROS_AN_HOUR * cores(group) * self.price.0 as f64;
-        let again = price + worth(run + self.round_trip.0 as f64);
+        let (transfer, egress) = (self.transfer_micros(group), self.egress(group));
+        let again = price + egress + worth(run + transfer + self.round_trip.0 as f64);
         let mut bill = Bill::default();
         bill[TermKind::Price] = price;
         bill[TermKind::Run] = worth(run);
         bill[TermKind::Queue] = worth(run * f64::from(ahead) / self.slots(group));
         bill[TermKind::RoundTrip] = worth(self.round_trip.0 as f64);
+        bill[TermKind::Transfer] = worth(transfer);
+        bill[TermKind::Egress] = egress;
         bill[TermKind::Carbon] = self.grams(group) * policy.tonne_usd;
         bill[TermKind::Risk] = f64::from(self.risk.0) / 1_000_000.0 * again * policy.risk;
         bill
@@ -185,19 +208,39 @@ impl Traits {
             TermKind::Run => waiting(run),
             TermKind::Queue => waiting(run * f64::from(ahead) / self.slots(group)),
             TermKind::RoundTrip => waiting(self.round_trip.0 as f64),
+            TermKind::Transfer => self.transfer_detail(group),
+            TermKind::Egress => self.egress_detail(group),
             TermKind::Carbon => self.carbon_detail(group),
             TermKind::Risk => format!(
                 "{:.2} % chance of doing it again",
                 f64::from(self.risk.0) / 10_000.0
             ),
-            TermKind::Transfer
-            | TermKind::Egress
-            | TermKind::Start
-            | TermKind::Thermal
-            | TermKind::Spread
-            | TermKind::Affinity => return None,
+            TermKind::Start | TermKind::Thermal | TermKind::Spread | TermKind::Affinity => {
+                return None;
+            }
         };
         Some(detail)
+    }
+
+    fn transfer_detail(&self, group: &Group) -> String {
+        let (there, back) = (group.bytes_there, group.bytes_back);
+        let (rate, known) = match self.bandwidth {
+            Some(known) => (known, ""),
+            None => (UNKNOWN_BANDWIDTH, " (not measured yet)"),
+        };
+        let hour = group.policy.hour_usd_micros / 1e6;
+        format!(
+            "{there} there and {back} back at {rate}{known}: {:.6} s × ${hour:.2} an hour of waiting",
+            self.transfer_micros(group) / 1_000_000.0
+        )
+    }
+
+    fn egress_detail(&self, group: &Group) -> String {
+        let (there, back) = (group.bytes_there, group.bytes_back);
+        format!(
+            "{there} there at {} and {back} back at {} a GB",
+            self.egress.there, self.egress.back
+        )
     }
 
     fn carbon_detail(&self, group: &Group) -> String {

@@ -1,8 +1,8 @@
 //! Every registered node, by class, so that a plan need not look at each.
 //!
 //! Owns which nodes are alike, and the trees of what is free in each class. A class is all that constraints
-//! and cost look at and no lease changes; round trips and risks count in steps, so that nodes whose figures
-//! differ by little are alike.
+//! and cost look at and no lease changes; round trips, bandwidths and risks count in steps, so that nodes whose
+//! figures differ by little are alike. What lies between regions is kept beside, for whoever places several nodes.
 //!
 //! ```text
 //! put(node) ─▶ hardware (spec without names) ─▶ class (hardware, region, provider, price, steps …) ─▶ place in its tree
@@ -15,12 +15,13 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use farlane_model::{Device, Digest, NodeId, NodeSpec, Resources, TaskSpec, WorkKind};
-use farlane_units::{ByteCount, Micros, MilliUcu, Ppm, UsdMicros};
+use farlane_units::{ByteCount, ByteRate, Micros, MilliUcu, Ppm, UsdMicros};
 
 use crate::constraint::Site;
 use crate::cost::Traits;
+use crate::links::Links;
 use crate::tree::{Free, Tree};
-use crate::view::NodeView;
+use crate::view::{Egress, NodeView};
 
 /// Specs whose fitting classes are remembered; beyond it all are forgotten.
 const MAX_MATCHES: usize = 16_384;
@@ -34,6 +35,8 @@ struct Key {
     online: bool,
     price: UsdMicros,
     trip: u32,
+    bandwidth: Option<u32>,
+    egress: Egress,
     risk: u32,
     carbon: Option<u32>,
     milliwatts_core: u32,
@@ -161,6 +164,7 @@ pub struct Fleet {
     nodes: HashMap<NodeId, (u32, Arc<NodeSpec>)>,
     matches: HashMap<Digest, Match>,
     totals: Totals,
+    links: Arc<Links>,
     /// Bound on the tasks that online nodes take before they are full.
     room: u64,
 }
@@ -184,6 +188,16 @@ impl Fleet {
     /// What a node's agent measured.
     pub fn spec(&self, node: &NodeId) -> Option<&Arc<NodeSpec>> {
         Some(&self.nodes.get(node)?.1)
+    }
+
+    /// What lies between regions, as it was told last.
+    pub fn links(&self) -> &Links {
+        &self.links
+    }
+
+    /// Takes over what lies between regions.
+    pub fn set_links(&mut self, links: Arc<Links>) {
+        self.links = links;
     }
 
     /// Capacity of what is online.
@@ -415,6 +429,8 @@ fn key(node: &NodeView, hardware: u64) -> Key {
         online: node.online,
         price: node.price,
         trip: step(node.round_trip.0),
+        bandwidth: node.bandwidth.map(|rate| step(rate.0)),
+        egress: node.egress,
         risk: step(u64::from(node.risk.0)),
         carbon: node.carbon,
         milliwatts_core: node.milliwatts_core,
@@ -428,6 +444,8 @@ fn traits(key: &Key, node: &NodeView, core: MilliUcu) -> Traits {
         core,
         price: key.price,
         round_trip: Micros(middle(key.trip)),
+        bandwidth: key.bandwidth.map(|rate| ByteRate(middle(rate))),
+        egress: key.egress,
         carbon: key.carbon,
         milliwatts_core: key.milliwatts_core,
         risk: Ppm(u32::try_from(middle(key.risk)).unwrap_or(u32::MAX)),

@@ -7,16 +7,19 @@
 //! Fleet of nodes by class ─▶ constraints ─▶ cost of each class that fits, in money ─▶ cheapest takes one task ─▶ Plan
 //!                               └▶ why not, by class of node ──────────────────────────▶ Explanation
 //! ```
-//! The cost of a place is an expected bill: run time × price + value of time × (queue + round trip + run time) +
-//! carbon + risk. Floats use + − × ÷ only, so that a plan is the same on every machine.
+//! The cost of a place is an expected bill: run time × price + egress + value of time × (queue + round trip +
+//! transfer + run time) + carbon + risk. Floats use + − × ÷ √ only, so that a plan is the same on every machine.
 
 mod constraint;
+mod coordinate;
 mod cost;
 mod estimate;
 mod explain;
 mod fleet;
 mod lack;
+mod links;
 mod search;
+mod sizes;
 mod tree;
 mod view;
 
@@ -25,5 +28,7 @@ pub use cost::{Bill, Policy, Term};
 pub use estimate::{Estimates, UNKNOWN, Work};
 pub use explain::{ClassReason, Explanation, explain};
 pub use fleet::{Fleet, Totals};
+pub use links::{Basis, Link, Links, Survey};
 pub use search::plan;
-pub use view::{Assignment, Group, NodeView, Plan, PlanInput, Report, Share};
+pub use sizes::Sizes;
+pub use view::{Assignment, Egress, Group, NodeView, Plan, PlanInput, Report, Share};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use farlane_model::{Digest, NodeId, NodeSpec, ProjectId, TaskSpec};
-use farlane_units::{ByteCount, Micros, MilliCpu, MilliGpu, Millis, Ppm, UsdMicros};
+use farlane_units::{ByteCount, ByteRate, Micros, MilliCpu, MilliGpu, Millis, Ppm, UsdMicros};
 
 use crate::cost::{Bill, Policy};
 use crate::estimate::Work;
@@ -37,8 +37,12 @@ pub struct NodeView {
     pub free_backlog: u32,
     /// Leases it has already taken ahead of capacity.
     pub backlog: u32,
-    /// Between its agent and the server.
+    /// Between its agent and the server, as the server measured it; zero before it did.
     pub round_trip: Micros,
+    /// Between its agent and the servers, the slower way; `None` where nothing was moved yet.
+    pub bandwidth: Option<ByteRate>,
+    /// What bytes cost on their way there and back.
+    pub egress: Egress,
     /// Price in force of one core for an hour.
     pub price: UsdMicros,
     /// What its region's grid emits now, grams of CO2e a kWh; `None` where nobody knows.
@@ -47,6 +51,16 @@ pub struct NodeView {
     pub milliwatts_core: u32,
     /// Chance that an attempt is lost here.
     pub risk: Ppm,
+}
+
+/// What 10^9 bytes cost between the servers' region and a node's; nothing where they are one, or where nobody said
+/// where the servers stand.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Egress {
+    /// From the servers.
+    pub there: UsdMicros,
+    /// To the servers.
+    pub back: UsdMicros,
 }
 
 /// Tasks that share a spec, waiting in one queue.
@@ -64,6 +78,10 @@ pub struct Group {
     pub since: u64,
     /// How long one is expected to run.
     pub work: Work,
+    /// What a node that holds nothing yet must take for one of them: code, environment, arguments.
+    pub bytes_there: ByteCount,
+    /// How large its result is expected to be.
+    pub bytes_back: ByteCount,
     /// What time, carbon and risk are worth to it.
     pub policy: Policy,
     /// Whether somebody attached can grant them; without, none is placed.

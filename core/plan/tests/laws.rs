@@ -78,6 +78,8 @@ fn node(id: u8, cores: u32, region: &str, price: i64) -> NodeView {
         free_backlog: 4,
         backlog: 0,
         round_trip: Micros(500),
+        bandwidth: None,
+        egress: Egress::default(),
     }
 }
 
@@ -89,6 +91,8 @@ fn group(spec: Arc<TaskSpec>, tasks: u32, since: u64) -> Group {
         urgency: 0,
         since,
         work: Work::of(Micros(100_000)),
+        bytes_there: ByteCount::ZERO,
+        bytes_back: ByteCount::ZERO,
         policy: Policy::BALANCED,
         granter: true,
         not_on: Vec::new(),

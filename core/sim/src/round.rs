@@ -89,6 +89,8 @@ impl Simulation {
                 urgency: 0,
                 since: heads.len() as u64,
                 work: Work::of(Micros(0)),
+                bytes_there: ByteCount::ZERO,
+                bytes_back: ByteCount::ZERO,
                 policy: client.policy,
                 granter: true,
                 not_on: Vec::new(),

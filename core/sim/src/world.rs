@@ -6,7 +6,7 @@ use farlane_model::{
     BlobRef, Digest, Glob, LabelRule, NodeId, NodeSpec, ProjectId, PythonVersion, Resources,
     TaskSpec, Tier,
 };
-use farlane_plan::{Group, NodeView, Policy, Work};
+use farlane_plan::{Egress, Group, NodeView, Policy, Work};
 use farlane_units::{ByteCount, Micros, MilliCpu, MilliGpu, UsdMicros};
 
 use crate::machine::{Grid, Kind, Machine, Machines, spec_of};
@@ -137,6 +137,8 @@ impl World {
             free_backlog: spec.backlog_credit,
             backlog: 0,
             round_trip: Micros(region.trip),
+            bandwidth: None,
+            egress: Egress::default(),
             price: UsdMicros(kind.core_hour() * region.price / 1000),
             carbon: Some(region.grid.at(0)),
             milliwatts_core: kind.milliwatts_core(),
@@ -173,6 +175,8 @@ impl World {
             urgency: 0,
             since: self.specs,
             work: Work::of(Micros(micros as u64)),
+            bytes_there: ByteCount::ZERO,
+            bytes_back: ByteCount::ZERO,
             policy: *self.random.of(&[
                 Policy::BALANCED,
                 Policy::FAST,

@@ -64,6 +64,10 @@ quantity! {
     ByteCount(u64)
 }
 quantity! {
+    /// Bytes a second.
+    ByteRate(u64)
+}
+quantity! {
     /// Thousandths of one core.
     MilliCpu(u32)
 }
@@ -129,6 +133,27 @@ impl std::fmt::Display for ByteCount {
             }
         }
         write!(f, "{} B", self.0)
+    }
+}
+
+impl ByteRate {
+    /// So many bytes in so long, held at the bounds; `None` where no time passed.
+    pub const fn of(bytes: ByteCount, time: Micros) -> Option<Self> {
+        if time.0 == 0 {
+            return None;
+        }
+        let rate = bytes.0 as u128 * 1_000_000 / time.0 as u128;
+        Some(Self(if rate > u64::MAX as u128 {
+            u64::MAX
+        } else {
+            rate as u64
+        }))
+    }
+}
+
+impl std::fmt::Display for ByteRate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/s", ByteCount(self.0))
     }
 }
 
@@ -210,6 +235,10 @@ mod tests {
         }
         assert_eq!(ByteCount::gib(16).to_string(), "16 GiB");
         assert_eq!(ByteCount(1536).to_string(), "1.5 KiB");
+        let rate = ByteRate::of(ByteCount::mib(3), Micros(2_000_000));
+        assert_eq!(rate.map(|r| r.to_string()).as_deref(), Some("1.5 MiB/s"));
+        assert_eq!(ByteRate::of(ByteCount::MAX, Micros(1)), Some(ByteRate::MAX));
+        assert_eq!(ByteRate::of(ByteCount(1), Micros::ZERO), None);
     }
 
     #[test]

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use farlane_model::BlobRef;
+use farlane_runtime::{Clock, Pace, SystemClock};
 use farlane_transfer::{BlobError, BlobStore, Download, Owner, Reach};
+use farlane_units::{ByteCount, Micros};
 use farlane_wire::hello::BLOB_CHUNK;
 use farlane_wire::{ErrorCode, v1};
 use tokio_stream::StreamExt;
@@ -31,14 +33,14 @@ fn status(error: BlobError) -> Status {
     code.status(error.to_string())
 }
 
-/// Stores what comes as its owner's, and answers once it is durable.
+/// Stores what comes as its owner's, and answers once it is durable; says how fast it came, where that can be told.
 ///
 /// *Errors*: malformed, not what was claimed, not sealed, too large, a bound, or the disk.
 pub(crate) async fn put(
     store: &Arc<dyn BlobStore>,
     owner: Owner,
     mut chunks: Streaming<v1::BlobChunk>,
-) -> Result<v1::BlobReceipt, Status> {
+) -> Result<(v1::BlobReceipt, Option<(ByteCount, Micros)>), Status> {
     let mut next = chunks
         .message()
         .await?
@@ -52,6 +54,7 @@ pub(crate) async fn put(
     if !looks {
         return Err(ErrorCode::UnsealedPayload.status("a blob must be sealed"));
     }
+    let mut pace = Pace::new(claim.size);
     let mut upload = store.begin(owner, claim).await.map_err(status)?;
     let mut offset = 0;
     loop {
@@ -59,6 +62,7 @@ pub(crate) async fn put(
             return Err(invalid("chunks hold at most 256 KiB and follow each other"));
         }
         offset += next.data.len() as u64;
+        pace.came(next.data.len(), SystemClock.steady());
         upload.write(next.data).await.map_err(status)?;
         match chunks.message().await? {
             Some(chunk) => next = chunk,
@@ -66,10 +70,11 @@ pub(crate) async fn put(
         }
     }
     let stored = upload.finish().await.map_err(status)?;
-    Ok(v1::BlobReceipt {
+    let receipt = v1::BlobReceipt {
         blob: Some(stored.blob.into()),
         already_there: stored.already_there,
-    })
+    };
+    Ok((receipt, pace.timed()))
 }
 
 /// Streams a blob from an offset.

@@ -135,8 +135,12 @@ impl Fleet for FleetService {
         &self,
         request: Request<Streaming<v1::BlobChunk>>,
     ) -> Result<Response<v1::BlobReceipt>, Status> {
-        let owner = Owner::Node(self.trusted(&request)?);
-        let receipt = blob::put(self.controller.blobs(), owner, request.into_inner()).await?;
+        let node = self.trusted(&request)?;
+        let (blobs, owner) = (self.controller.blobs(), Owner::Node(node));
+        let (receipt, timed) = blob::put(blobs, owner, request.into_inner()).await?;
+        if let Some((bytes, time)) = timed {
+            self.controller.came(node, bytes, time);
+        }
         Ok(Response::new(receipt))
     }
 

@@ -92,7 +92,7 @@ impl Network for NetworkService {
     ) -> Result<Response<v1::BlobReceipt>, Status> {
         let caller = self.caller(&request, Endpoint::PutBlob).await?;
         let (blobs, owner) = (self.controller.blobs(), Owner::Project(caller.project));
-        let receipt = blob::put(blobs, owner, request.into_inner()).await?;
+        let (receipt, _) = blob::put(blobs, owner, request.into_inner()).await?;
         Ok(Response::new(receipt))
     }
 

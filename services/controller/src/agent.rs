@@ -12,9 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farlane_model::{AttemptRef, BootId, Digest, LostCause, NodeId, Sealed};
+use farlane_runtime::{Entropy, SystemEntropy};
 use farlane_state::{CompleteBatch, Order, Return, ReturnReason, StockPrekeys, UpdateNode};
 use farlane_transfer::BlobError;
-use farlane_units::Micros;
+use farlane_units::{ByteRate, Micros};
 use farlane_wire::v1;
 use farlane_wire::v1::agent_frame::Body as FromAgent;
 use farlane_wire::v1::control_frame::Body as ToAgent;
@@ -35,6 +36,8 @@ const MAX_STARTED: usize = 100_000;
 /// Heartbeats of one agent that may wait for a quorum; more are passed over. Source: as many as are
 /// sent within a lease.
 const MAX_HEARTBEATS: usize = 4;
+/// Servers of which one heartbeat says how far they are. Source: fleet.proto, `Heartbeat`.
+const MAX_SERVERS: usize = 10;
 /// How long a peer that is ahead of this server is made to wait. Source: a leader holds all that was
 /// ever acknowledged, so that only a server restored from a backup stays behind.
 const CATCH_UP: Duration = Duration::from_secs(10);
@@ -58,6 +61,13 @@ fn attempts(list: &[v1::AttemptRef]) -> Result<Vec<AttemptRef>, ControlError> {
         .map_err(|_| ControlError::invalid("an attempt is malformed"))
 }
 
+/// What an agent cannot answer before it has been asked.
+fn nonce() -> u64 {
+    let mut nonce = [0; 8];
+    SystemEntropy.fill(&mut nonce);
+    u64::from_le_bytes(nonce)
+}
+
 impl Controller {
     /// Takes an agent's hello; afterwards the agent may be given work.
     ///
@@ -73,11 +83,12 @@ impl Controller {
             BootId::from_slice(&hello.boot).map_err(|e| ControlError::invalid(e.to_string()))?;
         self.catch_up(hello.seen_index).await?;
         self.consensus.confirm().await?;
-        match self.consensus.read(|s| s.node(&node).map(|n| n.revoked)) {
+        let known = |s: &farlane_state::State| s.node(&node).map(|n| (n.revoked, n.region.clone()));
+        let region = match self.consensus.read(known) {
             None => return Err(ControlError::UnknownNode),
-            Some(true) => return Err(ControlError::NodeRevoked),
-            Some(false) => {}
-        }
+            Some((true, _)) => return Err(ControlError::NodeRevoked),
+            Some((false, region)) => region,
+        };
         let observed = hello.observed.unwrap_or_default();
         let (mut live, ended) = (attempts(&observed.live)?, attempts(&observed.ended)?);
         let ungranted: HashSet<_> = attempts(&observed.ungranted)?.into_iter().collect();
@@ -104,6 +115,11 @@ impl Controller {
         self.leases
             .lock()
             .attach(node, agent.link.id, self.clock.steady(), now);
+        let (nonce, steady) = (nonce(), self.clock.steady());
+        self.paths
+            .lock()
+            .attach(node, &region, agent.link.id, nonce, steady);
+        agent.ping(nonce);
         let session = AgentSession {
             controller: self.clone(),
             link: agent.clone(),
@@ -192,6 +208,10 @@ impl AgentSession {
             Some(FromAgent::Prekeys(stock)) => self.prekeys(stock).await,
             Some(FromAgent::Update(update)) => self.update(update).await,
             Some(FromAgent::Started(started)) => self.started(&started.attempts),
+            Some(FromAgent::Pong(pong)) => {
+                self.pong(&pong);
+                Ok(())
+            }
             // What is observed counts at the hello; later the agent settles it by itself.
             Some(FromAgent::Observed(_)) | None => Ok(()),
             Some(FromAgent::Hello(_)) => Err(ControlError::invalid("a stream has one hello")),
@@ -279,6 +299,7 @@ impl AgentSession {
             return;
         };
         let received = self.controller.clock.steady();
+        self.measure(&heartbeat, received);
         let (controller, agent) = (self.controller.clone(), self.link.clone());
         tokio::spawn(async move {
             let _place = place;
@@ -286,11 +307,8 @@ impl AgentSession {
                 return;
             }
             let now = controller.now();
-            let (stream, round_trip) = (agent.link.id, Micros(heartbeat.round_trip_micros));
-            let renewed = controller
-                .leases
-                .lock()
-                .renew(agent.node, stream, received, now, round_trip);
+            let (node, stream) = (agent.node, agent.link.id);
+            let renewed = controller.leases.lock().renew(node, stream, received, now);
             if !renewed {
                 // What it held is given to others already: it must hear that anew.
                 return agent.link.end();
@@ -301,6 +319,32 @@ impl AgentSession {
                 applied_index: controller.consensus.applied_index(),
             }));
         });
+    }
+
+    /// Takes note of what the agent measured, and asks for an answer by which this server does.
+    fn measure(&self, heartbeat: &v1::Heartbeat, received: Micros) {
+        let down = Some(ByteRate(heartbeat.down_bytes_s)).filter(|rate| *rate != ByteRate::ZERO);
+        let servers = heartbeat.servers.iter().take(MAX_SERVERS);
+        let servers = servers.map(|one| (one.server, Micros(one.round_trip_micros)));
+        let (node, stream, nonce) = (self.link.node, self.link.link.id, nonce());
+        let mut paths = self.controller.paths.lock();
+        paths.told(node, down, servers.collect());
+        if paths.beat(node, stream, nonce, received) {
+            self.link.ping(nonce);
+        }
+    }
+
+    /// The agent has answered.
+    fn pong(&self, pong: &v1::Pong) {
+        let received = self.controller.clock.steady();
+        let Ok(answered) = pong.nonce.as_ref().try_into().map(u64::from_le_bytes) else {
+            return;
+        };
+        let (node, stream, next) = (self.link.node, self.link.link.id, nonce());
+        let mut paths = self.controller.paths.lock();
+        if paths.answered(node, stream, answered, next, received) {
+            self.link.ping(next);
+        }
     }
 
     async fn prekeys(&self, stock: v1::PrekeyStock) -> Result<(), ControlError> {

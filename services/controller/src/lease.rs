@@ -19,8 +19,6 @@ use farlane_units::{Micros, Millis};
 pub const LEASE: Millis = Millis(10_000);
 /// How often agents send one. Source: design.md, "The life of a task".
 pub const HEARTBEAT: Millis = Millis(3_000);
-/// A longer round trip is not believed. Source: a lease; whoever needs longer cannot keep one.
-const MAX_ROUND_TRIP: Micros = Micros(LEASE.0 * 1000);
 
 /// What was last heard of a node.
 #[derive(Debug, Clone, Copy)]
@@ -31,8 +29,6 @@ pub struct Lease {
     pub attached: bool,
     /// Which stream that is, or was: a node that comes back may open the next before the last has ended.
     pub stream: u64,
-    /// As the agent measured it last.
-    pub round_trip: Micros,
     /// Cluster time of the last heartbeat; 0 never.
     pub seen: Millis,
 }
@@ -52,12 +48,10 @@ fn end(now: Micros) -> Micros {
 impl Leases {
     /// A node whose attempts this leader found in the state gets a full term.
     pub fn inherit(&mut self, node: NodeId, now: Micros) {
-        let round_trip = Micros::ZERO;
         let lease = Lease {
             ends: end(now),
             attached: false,
             stream: 0,
-            round_trip,
             seen: Millis::ZERO,
         };
         self.nodes.entry(node).or_insert(lease);
@@ -65,12 +59,10 @@ impl Leases {
 
     /// Its control stream has opened.
     pub fn attach(&mut self, node: NodeId, stream: u64, now: Micros, cluster: Millis) {
-        let round_trip = self.nodes.get(&node).map_or(Micros::ZERO, |l| l.round_trip);
         let lease = Lease {
             ends: end(now),
             attached: true,
             stream,
-            round_trip,
             seen: cluster,
         };
         self.nodes.insert(node, lease);
@@ -79,14 +71,7 @@ impl Leases {
 
     /// A heartbeat came over this stream. True when the lease was renewed: one that has ended, or that
     /// a later stream took over, is not.
-    pub fn renew(
-        &mut self,
-        node: NodeId,
-        stream: u64,
-        now: Micros,
-        cluster: Millis,
-        round_trip: Micros,
-    ) -> bool {
+    pub fn renew(&mut self, node: NodeId, stream: u64, now: Micros, cluster: Millis) -> bool {
         let lease = self.nodes.get_mut(&node);
         let Some(lease) = lease.filter(|l| l.stream == stream && l.attached) else {
             return false;
@@ -94,11 +79,6 @@ impl Leases {
         // Answers of the quorum may overtake each other.
         lease.ends = lease.ends.max(end(now));
         lease.seen = lease.seen.max(cluster);
-        let round_trip = round_trip.min(MAX_ROUND_TRIP);
-        if round_trip != Micros::ZERO && round_trip != lease.round_trip {
-            lease.round_trip = round_trip;
-            self.changed.push(node);
-        }
         true
     }
 
@@ -134,7 +114,7 @@ impl Leases {
             .extend(self.nodes.drain().map(|(node, _)| node));
     }
 
-    /// Nodes that came, went, or are nearer or further than before, since this was asked last.
+    /// Nodes that came or went since this was asked last.
     pub fn take_changed(&mut self) -> Vec<NodeId> {
         std::mem::take(&mut self.changed)
     }
@@ -161,21 +141,16 @@ mod tests {
         let at = |seconds: u64| Micros(seconds * 1_000_000);
         let mut leases = Leases::default();
         leases.attach(node, 1, at(0), Millis(1));
-        assert!(leases.renew(node, 1, at(6), Millis(6), Micros(250)));
-        assert!(!leases.renew(node, 2, at(9), Millis(9), Micros(1)));
-        assert!(leases.renew(node, 1, at(3), Millis(3), Micros::ZERO));
+        assert!(leases.renew(node, 1, at(6), Millis(6)));
+        assert!(!leases.renew(node, 2, at(9), Millis(9)));
+        assert!(leases.renew(node, 1, at(3), Millis(3)));
         assert!(leases.take_expired(at(15)).is_empty());
-        assert_eq!(leases.get(node).map(|l| l.round_trip), Some(Micros(250)));
         leases.detach(node, 1);
         assert!(!leases.is_online(node, at(15)));
         assert_eq!(leases.take_expired(at(16)), [node]);
         assert!(leases.take_expired(at(17)).is_empty());
-        assert_eq!(
-            leases.take_changed(),
-            [node; 4],
-            "came, was measured, left, ended"
-        );
-        assert!(!leases.renew(node, 1, at(17), Millis(17), Micros(1)));
+        assert_eq!(leases.take_changed(), [node; 3], "came, left, ended");
+        assert!(!leases.renew(node, 1, at(17), Millis(17)));
     }
 
     #[test]
@@ -188,15 +163,6 @@ mod tests {
         assert!(leases.is_online(node, Micros(20)));
         leases.detach(node, 2);
         assert!(!leases.is_online(node, Micros(20)));
-    }
-
-    #[test]
-    fn a_round_trip_longer_than_a_lease_is_not_believed() {
-        let node = NodeId([1; 32]);
-        let mut leases = Leases::default();
-        leases.attach(node, 1, Micros(0), Millis(1));
-        leases.renew(node, 1, Micros(1), Millis(1), Micros::MAX);
-        assert_eq!(leases.get(node).map(|l| l.round_trip), Some(MAX_ROUND_TRIP));
     }
 
     #[test]

@@ -31,6 +31,7 @@ mod link;
 mod logs;
 mod outbox;
 mod overlay;
+mod paths;
 mod planner;
 mod prices;
 mod push;
@@ -75,6 +76,7 @@ pub use session::ClientSession;
 use granters::Absent;
 use lease::Leases;
 use link::Links;
+use paths::Paths;
 use planner::Intake;
 use push::PushCommand;
 use refusals::Refusals;
@@ -115,6 +117,10 @@ pub struct Parts {
     pub issuer: Arc<dyn CertificateIssuer>,
     /// Ends the loops.
     pub shutdown: Shutdown,
+    /// This server's number among the members.
+    pub server: u64,
+    /// Regions of the servers, as far as they are known.
+    pub homes: Vec<(u64, Arc<str>)>,
     /// This server's name for people.
     pub name: String,
     /// Where this server is reached.
@@ -142,6 +148,11 @@ pub struct Controller {
     voters: Vec<String>,
     links: Links,
     leases: Mutex<Leases>,
+    paths: Mutex<Paths>,
+    /// What lies between regions, made anew from the paths every few seconds.
+    between: Mutex<Arc<farlane_plan::Links>>,
+    server: u64,
+    homes: Vec<(u64, Arc<str>)>,
     ungranted: Mutex<Ungranted>,
     /// Never locked while the state is read, save by a round of planning.
     refusals: Mutex<Refusals>,
@@ -177,6 +188,10 @@ impl Controller {
             voters: parts.voters,
             links: Links::default(),
             leases: Mutex::default(),
+            paths: Mutex::default(),
+            between: Mutex::default(),
+            server: parts.server,
+            homes: parts.homes,
             ungranted: Mutex::default(),
             refusals: Mutex::default(),
             absent: Mutex::default(),

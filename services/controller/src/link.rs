@@ -156,6 +156,13 @@ impl AgentLink {
     pub fn frame(&self, body: v1::control_frame::Body) -> bool {
         self.link.send(v1::ControlFrame { body: Some(body) })
     }
+    /// Asks for an answer; one that is not sent counts as one that is late.
+    pub fn ping(&self, nonce: u64) {
+        let nonce = crate::push::bytes_of(&nonce.to_le_bytes());
+        let body = v1::control_frame::Body::Ping(v1::Ping { nonce });
+        self.link
+            .offer(v1::ControlFrame { body: Some(body) }, GRANT_RESERVE);
+    }
 }
 
 /// A connected client.

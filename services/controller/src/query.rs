@@ -46,6 +46,7 @@ impl Controller {
         let now = self.now();
         let view = |node: &Node| {
             let lease = self.leases.lock().get(node.id);
+            let path = self.paths.lock().of(node.id);
             v1::NodeView {
                 node: id::node_bytes(&node.id),
                 name: node.spec.name.clone(),
@@ -56,7 +57,9 @@ impl Controller {
                 running: node.running() as u32,
                 leased: (node.running() + node.waiting()) as u32,
                 revoked: node.revoked,
-                round_trip_micros: lease.map_or(0, |l| l.round_trip.0),
+                round_trip_micros: path.round_trip.0,
+                least_round_trip_micros: path.least.0,
+                bandwidth_bytes_s: path.bandwidth.map_or(0, |rate| rate.0),
                 provider: id::digest_bytes(&node.provider),
                 core_hour_usd_micros: node.price_at(now).0,
             }

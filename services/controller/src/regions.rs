@@ -1,28 +1,33 @@
 //! The network's regions, as people look at them.
 //!
-//! Owns this view: machines, prices and carbon of each region, and of each pair of regions what lies between them. Of
-//! that it knows what bytes cost; what was measured between regions belongs into the same links.
+//! Owns this view: machines, prices and carbon of each region, and what lies between each pair of regions. Leaves
+//! measuring to `paths`, and what follows from it for pairs nobody measured to `farlane-plan`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use farlane_ledger::{Origin, PowerModel};
-use farlane_model::Digest;
+use farlane_model::{Digest, NodeId};
+use farlane_plan::{Basis, Link};
 use farlane_state::Node;
-use farlane_units::{Millis, UsdMicros};
+use farlane_units::{ByteCount, ByteRate, Micros, Millis, UsdMicros};
 use farlane_wire::v1;
 
 use crate::Controller;
+use crate::paths::Seen;
 
 /// Most regions of one answer. Source: network.proto, `ListRegionsReply`.
 const MAX_REGIONS: usize = 1000;
-/// With more regions than this, links are left out. Source: 64 × 63 links of 24 B are 100 KiB.
+/// With more regions than this, links are left out. Source: 64 × 64 links of 40 B are 160 KiB.
 const MAX_LINKED: usize = 64;
 
 /// A region as its nodes are counted.
 #[derive(Default)]
 struct Sum {
     nodes: u32,
-    trips: Vec<u64>,
+    online: u32,
+    trips: Vec<Micros>,
+    rates: Vec<ByteRate>,
     prices: Vec<UsdMicros>,
     power: Option<PowerModel>,
     unknown: bool,
@@ -30,9 +35,12 @@ struct Sum {
 }
 
 impl Sum {
-    fn add(&mut self, node: &Node, trip: Option<u64>, power: Option<PowerModel>, now: Millis) {
+    fn add(&mut self, node: &Node, path: Option<Seen>, power: Option<PowerModel>, now: Millis) {
         self.nodes += 1;
-        self.trips.extend(trip);
+        self.online += u32::from(path.is_some());
+        let trip = path.map(|path| path.round_trip);
+        self.trips.extend(trip.filter(|trip| *trip != Micros::ZERO));
+        self.rates.extend(path.and_then(|path| path.bandwidth));
         self.prices.push(node.price_at(now));
         self.providers.insert(node.provider);
         let Some(power) = power else {
@@ -47,13 +55,6 @@ impl Sum {
                 pue: sum.pue.max(power.pue),
             },
         });
-    }
-
-    /// Of the nodes online that have measured one.
-    fn round_trip(&mut self) -> u64 {
-        self.trips.retain(|trip| *trip > 0);
-        self.trips.sort_unstable();
-        self.trips.get(self.trips.len() / 2).copied().unwrap_or(0)
     }
 
     fn price(&self) -> Option<v1::RegionPrice> {
@@ -73,21 +74,40 @@ impl Sum {
     }
 }
 
+/// Zero where there is none.
+fn median<T: Copy + Default + Ord>(all: &mut [T]) -> T {
+    all.sort_unstable();
+    all.get(all.len() / 2).copied().unwrap_or_default()
+}
+
 impl Controller {
+    /// Reckons anew what lies between regions.
+    pub(crate) fn survey(&self) {
+        let mut survey = self.paths.lock().survey(self.server);
+        for (server, region) in &self.homes {
+            survey.server(*server, region.clone());
+        }
+        let mut links = farlane_plan::Links::clone(&self.between.lock());
+        links.renew(survey);
+        *self.between.lock() = Arc::new(links);
+    }
+
+    /// So many bytes came from a node within `time`: how much goes through.
+    pub fn came(&self, node: NodeId, bytes: ByteCount, time: Micros) {
+        self.paths.lock().came(node, bytes, time);
+    }
+
     /// Every region with a registered node that is not removed.
     pub fn list_regions(&self) -> v1::ListRegionsReply {
         let (now, steady) = (self.now(), self.clock.steady());
         let mut sums: BTreeMap<String, Sum> = BTreeMap::new();
         self.consensus.read(|state| {
-            let leases = self.leases.lock();
+            let (leases, paths) = (self.leases.lock(), self.paths.lock());
             for node in state.nodes().filter(|n| !n.revoked) {
                 let online = leases.is_online(node.id, steady);
-                let trip = leases
-                    .get(node.id)
-                    .filter(|_| online)
-                    .map(|l| l.round_trip.0);
+                let path = online.then(|| paths.of(node.id));
                 let sum = sums.entry(node.region.to_string()).or_default();
-                sum.add(node, trip, self.power_of(node), now);
+                sum.add(node, path, self.power_of(node), now);
             }
         });
         let names: Vec<String> = sums.keys().cloned().collect();
@@ -103,10 +123,11 @@ impl Controller {
     fn region(&self, name: String, mut sum: Sum, all: &[String], now: Millis) -> v1::RegionView {
         v1::RegionView {
             nodes: sum.nodes,
-            online: sum.trips.len() as u32,
+            online: sum.online,
             core_hour: sum.price(),
             carbon: self.region_carbon(&name),
-            round_trip_micros: sum.round_trip(),
+            round_trip_micros: median(&mut sum.trips).0,
+            bandwidth_bytes_s: median(&mut sum.rates).0,
             power: sum.power(),
             links: self.links_of(&name, &sum, all, now),
             region: name,
@@ -132,14 +153,19 @@ impl Controller {
             return Vec::new();
         }
         let books: Vec<_> = sum.providers.iter().map(|p| self.book(p)).collect();
-        let others = all.iter().filter(|to| *to != from);
+        let between = self.between.lock().clone();
         let link = |to: &String| {
             let dearest = books.iter().map(|book| book.egress_gb(from, to, now)).max();
+            let known: Option<Link> = between.between(from, to);
+            let rate = known.and_then(|link| link.bandwidth);
             Some(v1::RegionLink {
                 to: to.clone(),
                 egress_usd_micros_gb: dearest?.0,
+                round_trip_micros: known.map_or(0, |link| link.round_trip.0),
+                bandwidth_bytes_s: rate.map_or(0, |rate| rate.0),
+                measured: known.is_some_and(|link| link.basis == Basis::Measured),
             })
         };
-        others.filter_map(link).collect()
+        all.iter().filter_map(link).collect()
     }
 }

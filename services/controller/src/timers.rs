@@ -21,9 +21,10 @@ use crate::{ControlError, Controller};
 const TICK: Duration = Duration::from_millis(250);
 /// Items of one order of this room. Source: farlane-state takes up to 8192.
 const PAGE: usize = 2048;
-/// Every so many ticks: keys and enrolments that have ended and infeasible tasks, retention of results,
-/// idle sessions and old output.
+/// Every so many ticks: keys and enrolments that have ended and infeasible tasks, what lies between regions,
+/// retention of results, idle sessions and old output.
 const EACH_SECOND: u64 = 4;
+const EACH_FIVE_SECONDS: u64 = 20;
 const EACH_TEN_SECONDS: u64 = 40;
 const EACH_HOUR: u64 = 4 * 3600;
 /// Output is kept as long as results. Source: design.md, "The life of a task", and an hour.
@@ -125,6 +126,9 @@ impl Controller {
                 orders.extend(self.mend_granters());
                 orders.extend(self.refused_everywhere());
             }
+            if count.is_multiple_of(EACH_FIVE_SECONDS) {
+                self.survey();
+            }
             if count.is_multiple_of(EACH_TEN_SECONDS) {
                 orders.extend(self.due_seldom(&mut retention_from));
             }
@@ -143,6 +147,7 @@ impl Controller {
         let steady = self.clock.steady();
         let mut orders = Vec::new();
         let expired = self.leases.lock().take_expired(steady);
+        self.paths.lock().forget(&expired);
         for node in expired {
             orders.extend(self.lease_expired(node));
         }
@@ -239,6 +244,8 @@ impl Controller {
     fn cease_to_lead(&self) {
         let leader = self.check_leads().err();
         self.leases.lock().clear();
+        self.paths.lock().clear();
+        *self.between.lock() = Arc::default();
         self.ungranted.lock().clear();
         self.absent.lock().clear();
         self.refusals.lock().clear();

@@ -8,8 +8,10 @@ use std::sync::Arc;
 
 use farlane_ledger::{CPU, PowerModel};
 use farlane_model::{AttemptRef, Digest, NodeId, ProjectId, TaskSpec};
-use farlane_plan::{Estimates, Fleet, Group, NodeView, PlanInput, Policy, Share, plan};
-use farlane_state::{Holding, Node, Order, State, TouchMark};
+use farlane_plan::{
+    Egress, Estimates, Fleet, Group, NodeView, PlanInput, Policy, Share, Sizes, plan,
+};
+use farlane_state::{Holding, Node, Order, State, Submitted, TouchMark};
 use farlane_units::{ByteCount, Micros, MilliGpu, Millis, Ppm};
 
 use crate::Controller;
@@ -35,6 +37,7 @@ pub(crate) struct Planned {
 #[derive(Debug, Default)]
 pub(crate) struct ViewCache {
     pub estimates: Estimates,
+    sizes: Sizes,
     pub fleet: Fleet,
     /// Up to where the state's changes are in the fleet.
     mark: Option<TouchMark>,
@@ -51,11 +54,16 @@ struct Grid {
     until: Millis,
     /// g CO2e a kWh, by region.
     carbon: HashMap<Arc<str>, Option<u32>>,
+    /// By provider and region.
+    egress: HashMap<(Digest, Arc<str>), Egress>,
 }
 
 impl ViewCache {
     /// A group of these tasks, for the plan or to be explained.
     pub fn group(&mut self, digest: Digest, spec: &Arc<TaskSpec>, tasks: u32) -> Group {
+        let lock = spec.environment.map_or(ByteCount::ZERO, |e| e.lock.size);
+        let code = spec.code.size.saturating_add(lock);
+        let (arguments, result) = self.sizes.sizes(&digest);
         Group {
             spec: spec.clone(),
             digest,
@@ -63,6 +71,8 @@ impl ViewCache {
             urgency: -i16::from(spec.priority),
             since: 0,
             work: self.estimates.work(&digest, None),
+            bytes_there: code.saturating_add(arguments),
+            bytes_back: result,
             policy: Policy::BALANCED,
             granter: true,
             not_on: Vec::new(),
@@ -84,6 +94,7 @@ impl Controller {
         let (freed, groups, heads, shares) = self.consensus.read(|state| {
             self.refresh(state, cache);
             let freed = freed_by(state, orders, overlay, cache);
+            learn_arguments(orders, &mut cache.sizes);
             self.settle_overlay(state, cache, overlay, &freed);
             let (groups, heads) = match cache.fleet.room() {
                 0 => (Vec::new(), Vec::new()),
@@ -137,9 +148,12 @@ impl Controller {
         if now >= cache.grid.until {
             cache.grid.until = now.saturating_add(GRID);
             cache.grid.carbon.clear();
+            cache.grid.egress.clear();
             cache.mark = None;
         }
-        let changed = self.leases.lock().take_changed();
+        let mut changed = self.leases.lock().take_changed();
+        changed.append(&mut self.paths.lock().take_changed());
+        cache.fleet.set_links(self.between.lock().clone());
         let (fleet, grid) = (&mut cache.fleet, &mut cache.grid);
         let mut put = |fleet: &mut Fleet, node: &Node| match node.revoked {
             true => fleet.remove(&node.id),
@@ -201,11 +215,11 @@ impl Controller {
     /// A node as a plan sees it, without what is on its way.
     fn node_view(&self, node: &Node, grid: &mut Grid, now: Millis) -> NodeView {
         let keys = node.daily.is_some() || !node.one_time.is_empty() || !node.contexts.is_empty();
-        let (lease, online) = {
+        let online = {
             let leases = self.leases.lock();
-            let online = leases.is_online(node.id, self.clock.steady());
-            (leases.get(node.id), keys && online)
+            keys && leases.is_online(node.id, self.clock.steady())
         };
+        let path = self.paths.lock().of(node.id);
         let carbon = match grid.carbon.get(&node.region) {
             Some(known) => *known,
             None => {
@@ -234,12 +248,31 @@ impl Controller {
             free_gpu_part,
             free_backlog: node.free_backlog(),
             backlog: node.waiting() as u32,
-            round_trip: lease.map_or(Micros::ZERO, |lease| lease.round_trip),
+            round_trip: path.round_trip,
+            bandwidth: path.bandwidth,
+            egress: self.egress_of(node, grid, now),
             price: node.price_at(now),
             carbon,
             milliwatts_core: core.unwrap_or(0),
             risk: Ppm::ZERO,
         }
+    }
+}
+
+impl Controller {
+    /// What bytes cost between the servers and a node.
+    fn egress_of(&self, node: &Node, grid: &mut Grid, now: Millis) -> Egress {
+        let Some((_, home)) = self.homes.iter().find(|(id, _)| *id == self.server) else {
+            return Egress::default();
+        };
+        let key = (node.provider, node.region.clone());
+        *grid.egress.entry(key).or_insert_with(|| {
+            let book = self.book(&node.provider);
+            Egress {
+                there: book.egress_gb(home, &node.region, now),
+                back: book.egress_gb(&node.region, home, now),
+            }
+        })
     }
 }
 
@@ -253,12 +286,13 @@ fn share((project, held): (ProjectId, Holding)) -> Share {
     }
 }
 
-/// Run times of one node's batch: those of a spec in a row count once, by their mean.
+/// Run times and results of one node's batch: those of a spec in a row count once, by their mean.
 struct Learned<'a> {
     node: NodeId,
     cache: &'a mut ViewCache,
     spec: Digest,
     sum: u64,
+    bytes: u64,
     runs: u64,
 }
 
@@ -269,23 +303,45 @@ impl<'a> Learned<'a> {
             cache,
             spec: Digest::default(),
             sum: 0,
+            bytes: 0,
             runs: 0,
         }
     }
 
     /// One more; another spec ends the row.
-    fn run(&mut self, spec: Digest, micros: u64) {
+    fn run(&mut self, spec: Digest, micros: u64, bytes: u64) {
         if spec != self.spec {
             if self.runs > 0
                 && let Some((hardware, core)) = self.cache.fleet.hardware(&self.node)
             {
                 let mean = Micros(self.sum / self.runs);
                 self.cache.estimates.learn(self.spec, hardware, core, mean);
+                let mean = ByteCount(self.bytes / self.runs);
+                self.cache.sizes.learn_result(self.spec, mean);
             }
-            (self.spec, self.sum, self.runs) = (spec, 0, 0);
+            (self.spec, self.sum, self.bytes, self.runs) = (spec, 0, 0, 0);
         }
         self.sum = self.sum.saturating_add(micros);
+        self.bytes = self.bytes.saturating_add(bytes);
         self.runs += 1;
+    }
+}
+
+/// What new tasks bring along: those of a spec in a row count once, by their mean.
+fn learn_arguments(orders: &[Order], sizes: &mut Sizes) {
+    for order in orders {
+        let Order::SubmitBatch(batch) = order else {
+            continue;
+        };
+        for run in batch.tasks.chunk_by(|a, b| a.spec == b.spec) {
+            let of = |task: &Submitted| {
+                let refs: u64 = task.refs.iter().map(|blob| blob.size.0).sum();
+                refs.saturating_add(task.payload.size().0)
+            };
+            let sum = run.iter().map(of).fold(0, u64::saturating_add);
+            let mean = ByteCount(sum / run.len() as u64);
+            sizes.learn_arguments(run[0].spec, mean);
+        }
     }
 }
 
@@ -325,9 +381,11 @@ fn freed_by(
                 .saturating_sub(item.started)
                 .0
                 .saturating_mul(1000);
-            learn.run(task.spec.digest, micros);
+            let sealed = item.sealed.as_ref();
+            let bytes = sealed.map_or(0, |sealed| sealed.size().0);
+            learn.run(task.spec.digest, micros, bytes);
         }
-        learn.run(Digest::default(), 0);
+        learn.run(Digest::default(), 0, 0);
     }
     freed
 }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use farlane_units::ByteCount;
 use serde::Serialize;
@@ -19,6 +20,8 @@ pub struct MemberConfig {
     pub id: u64,
     /// Where it is reached.
     pub url: String,
+    /// Where it stands; empty where that is not said.
+    pub region: String,
 }
 
 /// Everything a server is told.
@@ -52,6 +55,8 @@ pub struct ServerConfig {
     pub cache: ByteCount,
     /// Carbon of regions by hour: a file, or an address; empty for none.
     pub carbon: String,
+    /// The region that it stands in; empty where that is not said.
+    pub region: String,
 }
 
 /// A setting that cannot be used.
@@ -104,7 +109,7 @@ pub enum ConfigError {
 }
 
 /// Every key, in the order of the struct.
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "data",
     "listen",
     "advertise",
@@ -119,6 +124,7 @@ const KEYS: [&str; 14] = [
     "blob_total",
     "cache",
     "carbon",
+    "region",
 ];
 const ENV_PREFIX: &str = "FARLANE_SERVER_";
 
@@ -143,6 +149,7 @@ impl ServerConfig {
             // Source: SPEC.md, idle memory of a server.
             cache: ByteCount::mib(8),
             carbon: String::new(),
+            region: String::new(),
         }
     }
 
@@ -191,6 +198,20 @@ impl ServerConfig {
             () => return Ok(()),
         };
         Err(ConfigError::Alone { what })
+    }
+
+    /// Where each server stands, as far as that is said.
+    pub fn homes(&self) -> Vec<(u64, Arc<str>)> {
+        let others = self.members.iter().filter(|m| m.id != self.id);
+        let others = others.map(|m| (m.id, m.region.as_str()));
+        let own = self.members.iter().find(|m| m.id == self.id);
+        let own = match self.region.as_str() {
+            "" => own.map_or("", |m| &m.region),
+            named => named,
+        };
+        let all = std::iter::once((self.id, own)).chain(others);
+        let said = all.filter(|(_, region)| !region.is_empty());
+        said.map(|(id, region)| (id, region.into())).collect()
     }
 
     /// Where blobs lie.
@@ -248,7 +269,9 @@ impl ServerConfig {
             "advertise" => self.advertise = strings(value).ok_or("a list of host names")?,
             "database" => self.database = value.as_str().ok_or("a URL")?.to_owned(),
             "id" => self.id = number(value).filter(|n| *n > 0).ok_or("a number from 1")?,
-            "members" => self.members = members(value).ok_or("a list of {id, url}")?,
+            "members" => {
+                self.members = members(value).ok_or("a list of {id, url} or {id, url, region}")?
+            }
             "found" => self.found = value.as_bool().ok_or("true or false")?,
             "blobs" => self.blobs = value.as_str().ok_or("a folder")?.into(),
             "blobs_shared" => self.blobs_shared = value.as_bool().ok_or("true or false")?,
@@ -256,6 +279,10 @@ impl ServerConfig {
             "blob_limit" => self.blob_limit = size(value).ok_or("a size, like 4GiB")?,
             "blob_total" => self.blob_total = size(value).ok_or("a size, like 64GiB")?,
             "cache" => self.cache = size(value).ok_or("a size, like 8MiB")?,
+            "region" => {
+                let named = value.as_str().and_then(region);
+                self.region = named.ok_or("the name of a region, like eu-central")?;
+            }
             _ => {
                 let text = value.as_str().ok_or("a file or an address")?;
                 if !text.is_empty() {
@@ -319,12 +346,21 @@ fn size(value: &toml::Value) -> Option<ByteCount> {
     }
 }
 
+/// A region's name, or nothing.
+fn region(text: &str) -> Option<String> {
+    let named = text.is_empty() || farlane_model::is_region(text);
+    named.then(|| text.to_owned())
+}
+
 fn members(value: &toml::Value) -> Option<Vec<MemberConfig>> {
     let read = |v: &toml::Value| {
-        let table = v.as_table().filter(|t| t.len() == 2)?;
+        let table = v.as_table()?;
+        let named = table.get("region");
+        (table.len() == 2 + usize::from(named.is_some())).then_some(())?;
         Some(MemberConfig {
             id: number(table.get("id")?).filter(|id| *id > 0)?,
             url: table.get("url")?.as_str()?.to_owned(),
+            region: named.map_or(Some(String::new()), |r| region(r.as_str()?))?,
         })
     };
     value.as_array()?.iter().map(read).collect()
@@ -400,7 +436,8 @@ mod tests {
             config.members,
             [MemberConfig {
                 id: 2,
-                url: "https://b:1".into()
+                url: "https://b:1".into(),
+                region: String::new()
             }]
         );
     }
@@ -412,6 +449,7 @@ mod tests {
         let member = |id, url: &str| MemberConfig {
             id,
             url: url.to_owned(),
+            region: String::new(),
         };
         config.members = vec![member(1, "https://a:1"), member(2, "https://127.0.0.1:1")];
         let wrong = |config: &ServerConfig| config.check().unwrap_err().to_string();

@@ -180,6 +180,8 @@ impl Server {
             clock: clock.clone(),
             issuer: authority.clone(),
             shutdown: shutdown.clone(),
+            server: config.id,
+            homes: config.homes(),
             name: format!("server {}", config.id),
             urls: urls.clone(),
             blob_limit: config.blob_limit.0,

@@ -122,7 +122,7 @@ impl Engine {
                 self.give_prekeys(wanted.count.min(MOST_PREKEYS) as usize);
             }
             In::Stop(stop) => self.stop(&stop),
-            In::Hello(_) | In::Refused(_) => {}
+            In::Hello(_) | In::Refused(_) | In::Ping(_) => {}
         }
     }
 

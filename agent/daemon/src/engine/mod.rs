@@ -272,7 +272,8 @@ impl Engine {
             sent_ms: ClusterClock::steady(),
             running,
             waiting,
-            round_trip_micros: self.round_trip_micros,
+            down_bytes_s: 0,
+            servers: Vec::new(),
         };
         self.tell(v1::agent_frame::Body::Heartbeat(beat));
         self.pools.retire(ClusterClock::steady());

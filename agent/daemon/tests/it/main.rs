@@ -10,4 +10,5 @@ mod node;
 mod servers;
 mod service;
 mod tasks;
+mod way;
 mod work;

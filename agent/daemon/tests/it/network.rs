@@ -40,6 +40,8 @@ pub struct Seen {
     pub started: Vec<AttemptRef>,
     pub hellos: Vec<v1::AgentHello>,
     pub updates: Vec<NodeSpec>,
+    /// Nonces that came back.
+    pub pongs: Vec<Bytes>,
     /// The certificate shown at each connection.
     pub certificates: Vec<Vec<u8>>,
     pub renewals: u32,

@@ -310,6 +310,10 @@ impl Network {
                 });
                 None
             }
+            Out::Pong(pong) => {
+                self.note(|seen| seen.pongs.push(pong.nonce));
+                None
+            }
             Out::Observed(_) => None,
         };
         if let Some(body) = answer {

@@ -68,6 +68,7 @@ async fn several_servers_that_would_not_share_do_not_start() {
         .map(|(url, id)| MemberConfig {
             id,
             url: url.into(),
+            region: String::new(),
         })
         .collect();
     let refused = |config: &ServerConfig| {

@@ -29,6 +29,7 @@ async fn three() -> Vec<World> {
         .map(|(id, port)| MemberConfig {
             id,
             url: format!("https://127.0.0.1:{port}"),
+            region: String::new(),
         })
         .collect();
     let mut worlds = Vec::new();

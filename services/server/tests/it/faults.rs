@@ -249,7 +249,7 @@ async fn a_restarted_agent_loses_what_ran_and_goes_on() {
         sent_ms: 42,
         running: 1,
         waiting: 0,
-        round_trip_micros: 900,
+        ..Default::default()
     };
     machine.send(FromAgent::Heartbeat(beat)).await;
     loop {

@@ -1,6 +1,7 @@
 //! An agent without workers: it joins, opens grants and payloads, and answers with their double.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use farlane_model::{
@@ -95,6 +96,8 @@ pub struct Machine {
     pub granted: HashMap<AttemptRef, Grant>,
     pub specs: Vec<Digest>,
     pub seen: u64,
+    /// How late it answers when it is asked how far it is; `None`: never.
+    pub late: Option<Duration>,
     next_batch: u64,
 }
 
@@ -280,6 +283,7 @@ impl Machine {
             granted: HashMap::new(),
             specs: Vec::new(),
             seen: 0,
+            late: Some(Duration::ZERO),
             next_batch: 1,
         })
     }
@@ -352,10 +356,15 @@ impl Machine {
         });
     }
 
-    /// Reads one frame and takes in what it brings.
+    /// Reads one frame and takes in what it brings; pings it answers.
     pub async fn frame(&mut self) -> Down {
-        let frame = soon("a frame to the agent", self.down.message()).await;
-        let body = frame.unwrap().expect("the stream goes on").body.unwrap();
+        let body = loop {
+            let frame = soon("a frame to the agent", self.down.message()).await;
+            match frame.unwrap().expect("the stream goes on").body.unwrap() {
+                Down::Ping(ping) => self.answer(ping).await,
+                body => break body,
+            }
+        };
         match &body {
             Down::Assign(assign) => {
                 self.seen = assign.index;
@@ -380,6 +389,13 @@ impl Machine {
             _ => {}
         }
         body
+    }
+
+    async fn answer(&self, ping: v1::Ping) {
+        if let Some(late) = self.late {
+            tokio::time::sleep(late).await;
+            self.send(Up::Pong(v1::Pong { nonce: ping.nonce })).await;
+        }
     }
 
     fn take(&mut self, attempts: &[v1::Assignment]) {

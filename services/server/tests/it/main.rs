@@ -9,6 +9,7 @@ mod constraints;
 mod faults;
 mod leaders;
 mod machine;
+mod paths;
 mod person;
 mod prices;
 mod refusals;
