@@ -66,6 +66,7 @@ CREATE TABLE usage (
     cpu_ms BIGINT NOT NULL,
     price_usd_micros BIGINT NOT NULL,
     outcome TEXT NOT NULL,
+    emitted_ng BIGINT NOT NULL,         -- CO2e, billionths of a gram; below zero where nobody knew
     PRIMARY KEY (epoch, idx, ordinal, row_no)
 );
 CREATE INDEX usage_task ON usage (task);

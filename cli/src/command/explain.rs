@@ -2,7 +2,7 @@
 
 use farlane::v1;
 use farlane_model::TaskId;
-use farlane_units::UsdMicros;
+use farlane_units::UsdPicos;
 use serde_json::json;
 
 use crate::connect::{Target, block_on};
@@ -19,6 +19,10 @@ pub struct Args {
     form: Form,
     #[command(flatten)]
     target: Target,
+}
+
+fn dollars(picos: u64) -> f64 {
+    picos as f64 / 1e12
 }
 
 pub fn run(args: Args) -> Result<(), Problem> {
@@ -40,8 +44,12 @@ pub fn run(args: Args) -> Result<(), Problem> {
             "summary": reply.summary,
             "node_name": reply.node_name,
             "terms": reply.terms.iter().map(|t| json!({
-                "name": t.name, "usd_micros": t.usd_micros, "detail": t.detail,
+                "name": t.name, "usd": dollars(t.usd_picos), "detail": t.detail,
             })).collect::<Vec<_>>(),
+            "policy": reply.policy,
+            "runner_up": reply.runner_up.as_ref().map(|o| json!({
+                "node_name": o.node_name, "region": o.region, "usd": dollars(o.usd_picos),
+            })),
             "classes": reply.classes.iter().map(|c| json!({
                 "class": c.class, "nodes": c.nodes, "fits": c.reasons.is_empty(), "reasons": c.reasons,
             })).collect::<Vec<_>>(),
@@ -50,27 +58,35 @@ pub fn run(args: Args) -> Result<(), Problem> {
     show::line(&format!("{}: {}", reply.phase, reply.summary))?;
     if !reply.terms.is_empty() {
         show::line(&format!(
-            "\nExpected cost on {}:",
-            show::name(&reply.node_name)
+            "\nExpected cost on {}, by policy {}:",
+            show::name(&reply.node_name),
+            show::name(&reply.policy)
         ))?;
         let mut table = Table::new(&["TERM", "USD", "BECAUSE"]);
         for term in &reply.terms {
             table.row([
                 term.name.clone(),
-                UsdMicros(term.usd_micros).to_string(),
+                UsdPicos(term.usd_picos).to_string(),
                 term.detail.clone(),
             ]);
         }
         let sum = reply
             .terms
             .iter()
-            .map(|t| t.usd_micros)
-            .fold(0, i64::saturating_add);
-        table.row([
-            "total".to_owned(),
-            UsdMicros(sum).to_string(),
-            String::new(),
-        ]);
+            .map(|t| t.usd_picos)
+            .fold(0, u64::saturating_add);
+        table.row(["total".to_owned(), UsdPicos(sum).to_string(), String::new()]);
+        if let Some(other) = &reply.runner_up {
+            table.row([
+                "runner-up".to_owned(),
+                UsdPicos(other.usd_picos).to_string(),
+                format!(
+                    "{} in {}",
+                    show::name(&other.node_name),
+                    show::name(&other.region)
+                ),
+            ]);
+        }
         table.print("")?;
     }
     if !reply.classes.is_empty() {

@@ -169,6 +169,7 @@ pub fn as_json(task: &v1::TaskView) -> Value {
         "started_ms": task.started_ms,
         "ended_ms": task.ended_ms,
         "cost_usd_micros": task.cost_usd_micros,
+        "grams": task.emitted_ng.map(|ng| ng as f64 / 1e9),
         "exit": task.exit.as_ref().map(|e| json!({
             "kind": exit(e), "detail": e.detail, "message": e.message,
         })),

@@ -72,7 +72,7 @@ pub fn fold<'a>(usage: impl IntoIterator<Item = &'a Usage>) -> Vec<Charge> {
 #[cfg(test)]
 pub(crate) mod tests {
     use farlane_model::{ProjectId, SessionId};
-    use farlane_units::{ByteCount, MilliCpu};
+    use farlane_units::{ByteCount, MilliCpu, NanoGramsCo2};
 
     use super::*;
     use crate::Outcome;
@@ -91,6 +91,7 @@ pub(crate) mod tests {
             peak_memory: ByteCount::mib(20),
             cpu_time: Millis(1),
             price: UsdMicros(36_000),
+            emitted: Some(NanoGramsCo2(7)),
             outcome: Outcome::Returned,
         }
     }

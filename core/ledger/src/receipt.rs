@@ -1,7 +1,7 @@
 //! What one call took: a line for each attempt.
 
 use farlane_model::{NodeId, TaskId};
-use farlane_units::{Millis, UsdMicros};
+use farlane_units::{Millis, NanoGramsCo2, UsdMicros};
 
 use crate::{Outcome, Usage};
 
@@ -20,6 +20,8 @@ pub struct ReceiptLine {
     pub price: UsdMicros,
     /// Rounded by itself; charges are rounded by the minute.
     pub cost: UsdMicros,
+    /// What it emitted; `None` where nobody knew.
+    pub emitted: Option<NanoGramsCo2>,
     /// How it ended.
     pub outcome: Outcome,
 }
@@ -46,6 +48,7 @@ impl Receipt {
                 run_time: u.run_time(),
                 price: u.price,
                 cost: u.cost(),
+                emitted: u.emitted,
                 outcome: u.outcome,
             })
             .collect();
@@ -59,6 +62,14 @@ impl Receipt {
         self.lines
             .iter()
             .fold(UsdMicros::ZERO, |sum, line| sum.saturating_add(line.cost))
+    }
+
+    /// All attempts together; `None` where nobody knows of one of them.
+    pub fn emitted(&self) -> Option<NanoGramsCo2> {
+        let mut lines = self.lines.iter();
+        lines.try_fold(NanoGramsCo2::ZERO, |sum, line| {
+            Some(sum.saturating_add(line.emitted?))
+        })
     }
 
     /// All attempts together.
@@ -84,6 +95,10 @@ mod tests {
             attempt: 2,
             ..sample(1, 0, 1_800_000)
         };
+        let unknown = Usage {
+            emitted: None,
+            ..sample(3, 0, 1)
+        };
         let other = sample(2, 0, 3_600_000);
         let rows = [second.clone(), first.clone(), other, first.clone()];
         let receipt = Receipt::of(first.task, &rows);
@@ -91,5 +106,7 @@ mod tests {
         assert_eq!(receipt.lines[0].outcome, Outcome::Lost);
         assert_eq!(receipt.cost(), UsdMicros(54_000));
         assert_eq!(receipt.run_time(), Millis(5_400_000));
+        assert_eq!(receipt.emitted(), Some(NanoGramsCo2(14)));
+        assert_eq!(Receipt::of(unknown.task, [&unknown]).emitted(), None);
     }
 }

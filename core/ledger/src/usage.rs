@@ -1,7 +1,7 @@
 //! What one attempt used.
 
 use farlane_model::{ExitKind, NodeId, ProjectId, TaskId};
-use farlane_units::{ByteCount, MilliCpu, Millis, UsdMicros};
+use farlane_units::{ByteCount, MilliCpu, Millis, NanoGramsCo2, UsdMicros};
 
 use crate::{CoreTime, cost};
 
@@ -107,6 +107,8 @@ pub struct Usage {
     pub cpu_time: Millis,
     /// Of one core for an hour, as it was when the attempt ended.
     pub price: UsdMicros,
+    /// What it emitted; `None` where nobody knew.
+    pub emitted: Option<NanoGramsCo2>,
     /// How it ended.
     pub outcome: Outcome,
 }

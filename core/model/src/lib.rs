@@ -9,17 +9,22 @@ mod exit;
 mod glob;
 mod id;
 mod node;
+mod policy;
+mod quote;
 mod request;
 mod task;
 mod term;
 mod ucu;
 mod version;
+mod word;
 
 pub use device::{Device, DeviceKind, DeviceType, MAX_DEVICES, UnknownDeviceType, nominal_cpu};
 pub use exit::{Exit, ExitKind, LostCause, MAX_EXIT_MESSAGE};
 pub use glob::{BadGlob, Glob, is_region};
 pub use id::{BadId, BootId, Digest, KeyId, NodeId, ProjectId, SessionId, TaskId, TenantId};
 pub use node::{Interpreter, MAX_NODE_RESOURCES, NodeSpec, PythonVersion, Tier};
+pub use policy::{BadPrices, MAX_WORTH, PolicyName, PolicyPrices, UnknownPolicy};
+pub use quote::{MAX_QUOTE_BYTES, Quote, RunnerUp};
 pub use request::{
     Affinity, Amount, Company, Count, Demand, Direction, GpuRequest, LabelRule, MAX_AMOUNT,
     NodeRequest, Scope, Strength,
@@ -31,3 +36,4 @@ pub use task::{
 pub use term::TermKind;
 pub use ucu::{MatrixRate, Measured, REFERENCE, Reference, VectorUnit, WorkKind};
 pub use version::{BadRange, VersionRange};
+pub use word::nearest;

@@ -2,8 +2,10 @@
 
 use std::ops::{Index, IndexMut};
 
-use farlane_model::TermKind;
-use farlane_units::{ByteRate, Micros, MilliCpu, MilliUcu, Ppm, UsdMicros};
+use farlane_model::{PolicyName, PolicyPrices, TermKind};
+use farlane_units::{
+    ByteRate, MicroGramsCo2, Micros, MilliCpu, MilliUcu, Ppm, UsdMicros, UsdPicos,
+};
 
 use crate::view::{Egress, Group};
 
@@ -32,32 +34,32 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// The default. Source: design.md, "Placement" leaves the prices to the policy; half a dollar is ten
-    /// core-hours at a common spot price of $0.05, and $50 a tonne is near what emission trading asks.
-    pub const BALANCED: Self = Self {
-        hour_usd_micros: 500_000.0,
-        tonne_usd: 50.0,
-        risk: 1.0,
-    };
-    /// As soon as can be, at nearly any price: an engineer's hour.
-    pub const FAST: Self = Self {
-        hour_usd_micros: 50_000_000.0,
-        tonne_usd: 0.0,
-        risk: 1.0,
-    };
-    /// As little money as can be; a queue of a night is worth a few cents.
-    pub const CHEAP: Self = Self {
-        hour_usd_micros: 5_000.0,
-        tonne_usd: 0.0,
-        risk: 1.0,
-    };
-    /// As little carbon as can be. A core emits a few grams an hour and costs a few cents: from some $20,000 a
-    /// tonne on carbon decides, and money where it is alike.
-    pub const GREEN: Self = Self {
-        hour_usd_micros: 50_000.0,
-        tonne_usd: 100_000.0,
-        risk: 1.0,
-    };
+    /// `balanced`.
+    pub const BALANCED: Self = Self::of(PolicyName::Balanced.prices());
+    /// `fast`.
+    pub const FAST: Self = Self::of(PolicyName::Fast.prices());
+    /// `cheap`.
+    pub const CHEAP: Self = Self::of(PolicyName::Cheap.prices());
+    /// `green`.
+    pub const GREEN: Self = Self::of(PolicyName::Green.prices());
+
+    /// For reckoning with.
+    pub const fn of(prices: PolicyPrices) -> Self {
+        Self {
+            hour_usd_micros: prices.hour.0 as f64,
+            tonne_usd: prices.tonne.0 as f64 / 1e6,
+            risk: prices.risk.0 as f64 / 1e6,
+        }
+    }
+
+    /// For keeping: to the millionth.
+    pub fn prices(&self) -> PolicyPrices {
+        PolicyPrices {
+            hour: UsdMicros(self.hour_usd_micros as i64),
+            tonne: UsdMicros((self.tonne_usd * 1e6 + 0.5) as i64),
+            risk: Ppm((self.risk * 1e6 + 0.5) as u32),
+        }
+    }
 }
 
 /// An expected cost by its terms. *Units*: micro-dollars.
@@ -75,6 +77,17 @@ impl Bill {
         let all = TermKind::ALL.into_iter().zip(self.0);
         all.filter(|(_, usd_micros)| *usd_micros > 0.0)
     }
+
+    /// The same to keep: to the trillionth of a dollar, without those that come to less.
+    pub fn kept(&self) -> Vec<(TermKind, UsdPicos)> {
+        let kept = self.terms().map(|(kind, cost)| (kind, picos(cost)));
+        kept.filter(|(_, cost)| *cost > UsdPicos::ZERO).collect()
+    }
+}
+
+/// To the nearest trillionth of a dollar, held at the bounds.
+pub(crate) fn picos(usd_micros: f64) -> UsdPicos {
+    UsdPicos((usd_micros * 1e6 + 0.5) as u64)
 }
 
 impl Index<TermKind> for Bill {
@@ -123,8 +136,22 @@ fn cores(group: &Group) -> f64 {
 }
 
 impl Traits {
+    /// How long such a task is expected to run here.
+    pub fn run(&self, group: &Group) -> Micros {
+        group.work.on(self.hardware, self.core)
+    }
+
+    /// What an hour of it emits here; `None` where nobody knows.
+    pub fn emits(&self, group: &Group) -> Option<MicroGramsCo2> {
+        let carbon = self.carbon.filter(|_| self.milliwatts_core > 0)?;
+        // Thousandths of a watt × thousandths of a core × g/kWh: a billion of them are a gram an hour.
+        let cores = u64::from(group.spec.resources.cpus.0);
+        let rate = u128::from(self.milliwatts_core) * u128::from(cores) * u128::from(carbon);
+        u64::try_from(rate / 1000).ok().map(MicroGramsCo2)
+    }
+
     fn run_micros(&self, group: &Group) -> f64 {
-        group.work.on(self.hardware, self.core).0 as f64
+        self.run(group).0 as f64
     }
 
     /// How many such tasks run here at once.

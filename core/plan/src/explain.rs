@@ -29,6 +29,8 @@ pub struct Explanation {
     pub classes: Vec<ClassReason>,
     /// Cheapest node online now, if any, and the terms of its cost.
     pub best: Option<(NodeId, Vec<Term>)>,
+    /// The best node of the next best class, and its cost in micro-dollars.
+    pub runner_up: Option<(NodeId, f64)>,
 }
 
 fn class_of(class: &Class) -> String {
@@ -71,7 +73,8 @@ impl<'a> Best<'a> {
     }
 }
 
-fn best<'a>(fleet: &'a Fleet, group: &Group) -> Option<Best<'a>> {
+/// The best two classes, the better first.
+fn best<'a>(fleet: &'a Fleet, group: &Group) -> (Option<Best<'a>>, Option<(NodeId, f64)>) {
     let online = fleet.classes().filter(|c| c.is_online());
     let fitting = online.filter(|c| c.but(&group.not_on) > 0 && c.site().fits(&group.spec));
     let places = fitting.map(|class| {
@@ -84,10 +87,20 @@ fn best<'a>(fleet: &'a Fleet, group: &Group) -> Option<Best<'a>> {
         }
     });
     let cost = |b: &Best| b.class.traits.bill(group, b.behind()).total();
-    places.min_by(|a, b| {
+    let before = |a: &Best, b: &Best| {
         let ids = || a.class.id(a.place).cmp(&b.class.id(b.place));
-        cost(a).total_cmp(&cost(b)).then_with(ids)
-    })
+        cost(a).total_cmp(&cost(b)).then_with(ids).is_lt()
+    };
+    let (mut first, mut second): (Option<Best>, Option<Best>) = (None, None);
+    for place in places {
+        if first.as_ref().is_none_or(|first| before(&place, first)) {
+            second = first.replace(place);
+        } else if second.as_ref().is_none_or(|second| before(&place, second)) {
+            second = Some(place);
+        }
+    }
+    let runner_up = second.map(|b| (b.class.id(b.place), cost(&b)));
+    (first, runner_up)
 }
 
 /// Explains what a group asks against the network as it is.
@@ -117,7 +130,7 @@ pub fn explain(fleet: &mut Fleet, group: &Group) -> Explanation {
             });
         entry.nodes += nodes;
     }
-    let best = best(fleet, group);
+    let (best, runner_up) = best(fleet, group);
     Explanation {
         summary: summary(fleet, group, best.as_ref()),
         classes: classes.into_values().collect(),
@@ -125,6 +138,7 @@ pub fn explain(fleet: &mut Fleet, group: &Group) -> Explanation {
             let terms = b.class.traits.terms(group, b.behind());
             (b.class.id(b.place), terms)
         }),
+        runner_up,
     }
 }
 

@@ -200,6 +200,12 @@ impl Fleet {
         self.links = links;
     }
 
+    /// Where a node is.
+    pub fn region(&self, node: &NodeId) -> Option<&Arc<str>> {
+        let (class, _) = self.nodes.get(node)?;
+        Some(self.classes[*class as usize].region())
+    }
+
     /// Capacity of what is online.
     pub fn totals(&self) -> Totals {
         self.totals

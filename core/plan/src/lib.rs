@@ -18,6 +18,7 @@ mod explain;
 mod fleet;
 mod lack;
 mod links;
+mod quote;
 mod search;
 mod sizes;
 mod tree;

@@ -239,7 +239,7 @@ impl Round<'_> {
             return false;
         };
         let offers = self.offers[group].as_ref();
-        let other = offers.and_then(|o| o.peek().map(|Reverse(o)| o.cost));
+        let other = offers.and_then(|o| o.peek().map(|Reverse(o)| (o.id, o.cost)));
         self.take(group, &offer, other);
         if let Some(fresh) = self.offer(group, offer.class)
             && let Some(offers) = &mut self.offers[group]
@@ -384,12 +384,12 @@ impl Round<'_> {
     }
 
     /// Takes the room of one task, and notes where it goes.
-    fn take(&mut self, group: usize, offer: &Offer, other: Option<f64>) {
-        let need = &self.groups[group].spec.resources;
+    fn take(&mut self, group: usize, offer: &Offer, other: Option<(NodeId, f64)>) {
+        let of = &self.groups[group];
         let class = self.fleet.class_mut(offer.class);
         let mut free = *class.free(offer.place);
         self.journal.push((offer.class, offer.place, free));
-        free.take(need);
+        free.take(&of.spec.resources);
         class.set(offer.place, free);
         let generation = class.generation(offer.place);
         if self.versions.len() <= offer.class as usize {
@@ -406,8 +406,10 @@ impl Round<'_> {
                 node: offer.id,
                 generation,
                 tasks: 1,
-                bill: class.traits.bill(&self.groups[group], offer.ahead),
-                runner_up_usd_micros: other,
+                bill: class.traits.bill(of, offer.ahead),
+                run: class.traits.run(of),
+                emits: class.traits.emits(of),
+                runner_up: other,
             }),
         }
     }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use farlane_model::{Digest, NodeId, NodeSpec, ProjectId, TaskSpec};
-use farlane_units::{ByteCount, ByteRate, Micros, MilliCpu, MilliGpu, Millis, Ppm, UsdMicros};
+use farlane_units::{
+    ByteCount, ByteRate, MicroGramsCo2, Micros, MilliCpu, MilliGpu, Millis, Ppm, UsdMicros,
+};
 
 use crate::cost::{Bill, Policy};
 use crate::estimate::Work;
@@ -133,8 +135,12 @@ pub struct Assignment {
     pub tasks: u32,
     /// What the first of them is expected to cost.
     pub bill: Bill,
-    /// What it would have cost on the best node of the next best class; `None` where there is none.
-    pub runner_up_usd_micros: Option<f64>,
+    /// How long that one is expected to run.
+    pub run: Micros,
+    /// What an hour of it emits there; `None` where nobody knows.
+    pub emits: Option<MicroGramsCo2>,
+    /// The best node of the next best class, and its cost in micro-dollars; `None` where there is none.
+    pub runner_up: Option<(NodeId, f64)>,
 }
 
 /// Placements in the order in which queue heads are to be taken.

@@ -214,7 +214,7 @@ fn cheaper_nodes_fill_first_and_capacity_goes_before_backlog() {
     );
     assert_eq!(report.placed, 2);
     let first = plan.assignments[0];
-    assert!(first.bill.total() < first.runner_up_usd_micros.unwrap());
+    assert!(first.bill.total() < first.runner_up.unwrap().1);
 }
 
 #[test]

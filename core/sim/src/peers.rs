@@ -5,7 +5,7 @@
 
 use farlane_model::Resources;
 use farlane_plan::{Assignment, Bill, Group, NodeView, Plan, Report, Site};
-use farlane_units::MilliGpu;
+use farlane_units::{Micros, MilliGpu};
 
 use crate::Random;
 use crate::machine::speed;
@@ -91,7 +91,9 @@ impl Peer {
                         generation: nodes[at].generation,
                         tasks: 1,
                         bill: Bill::default(),
-                        runner_up_usd_micros: None,
+                        run: Micros(0),
+                        emits: None,
+                        runner_up: None,
                     });
                 }
                 wanted -= group.gang;

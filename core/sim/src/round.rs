@@ -56,6 +56,7 @@ impl Simulation {
         let outcome = self.order(Place {
             based_on: self.index,
             placements,
+            quotes: Vec::new(),
         });
         let Outcome::Placed { refused, .. } = outcome else {
             return false;

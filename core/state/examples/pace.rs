@@ -57,6 +57,26 @@ fn task_spec(project: ProjectId) -> TaskSpec {
     }
 }
 
+fn quote() -> Bytes {
+    let quote = Quote {
+        run: Micros(1000),
+        emits: Some(MicroGramsCo2(1_162_980)),
+        prices: PolicyName::Balanced.prices(),
+        terms: vec![
+            (TermKind::Price, UsdPicos(10_000)),
+            (TermKind::Run, UsdPicos(138_888)),
+            (TermKind::RoundTrip, UsdPicos(277_777)),
+            (TermKind::Carbon, UsdPicos(16)),
+        ],
+        runner_up: Some(RunnerUp {
+            node_name: "rack-7".into(),
+            region: "eu-west".into(),
+            cost: UsdPicos(1_000_000),
+        }),
+    };
+    quote.to_bytes().into()
+}
+
 struct Pace {
     state: State,
     index: u64,
@@ -147,6 +167,8 @@ fn main() {
     let (mut submit, mut place, mut complete) = ([0.0; 3], [0.0; 3], [0.0; 3]);
     let task = task_spec(project).to_canonical();
     pace.spent = [0.0; 3];
+    // One for each placement, as calls that come one by one have.
+    let quotes: Vec<(u32, Bytes)> = (0..BATCH as u32).map(|at| (at, quote())).collect();
     for round in 0..ROUNDS {
         let first_seq = round * BATCH + 1;
         let ids: Vec<TaskId> = (first_seq..first_seq + BATCH)
@@ -166,6 +188,7 @@ fn main() {
         let applied = pace.order(Place {
             based_on: 0,
             placements,
+            quotes: quotes.clone(),
         });
         assert!(matches!(applied.outcome, Outcome::Placed { refused, .. } if refused.is_empty()));
         add(&mut place, &mut pace);

@@ -61,5 +61,5 @@ pub use rows::{Row, Rows, Table, WriteSet};
 pub use session::{Granter, SESSION_IDLE, Session, VERDICT_WINDOW};
 pub use spec::Spec;
 pub use state::{Counts, Holding, State};
-pub use task::{Lease, LiveTask, PlacedOn};
+pub use task::{Lease, LiveTask, PlacedOn, Quoted};
 pub use touched::TouchMark;

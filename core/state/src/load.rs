@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use farlane_model::{Digest, KeyId, NodeId, ProjectId, SessionId, TaskId, TaskSpec};
-use farlane_units::Millis;
+use farlane_units::{Millis, NanoGramsCo2};
 use serde::de::DeserializeOwned;
 
 use crate::capacity::Need;
@@ -199,6 +199,7 @@ impl State {
             seq: id.seq(),
             submitted: row.submitted,
             spent: farlane_units::UsdMicros::ZERO,
+            emitted: NanoGramsCo2::ZERO,
             lease: None,
             session: *self.session_ids.get(&id.session())?,
             spec: self.specs.find(&row.spec)?,
@@ -216,7 +217,7 @@ impl State {
             return Ok(());
         };
         for (id, task) in tasks {
-            let lease = task.lease.as_deref().copied();
+            let lease = task.lease.as_deref().cloned();
             let spec = self.specs.slab[task.spec].task.clone();
             let tenant = self.sessions[task.session].tenant;
             let handle = self.admit(task);
@@ -277,6 +278,7 @@ impl Pending {
         task.lost = row.lost;
         task.raised = row.raised;
         task.spent = row.spent;
+        task.emitted = row.emitted;
         task.lease = row.lease.map(Box::new);
         Some(())
     }

@@ -2,14 +2,14 @@
 
 use bytes::Bytes;
 use farlane_model::{AttemptRef, Exit, ExitKind, LostCause, Sealed};
-use farlane_units::{ByteCount, MilliCpu, Millis, UsdMicros};
+use farlane_units::{ByteCount, MilliCpu, Millis, NanoGramsCo2, UsdMicros};
 
 use crate::Change;
 use crate::apply::Ctx;
 use crate::capacity::Need;
 use crate::row::{Cursor, FinishedTask, OutboxEvent, ResultRow, Usage, keys};
 use crate::rows::Table;
-use crate::task::{Lease, Task};
+use crate::task::{Lease, Task, known};
 
 /// How a task ends.
 pub(crate) struct Ending {
@@ -95,7 +95,12 @@ impl Ctx<'_> {
         let started = used.started.clamp(from, now);
         let ended = used.ended.clamp(started, now);
         let price = node.price_at(ended);
-        let cost = cost(ended.saturating_sub(started), spec.resources.cpus, price);
+        let run = ended.saturating_sub(started);
+        let cost = cost(run, spec.resources.cpus, price);
+        let emitted = match run {
+            Millis::ZERO => NanoGramsCo2::ZERO,
+            run => lease.quoted.emitted(run),
+        };
         let usage = Usage {
             task: id.task,
             attempt: id.attempt,
@@ -108,14 +113,17 @@ impl Ctx<'_> {
             cpus: spec.resources.cpus,
             price_usd_micros_core_hour: price,
             cost,
+            emitted: known(emitted),
             exit,
             last,
             cpu_time: used.cpu,
             peak_memory: used.peak_memory,
         };
         let spent = task.spent.saturating_add(cost);
+        let emitted = task.emitted.saturating_add(emitted);
         self.event(&OutboxEvent::Attempt(usage));
-        self.state.tasks[handle].spent = spent;
+        let task = &mut self.state.tasks[handle];
+        (task.spent, task.emitted) = (spent, emitted);
     }
 
     /// Bills nothing: the attempt ended without a report.
@@ -274,7 +282,9 @@ impl Ctx<'_> {
         };
         self.state.entry.finished += 1;
         let spec = &self.state.specs.slab[task.spec];
-        let node = lease.and_then(|l| self.state.node_by_number(l.node));
+        let node = lease
+            .as_ref()
+            .and_then(|l| self.state.node_by_number(l.node));
         let result = ResultRow {
             seq: task.seq,
             finished: self.stamp.now,
@@ -296,11 +306,13 @@ impl Ctx<'_> {
             started: ending.started,
             ended: ending.ended,
             cost: task.spent,
+            emitted: known(task.emitted),
             retries: u32::from(task.lost) + u32::from(task.raised),
             node: node.map(|n| n.id),
             node_name: node.map(|n| n.spec.name.clone()).unwrap_or_default(),
             region: node.map(|n| n.region.to_string()).unwrap_or_default(),
-            forward_secret: lease.is_some_and(|l| l.forward_secret),
+            forward_secret: lease.as_ref().is_some_and(|l| l.forward_secret),
+            quote: lease.map(|l| l.quoted.bytes().clone()).unwrap_or_default(),
         };
         let key = keys::task(id.task);
         self.writes.delete(Table::Tasks, &key);

@@ -12,7 +12,7 @@ use crate::queue::{QueueKey, Queues};
 use crate::row::{ClusterRow, MAX_OUTBOX, OutboxKey, RevocationsRow};
 use crate::slab::Slab;
 use crate::spec::Specs;
-use crate::task::{PlacedOn, Task};
+use crate::task::{PlacedOn, Task, known};
 use crate::touched::{TouchMark, Touched};
 use crate::{Granter, LiveTask, Node, Session, Spec, Stamp, WaitingQueue};
 
@@ -333,6 +333,7 @@ impl State {
             lost: task.lost,
             raised: task.raised,
             spent: task.spent,
+            emitted: known(task.emitted),
             wrapped_key: &task.wrapped_key,
             placed,
         })

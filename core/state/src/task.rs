@@ -1,7 +1,8 @@
 //! A live task: what the state keeps of it. What is sealed lies in rows.
 
-use farlane_model::{AttemptRef, BootId, SessionId, TaskId, TaskPhase};
-use farlane_units::{Millis, UsdMicros};
+use bytes::Bytes;
+use farlane_model::{AttemptRef, BootId, Quote, SessionId, TaskId, TaskPhase};
+use farlane_units::{MicroGramsCo2, Millis, NanoGramsCo2, UsdMicros};
 
 use crate::row::AttemptRow;
 use crate::{Node, Session, Spec};
@@ -9,11 +10,13 @@ use crate::{Node, Session, Spec};
 /// Bytes of a wrapped task key. Source: docs/design/spine.md, "Task, spec, payload".
 pub(crate) const WRAPPED_KEY: usize = 48;
 
-/// In the slab; about 110 bytes.
+/// In the slab; about 120 bytes.
 pub(crate) struct Task {
     pub seq: u64,
     pub submitted: Millis,
     pub spent: UsdMicros,
+    /// By the attempts that ended; the most that can be held once nobody knows of one of them.
+    pub emitted: NanoGramsCo2,
     pub lease: Option<Box<Lease>>,
     pub session: u32,
     pub spec: u32,
@@ -30,13 +33,14 @@ impl Task {
             lost: self.lost,
             raised: self.raised,
             spent: self.spent,
-            lease: self.lease.as_deref().copied(),
+            emitted: self.emitted,
+            lease: self.lease.as_deref().cloned(),
         }
     }
 }
 
 /// The hold of the current attempt on a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
     /// The node's number within the state file.
     pub node: u32,
@@ -56,6 +60,49 @@ pub struct Lease {
     pub forward_secret: bool,
     /// The GPUs that it holds: bit n is the n-th device of the node's spec. None while in backlog.
     pub devices: u64,
+    /// What the placement was expected to take.
+    pub quoted: Quoted,
+}
+
+/// Grams, where they are known of every attempt.
+pub(crate) fn known(emitted: NanoGramsCo2) -> Option<NanoGramsCo2> {
+    (emitted != NanoGramsCo2::MAX).then_some(emitted)
+}
+
+/// A `Quote` in its bytes, which attempts that were placed together share.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Quoted {
+    bytes: Bytes,
+    emits: Option<MicroGramsCo2>,
+}
+
+impl Quoted {
+    /// None where the bytes are no quote: whatever a leader says, a placement is judged without it.
+    pub(crate) fn new(bytes: &[u8]) -> Self {
+        match Quote::from_bytes(bytes) {
+            Some(quote) => Self {
+                // A copy, so that it does not keep the whole entry in memory.
+                bytes: Bytes::copy_from_slice(bytes),
+                emits: quote.emits,
+            },
+            None => Self::default(),
+        }
+    }
+    /// As they were proposed; empty where there is none.
+    pub const fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+    /// What an attempt emitted that held its room for so long: to the nearest billionth of a gram. The most that
+    /// can be held where nobody knows.
+    pub(crate) fn emitted(&self, run: Millis) -> NanoGramsCo2 {
+        /// Milliseconds of an hour, over billionths in a millionth.
+        const HOUR: u128 = 3_600_000;
+        let Some(emits) = self.emits else {
+            return NanoGramsCo2::MAX;
+        };
+        let nanograms = (u128::from(emits.0) * u128::from(run.0) * 1000 + HOUR / 2) / HOUR;
+        NanoGramsCo2(u64::try_from(nanograms).unwrap_or(u64::MAX))
+    }
 }
 
 impl Lease {
@@ -90,6 +137,8 @@ pub struct LiveTask<'a> {
     pub raised: u16,
     /// Cost of the attempts that ended.
     pub spent: UsdMicros,
+    /// By the attempts that ended; `None` once nobody knows of one of them.
+    pub emitted: Option<NanoGramsCo2>,
     /// The task key under the session's key.
     pub wrapped_key: &'a [u8; 48],
     /// Where it is placed.

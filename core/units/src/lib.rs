@@ -76,6 +76,11 @@ quantity! {
     UsdMicros(i64)
 }
 quantity! {
+    /// Trillionths of a US dollar: for terms of a cost that are far below a millionth. A call of a millisecond costs
+    /// some 10,000 of them in money, and its carbon some 20; the most that can be held is $18 million.
+    UsdPicos(u64)
+}
+quantity! {
     /// Parts per million.
     Ppm(u32)
 }
@@ -90,6 +95,10 @@ quantity! {
 quantity! {
     /// Carbon dioxide equivalent, millionths of a gram.
     MicroGramsCo2(u64)
+}
+quantity! {
+    /// Carbon dioxide equivalent, billionths of a gram: what a call of a millisecond emits is some hundreds of them.
+    NanoGramsCo2(u64)
 }
 quantity! {
     /// Thousandths of a watt.
@@ -162,6 +171,58 @@ impl std::fmt::Display for UsdMicros {
         let sign = if self.0 < 0 { "-" } else { "" };
         let abs = self.0.unsigned_abs();
         write!(f, "{sign}${}.{:06}", abs / 1_000_000, abs % 1_000_000)
+    }
+}
+
+impl UsdPicos {
+    /// The same sum; nothing where it is negative.
+    pub fn of(micros: UsdMicros) -> Self {
+        Self(
+            u64::try_from(micros.0)
+                .unwrap_or(0)
+                .saturating_mul(1_000_000),
+        )
+    }
+}
+
+impl std::fmt::Display for UsdPicos {
+    /// Six digits at least, and as many more as the first three that count need: `$0.000139`, `$0.0000000203`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        const DOLLAR: u64 = 1_000_000_000_000;
+        let (whole, part) = (self.0 / DOLLAR, self.0 % DOLLAR);
+        let digits = match part {
+            0 => 6,
+            _ if whole > 0 => 6,
+            some => (11 - some.ilog10() + 3).clamp(6, 12),
+        };
+        let scale = 10u64.pow(12 - digits);
+        let rounded = u128::from(self.0 / scale)
+            + u128::from(self.0 % scale >= scale.div_ceil(2) && scale > 1);
+        let unit = 10u128.pow(digits);
+        let width = digits as usize;
+        f.pad(&format!("${}.{:0width$}", rounded / unit, rounded % unit))
+    }
+}
+
+impl std::fmt::Display for NanoGramsCo2 {
+    /// With the unit that gives the fewest zeros: `1.250 kg`, `3.200 g`, `4.100 mg`, `0.323 µg`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        const UNITS: [(&str, u64); 4] = [
+            ("kg", 1_000_000_000_000),
+            ("g", 1_000_000_000),
+            ("mg", 1_000_000),
+            ("µg", 1_000),
+        ];
+        let (name, size) = UNITS
+            .into_iter()
+            .find(|(_, size)| self.0 >= *size)
+            .unwrap_or(("µg", 1_000));
+        write!(
+            f,
+            "{}.{:03} {name}",
+            self.0 / size,
+            self.0 % size / (size / 1000)
+        )
     }
 }
 
@@ -245,5 +306,27 @@ mod tests {
     fn money_prints_with_its_sign() {
         assert_eq!(UsdMicros(-1_500_000).to_string(), "-$1.500000");
         assert_eq!(UsdMicros(12).to_string(), "$0.000012");
+    }
+
+    #[test]
+    fn small_sums_keep_three_digits_that_count() {
+        for (picos, text) in [
+            (0, "$0.000000"),
+            (138_888_888, "$0.000139"),
+            (10_000, "$0.0000000100"),
+            (16, "$0.000000000016"),
+            (1_500_000_000_000, "$1.500000"),
+            (u64::MAX, "$18446744.073710"),
+        ] {
+            assert_eq!(UsdPicos(picos).to_string(), text);
+        }
+        for (nanograms, text) in [
+            (0, "0.000 µg"),
+            (323, "0.323 µg"),
+            (4_100_000, "4.100 mg"),
+            (3_200_000_000, "3.200 g"),
+        ] {
+            assert_eq!(NanoGramsCo2(nanograms).to_string(), text);
+        }
     }
 }

@@ -58,15 +58,23 @@ class Explanation:
         self.node_name: str = parts["node_name"]
         # (class of node, how many, why they were refused: empty where they fit)
         self.classes: list[tuple[str, int, list[str]]] = parts["classes"]
-        # (term, US dollars × 10⁻⁶, detail) of the chosen node
-        self.terms: list[tuple[str, int, str]] = parts["terms"]
+        # (term, US dollars, what it is made of) of the chosen node; of then, once it is placed
+        self.terms: list[tuple[str, float, str]] = parts["terms"]
+        self.policy: str = parts["policy"]
+        # (node, region, US dollars that it would cost) of the next best class of nodes
+        self.runner_up: tuple[str, str, float] | None = parts["runner_up"]
 
     def __str__(self) -> str:
         lines = [self.summary]
         for name, count, reasons in self.classes:
             lines.append(f"  {count} × {name}: {'; '.join(reasons) or 'fits'}")
-        for term, usd_micros, detail in self.terms:
-            lines.append(f"  {term}: ${usd_micros / 1e6:.6f} {detail}".rstrip())
+        if self.terms:
+            lines.append(f"  by policy {self.policy}, on {self.node_name}:")
+        for term, dollars, detail in self.terms:
+            lines.append(f"  {term}: ${dollars:.12f} {detail}".rstrip())
+        if self.runner_up:
+            node, region, dollars = self.runner_up
+            lines.append(f"  else on {node} in {region}: ${dollars:.12f}")
         return "\n".join(lines)
 
     __repr__ = __str__

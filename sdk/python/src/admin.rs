@@ -22,9 +22,13 @@ pub fn explain(py: Python<'_>, client: Client, task: TaskId) -> PyResult<Bound<'
     out.set_item("classes", classes)?;
     let terms = PyList::empty(py);
     for term in reply.terms {
-        terms.append((term.name, term.usd_micros, term.detail))?;
+        terms.append((term.name, term.usd_picos as f64 / 1e12, term.detail))?;
     }
     out.set_item("terms", terms)?;
+    out.set_item("policy", reply.policy)?;
+    let runner_up = reply.runner_up;
+    let runner_up = runner_up.map(|o| (o.node_name, o.region, o.usd_picos as f64 / 1e12));
+    out.set_item("runner_up", runner_up)?;
     Ok(out)
 }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use farlane::{Codec, Delivered, Outcome};
-use farlane_model::{Exit, ExitKind, LostCause};
+use farlane_model::{Exit, ExitKind, LostCause, TermKind};
+use farlane_units::UsdPicos;
 use parking_lot::{Condvar, Mutex, RwLock};
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyList};
@@ -105,6 +106,76 @@ impl Receipt {
     fn cost_usd_micros(&self) -> i64 {
         self.0.cost.get()
     }
+    /// How long the last attempt ran.
+    #[getter]
+    fn seconds(&self) -> f64 {
+        self.0.run_time().get() as f64 / 1e3
+    }
+    /// US dollars of all attempts.
+    #[getter]
+    fn cost(&self) -> f64 {
+        self.0.cost.get() as f64 / 1e6
+    }
+    /// Grams of CO2e of all attempts; none where nobody knew.
+    #[getter]
+    fn grams(&self) -> Option<f64> {
+        self.0.emitted.map(|ng| ng.get() as f64 / 1e9)
+    }
+    /// What the placement was to minimise: a policy's name, or a project's own prices.
+    #[getter]
+    fn policy(&self) -> Option<String> {
+        self.0.quote().map(|quote| quote.prices.words())
+    }
+    /// What the placement was expected to cost: (term, US dollars, what it is made of).
+    #[getter]
+    fn terms(&self) -> Vec<(&'static str, f64, String)> {
+        let Some(quote) = self.0.quote() else {
+            return Vec::new();
+        };
+        let term = |(kind, cost): &(TermKind, UsdPicos)| {
+            (kind.name(), dollars(*cost), quote.detail(*kind, *cost))
+        };
+        quote.terms.iter().map(term).collect()
+    }
+    /// The next best place: (node, region, US dollars that it would have cost).
+    #[getter]
+    fn runner_up(&self) -> Option<(String, String, f64)> {
+        let other = self.0.quote()?.runner_up?;
+        Some((other.node_name, other.region, dollars(other.cost)))
+    }
+    /// The whole receipt.
+    fn __str__(&self) -> String {
+        let Self(receipt) = self;
+        let mut text = format!(
+            "attempt {} ran {:.3} s on {} in {}: {}",
+            receipt.attempt,
+            self.seconds(),
+            receipt.node_name,
+            receipt.region,
+            receipt.cost
+        );
+        match receipt.emitted {
+            Some(known) => text.push_str(&format!(", {known} of CO2e")),
+            None => text.push_str(", CO2e not known"),
+        }
+        let Some(quote) = receipt.quote() else {
+            return text;
+        };
+        text.push_str(&format!(
+            "\nplaced by policy {}, at an expected {}:",
+            quote.prices.words(),
+            quote.total()
+        ));
+        for (kind, cost) in &quote.terms {
+            let (name, detail) = (kind.name(), quote.detail(*kind, *cost));
+            text.push_str(&format!("\n  {name:11} {cost:>18}  {detail}"));
+        }
+        if let Some(other) = &quote.runner_up {
+            let (name, region, cost) = (&other.node_name, &other.region, other.cost);
+            text.push_str(&format!("\nelse on {name} in {region} at {cost}"));
+        }
+        text
+    }
     fn __repr__(&self) -> String {
         let Self(receipt) = self;
         format!(
@@ -116,6 +187,10 @@ impl Receipt {
             receipt.cost.get() as f64 / 1e6,
         )
     }
+}
+
+fn dollars(picos: UsdPicos) -> f64 {
+    picos.get() as f64 / 1e12
 }
 
 // What `Future._land` in farlane/_future.py tells apart.

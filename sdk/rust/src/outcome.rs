@@ -1,8 +1,8 @@
 //! What comes back: one [`Delivered`] for each task, opened and checked.
 
 use bytes::{Buf, Bytes};
-use farlane_model::{AttemptRef, Exit, NodeId};
-use farlane_units::{Millis, UsdMicros};
+use farlane_model::{AttemptRef, Exit, NodeId, Quote};
+use farlane_units::{Millis, NanoGramsCo2, UsdMicros};
 
 /// How a task ended, as its caller sees it.
 #[derive(Debug, Clone)]
@@ -97,6 +97,23 @@ pub struct Receipt {
     pub ended: Millis,
     /// What it cost.
     pub cost: UsdMicros,
+    /// What it emitted; `None` where nobody knew.
+    pub emitted: Option<NanoGramsCo2>,
+    /// Bytes of what its placement was expected to take.
+    pub(crate) quote: Bytes,
+}
+
+impl Receipt {
+    /// What its placement was expected to take: each term, the policy, and where it would have gone else. `None` where
+    /// it was never placed.
+    pub fn quote(&self) -> Option<Quote> {
+        Quote::from_bytes(&self.quote)
+    }
+
+    /// How long the last attempt ran.
+    pub fn run_time(&self) -> Millis {
+        self.ended.saturating_sub(self.started)
+    }
 }
 
 /// One ended task, handed to the sink.

@@ -19,6 +19,7 @@ mod ahead;
 mod carbon;
 mod enrol;
 mod error;
+mod explain;
 mod gather;
 mod granters;
 mod grants;

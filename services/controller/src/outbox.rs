@@ -152,6 +152,7 @@ fn ledger_usage(usage: Usage) -> farlane_ledger::Usage {
         peak_memory: usage.peak_memory,
         cpu_time: usage.cpu_time,
         price: usage.price_usd_micros_core_hour,
+        emitted: usage.emitted,
         outcome: usage.exit.into(),
     }
 }

@@ -177,6 +177,7 @@ impl Controller {
             orders.push(Order::Place(Place {
                 based_on: planned.based_on,
                 placements,
+                quotes: planned.quotes,
             }));
             flight.replies.push(Reply::Nobody);
         }

@@ -235,5 +235,7 @@ pub(crate) fn task_result(finished: FinishedTask) -> v1::TaskResult {
         cost_usd_micros: finished.cost.0,
         region: finished.region,
         node_name: finished.node_name,
+        emitted_ng: finished.emitted.map(|ng| ng.0),
+        quote_bytes: finished.quote,
     }
 }

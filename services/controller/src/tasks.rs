@@ -3,8 +3,7 @@
 //! Owns the views of tasks. Every one is read from applied state and rows; nothing is kept for them.
 
 use bytes::Bytes;
-use farlane_model::{AttemptRef, NodeId, TaskId, TaskSpec};
-use farlane_plan::{Explanation, Fleet, Group, Term, explain};
+use farlane_model::{AttemptRef, NodeId, TaskId};
 use farlane_state::{FinishedTask, LiveTask, Rows, Session, State, Table};
 use farlane_wire::{id, v1};
 
@@ -83,6 +82,8 @@ impl Controller {
             region: node.map(|n| n.region.to_string()).unwrap_or_default(),
             submitted_ms: task.submitted.0,
             cost_usd_micros: task.spent.0,
+            emitted_ng: task.emitted.map(|ng| ng.0),
+            quote_bytes: quoted(task),
             retries: u32::from(task.lost) + u32::from(task.raised),
             spec_bytes: task.spec.bytes.clone(),
             wrapped_key: Bytes::copy_from_slice(task.wrapped_key),
@@ -155,93 +156,12 @@ impl Controller {
             views
         }))
     }
+}
 
-    /// Why a task is where it is, or whether and where one like it could run.
-    ///
-    /// *Errors*: unknown, another project's, or a spec that is not valid.
-    pub fn explain(
-        &self,
-        caller: &Caller,
-        request: &v1::ExplainRequest,
-    ) -> Result<v1::ExplainReply, ControlError> {
-        if request.task.is_empty() {
-            let spec = TaskSpec::from_canonical(&request.spec_bytes)
-                .map_err(|e| ControlError::invalid(e.to_string()))?;
-            let digest = farlane_model::Digest::of(&request.spec_bytes);
-            let mut cache = self.view.lock();
-            self.consensus.read(|state| self.refresh(state, &mut cache));
-            let group = cache.group(digest, &spec.into(), 1);
-            let explained = explain(&mut cache.fleet, &group);
-            return Ok(reply("asked", &cache.fleet, explained));
-        }
-        let task = id::task(&request.task)?;
-        if self.of_project(caller, &[task]).is_empty() {
-            return Err(ControlError::UnknownTask);
-        }
-        // Planning takes its lock, then that of refusals, and reads the state while it holds both.
-        let mut cache = self.view.lock();
-        let cache = &mut *cache;
-        let refused = self.refusals.lock().last(task);
-        let live = self.consensus.read(|state| {
-            let live = state.task(task)?;
-            self.refresh(state, cache);
-            let granter = state.granter_for(live.session);
-            let refused = refused.filter(|r| granter == Some(r.granter));
-            let group = cache.group(live.spec.digest, &live.spec.task, 1);
-            let group = Group {
-                granter: granter.is_some(),
-                not_on: refused.as_ref().map_or_else(Vec::new, |r| r.nodes.clone()),
-                ..group
-            };
-            let explained = explain(&mut cache.fleet, &group);
-            let phase = match live.placed {
-                Some(_) => "placed",
-                None => "queued",
-            };
-            let mut reply = reply(phase, &cache.fleet, explained);
-            if let Some(refused) = refused {
-                let count = refused.nodes.len();
-                reply.summary = format!(
-                    "refused on {count} node(s) by its granter: {}",
-                    refused.reason
-                );
-                reply.classes.push(v1::NodeClassReason {
-                    class: "refused by the granter".to_owned(),
-                    nodes: count as u32,
-                    reasons: vec![refused.reason],
-                });
-            }
-            if let Some(placed) = live.placed {
-                reply.node_name = placed.node.spec.name.clone();
-                reply.summary = format!("attempt {} is on {}", live.attempt, reply.node_name);
-            }
-            Some(reply)
-        });
-        match live {
-            Some(reply) => Ok(reply),
-            None => self.explain_finished(task),
-        }
-    }
-
-    fn explain_finished(&self, task: TaskId) -> Result<v1::ExplainReply, ControlError> {
-        let (finished, _) = self.finished(task).ok_or(ControlError::ResultExpired)?;
-        let seconds = finished.ended.saturating_sub(finished.started).0 as f64 / 1000.0;
-        let summary = match (&finished.node, finished.exit.message.is_empty()) {
-            (Some(_), _) => format!(
-                "attempt {} ran {seconds:.3} s on {} in {} for {}",
-                finished.attempt, finished.node_name, finished.region, finished.cost
-            ),
-            (None, false) => finished.exit.message.clone(),
-            (None, true) => "it never ran".to_owned(),
-        };
-        let node_name = finished.node_name;
-        Ok(v1::ExplainReply {
-            phase: "finished".into(),
-            summary,
-            node_name,
-            ..Default::default()
-        })
-    }
+/// What the placement was expected to take, in its bytes.
+pub(crate) fn quoted(task: &LiveTask<'_>) -> Bytes {
+    let placed = task.placed.map(|p| p.lease.quoted.bytes().clone());
+    placed.unwrap_or_default()
 }
 
 fn in_phase(view: &v1::TaskView, phase: &str) -> bool {
@@ -276,6 +196,8 @@ fn finished_summary(state: &State, finished: &FinishedTask) -> v1::TaskView {
         started_ms: finished.started.0,
         ended_ms: finished.ended.0,
         cost_usd_micros: finished.cost.0,
+        emitted_ng: finished.emitted.map(|ng| ng.0),
+        quote_bytes: finished.quote.clone(),
         exit: Some(finished.exit.clone().into()),
         retries: finished.retries,
         spec_bytes: spec.map(|s| s.bytes.clone()).unwrap_or_default(),
@@ -284,42 +206,6 @@ fn finished_summary(state: &State, finished: &FinishedTask) -> v1::TaskView {
             .map(|s| s.wrapped_session_key.clone())
             .unwrap_or_default(),
         ..Default::default()
-    }
-}
-
-fn reply(phase: &str, fleet: &Fleet, explained: Explanation) -> v1::ExplainReply {
-    let name = |node| {
-        let spec = fleet.spec(&node);
-        spec.map(|spec| spec.name.clone()).unwrap_or_default()
-    };
-    let term = |t: Term| v1::ScoreTerm {
-        name: t.kind.name().to_owned(),
-        usd_micros: t.usd_micros.round() as i64,
-        detail: t.detail,
-    };
-    let (node_name, terms) = match explained.best {
-        Some((node, terms)) => (name(node), terms.into_iter().map(term).collect()),
-        None => (String::new(), Vec::new()),
-    };
-    let class = |c: farlane_plan::ClassReason| v1::NodeClassReason {
-        class: c.class,
-        nodes: c.nodes,
-        reasons: c.lacks.iter().map(with_change).collect(),
-    };
-    v1::ExplainReply {
-        phase: phase.to_owned(),
-        summary: explained.summary,
-        classes: explained.classes.into_iter().map(class).collect(),
-        terms,
-        node_name,
-    }
-}
-
-/// What a class lacks, and the smallest change to the request that would make do.
-fn with_change(lack: &farlane_plan::Lack) -> String {
-    match lack.change() {
-        Some(change) => format!("{lack}; smallest change: {change}"),
-        None => lack.to_string(),
     }
 }
 

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use farlane_ledger::{CPU, PowerModel};
 use farlane_model::{AttemptRef, Digest, NodeId, ProjectId, TaskSpec};
 use farlane_plan::{
@@ -28,6 +29,8 @@ const GRID: Millis = Millis(60_000);
 pub(crate) struct Planned {
     pub based_on: u64,
     pub placements: Vec<Placing>,
+    /// What they are expected to take, by the place of the first that it is of.
+    pub quotes: Vec<(u32, Bytes)>,
     pub freed: Vec<Freeing>,
     /// The budget ended before the work.
     pub more: bool,
@@ -129,7 +132,11 @@ impl Controller {
             let from = taken[assignment.group];
             let to = (from + assignment.tasks as usize).min(head.len());
             taken[assignment.group] = to;
-            let need = groups[assignment.group].spec.resources;
+            let group = &groups[assignment.group];
+            let quote = cache.fleet.quote(group, assignment).to_bytes();
+            let first = planned.placements.len() as u32;
+            planned.quotes.push((first, quote.into()));
+            let need = group.spec.resources;
             planned
                 .placements
                 .extend(head[from..to].iter().map(|task| Placing {

@@ -22,7 +22,7 @@ use crate::row::{int, number, small};
 use crate::{Store, StoreError};
 
 /// Columns of a usage row.
-const COLUMNS: usize = 17;
+const COLUMNS: usize = 18;
 /// Rows of one statement: 17 × 128 values stay far below SQLite's bound of 32,766
 /// (sqlite.org/limits.html) and PostgreSQL's of 65,535.
 const ROWS: usize = 128;
@@ -140,7 +140,7 @@ async fn insert_usage(
 fn insert_sql(rows: usize, unnamed: bool) -> String {
     let mut sql = String::from(
         "INSERT INTO usage (epoch, idx, ordinal, row_no, project, task, attempt, node, region, \
-         function, started_ms, ended_ms, milli_cpus, peak_memory, cpu_ms, price_usd_micros, outcome) VALUES ",
+         function, started_ms, ended_ms, milli_cpus, peak_memory, cpu_ms, price_usd_micros, outcome, emitted_ng) VALUES ",
     );
     for row in 0..rows {
         sql.push_str(if row == 0 { "(" } else { ", (" });
@@ -178,6 +178,7 @@ fn bind<'q>(
         .bind(int(usage.cpu_time.0))
         .bind(usage.price.0)
         .bind(usage.outcome.as_str())
+        .bind(usage.emitted.map_or(-1, |nanograms| int(nanograms.0)))
 }
 
 async fn add_charge(connection: &mut AnyConnection, charge: &Charge) -> Result<(), StoreError> {

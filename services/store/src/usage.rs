@@ -2,7 +2,7 @@
 
 use farlane_ledger::{OutboxId, Outcome, Receipt, Usage};
 use farlane_model::{ProjectId, TaskId};
-use farlane_units::{ByteCount, MilliCpu, Millis, UsdMicros};
+use farlane_units::{ByteCount, MilliCpu, Millis, NanoGramsCo2, UsdMicros};
 use sqlx::any::AnyRow;
 use sqlx::{Row, query};
 
@@ -44,7 +44,7 @@ impl UsageRows<'_> {
         let before = before.unwrap_or(top);
         let found = query(
             "SELECT epoch, idx, ordinal, row_no, project, task, attempt, node, region, function, \
-             started_ms, ended_ms, milli_cpus, peak_memory, cpu_ms, price_usd_micros, outcome \
+             started_ms, ended_ms, milli_cpus, peak_memory, cpu_ms, price_usd_micros, outcome, emitted_ng \
              FROM usage WHERE project = $1 AND (epoch, idx, ordinal, row_no) < ($2, $3, $4, $5) \
              ORDER BY epoch DESC, idx DESC, ordinal DESC, row_no DESC LIMIT $6",
         )
@@ -65,7 +65,7 @@ impl UsageRows<'_> {
     pub async fn receipt(&self, project: ProjectId, task: TaskId) -> Result<Receipt, StoreError> {
         let found = query(
             "SELECT epoch, idx, ordinal, row_no, project, task, attempt, node, region, function, \
-             started_ms, ended_ms, milli_cpus, peak_memory, cpu_ms, price_usd_micros, outcome \
+             started_ms, ended_ms, milli_cpus, peak_memory, cpu_ms, price_usd_micros, outcome, emitted_ng \
              FROM usage WHERE task = $1 AND project = $2 ORDER BY attempt LIMIT $3",
         )
         .bind(task.to_string())
@@ -76,6 +76,12 @@ impl UsageRows<'_> {
         let usage: Result<Vec<_>, _> = found.iter().map(|r| read(r).map(|e| e.usage)).collect();
         Ok(Receipt::of(task, &usage?))
     }
+}
+
+/// Below zero where nobody knew.
+fn emitted(from: &AnyRow) -> Result<Option<NanoGramsCo2>, StoreError> {
+    let nanograms: i64 = from.try_get("emitted_ng")?;
+    Ok(u64::try_from(nanograms).ok().map(NanoGramsCo2))
 }
 
 fn read(from: &AnyRow) -> Result<HistoryEntry, StoreError> {
@@ -101,6 +107,7 @@ fn read(from: &AnyRow) -> Result<HistoryEntry, StoreError> {
             cpu_time: Millis(number(from, "cpu_ms")?),
             price: UsdMicros(from.try_get("price_usd_micros")?),
             outcome: Outcome::from_word(&word).ok_or(StoreError::Corrupt { column: "outcome" })?,
+            emitted: emitted(from)?,
         },
     })
 }

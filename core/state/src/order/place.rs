@@ -1,7 +1,7 @@
 //! Leases queued tasks to nodes, as a plan asks; every placement is judged again.
 
 use bytes::Bytes;
-use farlane_model::{ForwardSecrecy, NodeId, TaskId};
+use farlane_model::{ForwardSecrecy, MAX_QUOTE_BYTES, NodeId, TaskId};
 
 use super::MAX_LEADER_BATCH;
 use crate::apply::Ctx;
@@ -10,16 +10,21 @@ use crate::codec::{Reader, Write};
 use crate::node::{CONTEXT_LIFE, Context, Held, PREKEYS_LOW, PrekeyKind, Room};
 use crate::row::{ContextRow, keys};
 use crate::rows::Table;
-use crate::task::Lease;
+use crate::task::{Lease, Quoted};
 use crate::{Change, Outcome, Refusal};
 
 /// A plan's placements.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Place {
     /// Log index of the state that the plan was made on.
     pub based_on: u64,
     /// In the order in which they take room.
     pub placements: Vec<Placement>,
+    /// What they are expected to take: a `Quote`'s bytes, and the place of the first placement that it is of; it
+    /// holds up to the next.
+    ///
+    /// *Shape*: places ascend, and are all there. Placements before the first have none.
+    pub quotes: Vec<(u32, Bytes)>,
 }
 
 /// One task to one node.
@@ -35,13 +40,19 @@ pub struct Placement {
 
 impl Place {
     pub(crate) fn encode(&self) -> Bytes {
-        let mut out = Vec::with_capacity(12 + self.placements.len() * 52);
+        let quotes: usize = self.quotes.iter().map(|(_, quote)| quote.len() + 8).sum();
+        let mut out = Vec::with_capacity(16 + self.placements.len() * 52 + quotes);
         out.u64(self.based_on);
         out.u32(self.placements.len() as u32);
         for p in &self.placements {
             out.raw(&p.task.to_bytes());
             out.raw(&p.node.0);
             out.u32(p.generation);
+        }
+        out.u32(self.quotes.len() as u32);
+        for (from, quote) in &self.quotes {
+            out.u32(*from);
+            out.bytes(quote);
         }
         out.into()
     }
@@ -58,9 +69,18 @@ impl Place {
             })
         };
         let placements = (0..n).map(|_| one()).collect::<Option<_>>()?;
-        r.is_done().then_some(Self {
+        let quoted = r.count(8)?;
+        let mut quote = || Some((r.u32()?, r.bytes()?));
+        let quotes = (0..quoted).map(|_| quote()).collect::<Option<Vec<_>>>()?;
+        let ascend = quotes.is_sorted_by(|a, b| a.0 < b.0);
+        let there = quotes.last().is_none_or(|(from, _)| (*from as usize) < n);
+        let small = quotes
+            .iter()
+            .all(|(_, quote)| quote.len() <= MAX_QUOTE_BYTES);
+        (r.is_done() && ascend && there && small).then_some(Self {
             based_on,
             placements,
+            quotes,
         })
     }
 
@@ -71,11 +91,16 @@ impl Place {
             });
         }
         ctx.writes
-            .reserve(self.placements.len(), self.placements.len() * 96);
+            .reserve(self.placements.len(), self.placements.len() * 160);
         ctx.changes.reserve(self.placements.len() * 2);
         let (mut placed, mut refused) = (0, Vec::new());
-        for placement in &self.placements {
-            match place(ctx, placement) {
+        let mut quotes = self.quotes.iter().peekable();
+        let mut quoted = Quoted::default();
+        for (at, placement) in (0u32..).zip(&self.placements) {
+            if let Some((_, quote)) = quotes.next_if(|(from, _)| *from == at) {
+                quoted = Quoted::new(quote);
+            }
+            match place(ctx, placement, &quoted) {
                 Ok(()) => placed += 1,
                 Err(refusal) => refused.push((placement.task, refusal)),
             }
@@ -84,7 +109,7 @@ impl Place {
     }
 }
 
-fn place(ctx: &mut Ctx, placement: &Placement) -> Result<(), Refusal> {
+fn place(ctx: &mut Ctx, placement: &Placement, quoted: &Quoted) -> Result<(), Refusal> {
     let state = &*ctx.state;
     let handle = state.find(placement.task).ok_or(Refusal::TaskGone)?;
     let task = &state.tasks[handle];
@@ -125,6 +150,7 @@ fn place(ctx: &mut Ctx, placement: &Placement) -> Result<(), Refusal> {
         backlog,
         forward_secret: kind == PrekeyKind::OneTime,
         devices,
+        quoted: quoted.clone(),
     };
     entry.leases += 1;
     hold(ctx, handle, lease);
@@ -151,23 +177,24 @@ fn hold(ctx: &mut Ctx, handle: u32, lease: Lease) {
     let before = state.ends_at(&state.tasks[handle]);
     let task = &mut state.tasks[handle];
     task.attempt += 1;
+    let (number, on) = (lease.number, lease.node);
+    let held = Held {
+        task: handle,
+        backlog: lease.backlog,
+        devices: lease.devices,
+    };
     task.lease = Some(Box::new(lease));
     let after = state.ends_at(&state.tasks[handle]);
     if before != after {
         before.map(|at| state.deadlines.remove(&(at, id)));
         after.map(|at| state.deadlines.insert((at, id)));
     }
-    if let Some(node) = state.node_mut(lease.node) {
-        let held = Held {
-            task: handle,
-            backlog: lease.backlog,
-            devices: lease.devices,
-        };
+    if let Some(node) = state.node_mut(on) {
         let need = Need {
             task: &spec,
             tenant,
         };
-        node.lease(lease.number, held, &need);
+        node.lease(number, held, &need);
     }
     state.placed += 1;
     state

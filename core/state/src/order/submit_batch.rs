@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use farlane_model::{BlobRef, Digest, MAX_ROW_BYTES, Sealed, TaskId, TaskSpec};
-use farlane_units::{Millis, UsdMicros};
+use farlane_units::{Millis, NanoGramsCo2, UsdMicros};
 
 use super::{MAX_BATCH, MAX_REFS};
 use crate::apply::Ctx;
@@ -293,6 +293,7 @@ fn take_one(
         seq,
         submitted: now,
         spent: UsdMicros::ZERO,
+        emitted: NanoGramsCo2::ZERO,
         lease: None,
         session,
         spec,

@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 use farlane_model::SessionId;
-use farlane_units::{Millis, UsdMicros};
+use farlane_units::{Millis, NanoGramsCo2, UsdMicros};
 
 use crate::codec::{Reader, Write};
-use crate::task::Lease;
+use crate::task::{Lease, Quoted};
 
 /// Row of `Table::Attempts`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,12 +18,14 @@ pub struct AttemptRow {
     pub raised: u16,
     /// Cost of the attempts that ended.
     pub spent: UsdMicros,
+    /// By those attempts; the most that can be held once nobody knows of one of them.
+    pub emitted: NanoGramsCo2,
     /// While placed.
     pub lease: Option<Lease>,
 }
 
-/// Of the row's bytes. Source: 2 added GPUs, before anything was shipped.
-const VERSION: u8 = 2;
+/// Of the row's bytes. Source: 2 added GPUs and 3 quotes, before anything was shipped.
+const VERSION: u8 = 3;
 
 impl AttemptRow {
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
@@ -32,6 +34,7 @@ impl AttemptRow {
         out.u16(self.lost);
         out.u16(self.raised);
         out.u64(self.spent.0 as u64);
+        out.u64(self.emitted.0);
         let Some(lease) = &self.lease else { return };
         out.u32(lease.node);
         out.u32(lease.boot);
@@ -42,6 +45,7 @@ impl AttemptRow {
         out.u8(u8::from(lease.backlog));
         out.u8(u8::from(lease.forward_secret));
         out.u64(lease.devices);
+        out.bytes(lease.quoted.bytes());
     }
 
     /// From a row's bytes.
@@ -52,6 +56,7 @@ impl AttemptRow {
         }
         let (attempt, lost, raised) = (r.u32()?, r.u16()?, r.u16()?);
         let spent = UsdMicros(r.u64()? as i64);
+        let emitted = NanoGramsCo2(r.u64()?);
         let lease = match r.is_done() {
             true => None,
             false => Some(Lease {
@@ -64,6 +69,7 @@ impl AttemptRow {
                 backlog: r.flag()?,
                 forward_secret: r.flag()?,
                 devices: r.u64()?,
+                quoted: Quoted::new(&r.bytes()?),
             }),
         };
         r.is_done().then_some(Self {
@@ -71,6 +77,7 @@ impl AttemptRow {
             lost,
             raised,
             spent,
+            emitted,
             lease,
         })
     }
@@ -93,6 +100,7 @@ mod tests {
             backlog: true,
             forward_secret: false,
             devices: 6,
+            quoted: Quoted::new(&crate::row::tests::quote()),
         };
         for lease in [None, Some(lease)] {
             let row = AttemptRow {
@@ -100,6 +108,7 @@ mod tests {
                 lost: 1,
                 raised: 2,
                 spent: UsdMicros(8),
+                emitted: NanoGramsCo2(9),
                 lease,
             };
             let mut out = Vec::new();

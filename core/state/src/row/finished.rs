@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 use farlane_model::{Digest, Exit, NodeId, Sealed, TaskId};
-use farlane_units::{Millis, UsdMicros};
+use farlane_units::{Millis, NanoGramsCo2, UsdMicros};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{Reader, Write};
+use crate::task::known;
 
 /// A place in the log: the entry's index, and a number that counts within it.
 #[derive(
@@ -66,6 +67,8 @@ pub struct FinishedTask {
     pub ended: Millis,
     /// Of all attempts that were reported.
     pub cost: UsdMicros,
+    /// By all attempts that ran; `None` where nobody knows of one of them.
+    pub emitted: Option<NanoGramsCo2>,
     /// Attempts beyond the first that it took.
     pub retries: u32,
     /// Where the last attempt was leased.
@@ -76,11 +79,16 @@ pub struct FinishedTask {
     pub region: String,
     /// Whether the last grant rested on a one-time prekey.
     pub forward_secret: bool,
+    /// What the last placement was expected to take: a `Quote`'s bytes; empty where there is none.
+    pub quote: Bytes,
 }
+
+/// Of the row's bytes. Source: 2 added quotes, before anything was shipped.
+const VERSION: u8 = 2;
 
 impl FinishedTask {
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
-        out.u8(1);
+        out.u8(VERSION);
         out.raw(&self.task.to_bytes());
         out.u32(self.attempt);
         out.u64(self.epoch);
@@ -100,6 +108,7 @@ impl FinishedTask {
             out.u64(time.0);
         }
         out.u64(self.cost.0 as u64);
+        out.u64(self.emitted.unwrap_or(NanoGramsCo2::MAX).0);
         out.u32(self.retries);
         out.u8(u8::from(self.node.is_some()));
         if let Some(node) = &self.node {
@@ -108,6 +117,7 @@ impl FinishedTask {
         out.bytes(self.node_name.as_bytes());
         out.bytes(self.region.as_bytes());
         out.u8(u8::from(self.forward_secret));
+        out.bytes(&self.quote);
     }
 
     /// To a row's bytes.
@@ -120,7 +130,7 @@ impl FinishedTask {
     /// From a row's bytes; what is sealed stays a slice of them.
     pub fn from_bytes(bytes: Bytes) -> Option<Self> {
         let mut r = Reader::new(bytes);
-        if r.u8()? != 1 {
+        if r.u8()? != VERSION {
             return None;
         }
         let row = Self {
@@ -147,6 +157,7 @@ impl FinishedTask {
             started: Millis(r.u64()?),
             ended: Millis(r.u64()?),
             cost: UsdMicros(r.u64()? as i64),
+            emitted: known(NanoGramsCo2(r.u64()?)),
             retries: r.u32()?,
             node: match r.flag()? {
                 true => Some(NodeId(r.array()?)),
@@ -155,6 +166,7 @@ impl FinishedTask {
             node_name: r.text()?,
             region: r.text()?,
             forward_secret: r.flag()?,
+            quote: r.bytes()?,
         };
         r.is_done().then_some(row)
     }
@@ -265,11 +277,13 @@ mod tests {
             started: Millis(2),
             ended: Millis(3),
             cost: UsdMicros(-4),
+            emitted: Some(NanoGramsCo2(5)),
             retries: 1,
             node: Some(NodeId([8; 32])),
             node_name: "a".into(),
             region: "eu-central".into(),
             forward_secret: true,
+            quote: Bytes::from_static(b"terms"),
         };
         let bytes = row.to_bytes();
         assert_eq!(FinishedTask::from_bytes(bytes.clone()).unwrap(), row);
@@ -283,6 +297,8 @@ mod tests {
             sealed: None,
             batch: None,
             node: None,
+            emitted: None,
+            quote: Bytes::new(),
             ..row
         };
         assert_eq!(FinishedTask::from_bytes(bare.to_bytes()).unwrap(), bare);

@@ -19,3 +19,21 @@ pub(crate) use node::ContextRow;
 pub use node::{NodeRow, RevocationsRow};
 pub use outbox::{MAX_OUTBOX, OutboxEvent, OutboxKey, Usage};
 pub(crate) use session::{ClusterRow, MarksRow, SessionRow};
+
+#[cfg(test)]
+mod tests {
+    use farlane_model::{PolicyName, Quote, TermKind};
+    use farlane_units::{MicroGramsCo2, Micros, UsdPicos};
+
+    /// A quote's bytes.
+    pub fn quote() -> Vec<u8> {
+        let quote = Quote {
+            run: Micros(5),
+            emits: Some(MicroGramsCo2(6)),
+            prices: PolicyName::Fast.prices(),
+            terms: vec![(TermKind::Run, UsdPicos(7))],
+            runner_up: None,
+        };
+        quote.to_bytes()
+    }
+}

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use farlane_model::{Digest, ExitKind, KeyId, NodeId, ProjectId, TaskId};
-use farlane_units::{ByteCount, MilliCpu, Millis, UsdMicros};
+use farlane_units::{ByteCount, MilliCpu, Millis, NanoGramsCo2, UsdMicros};
 use serde::{Deserialize, Serialize};
 
 /// Events that wait for sinks before no more work is taken. What runs and waits by then still ends and is
@@ -84,6 +84,8 @@ pub struct Usage {
     pub price_usd_micros_core_hour: UsdMicros,
     /// Run time × cores × price, rounded up.
     pub cost: UsdMicros,
+    /// Run time × what an hour of it emitted there when it was placed; `None` where nobody knew.
+    pub emitted: Option<NanoGramsCo2>,
     /// How it ended.
     pub exit: ExitKind,
     /// Whether the task ended with it.

@@ -9,6 +9,7 @@ mod ends;
 mod fleet;
 mod keeping;
 mod prices;
+mod receipts;
 mod submissions;
 #[path = "../world/mod.rs"]
 mod world;

@@ -245,6 +245,7 @@ impl World {
         Place {
             based_on: self.index,
             placements: tasks.iter().map(one).collect(),
+            quotes: Vec::new(),
         }
     }
     pub fn place(&mut self, tasks: &[TaskId], n: u8) -> Outcome {

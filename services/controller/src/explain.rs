@@ -1,0 +1,232 @@
+//! Why a task is where it is, for people.
+//!
+//! Owns the words of one answer: what a waiting task waits for, what a placed or finished one was expected to take
+//! when it was placed, and what it took. Leaves each class's lacks, and the terms of now, to `farlane-plan`.
+
+use farlane_model::{Digest, NodeId, Quote, TaskSpec};
+use farlane_plan::{ClassReason, Explanation, Fleet, Group, explain};
+use farlane_state::{FinishedTask, LiveTask, State};
+use farlane_units::NanoGramsCo2;
+use farlane_wire::{id, v1};
+
+use crate::refusals::Refused;
+use crate::tasks::quoted;
+use crate::view::ViewCache;
+use crate::{Caller, ControlError, Controller};
+
+/// Waiting tasks counted before a task's place in its project's line is "more than so many".
+const MAX_PLACE: usize = 100_000;
+
+impl Controller {
+    /// Why a task is where it is, or whether and where one like it could run.
+    ///
+    /// *Errors*: unknown, another project's, or a spec that is not valid.
+    pub fn explain(
+        &self,
+        caller: &Caller,
+        request: &v1::ExplainRequest,
+    ) -> Result<v1::ExplainReply, ControlError> {
+        if request.task.is_empty() {
+            let spec = TaskSpec::from_canonical(&request.spec_bytes)
+                .map_err(|e| ControlError::invalid(e.to_string()))?;
+            let digest = Digest::of(&request.spec_bytes);
+            let mut cache = self.view.lock();
+            self.consensus.read(|state| self.refresh(state, &mut cache));
+            let group = cache.group(digest, &spec.into(), 1);
+            let explained = explain(&mut cache.fleet, &group);
+            return Ok(reply("asked", &cache.fleet, &group, explained));
+        }
+        let task = id::task(&request.task)?;
+        if self.of_project(caller, &[task]).is_empty() {
+            return Err(ControlError::UnknownTask);
+        }
+        // Planning takes its lock, then that of refusals, and reads the state while it holds both.
+        let mut cache = self.view.lock();
+        let cache = &mut *cache;
+        let refused = self.refusals.lock().last(task);
+        let live = self.consensus.read(|state| {
+            let live = state.task(task)?;
+            self.refresh(state, cache);
+            Some(live_reply(state, cache, &live, refused))
+        });
+        match live {
+            Some(reply) => Ok(reply),
+            None => {
+                let (finished, _) = self.finished(task).ok_or(ControlError::ResultExpired)?;
+                Ok(finished_reply(&finished))
+            }
+        }
+    }
+}
+
+fn live_reply(
+    state: &State,
+    cache: &mut ViewCache,
+    live: &LiveTask<'_>,
+    refused: Option<Refused>,
+) -> v1::ExplainReply {
+    let granter = state.granter_for(live.session);
+    let refused = refused.filter(|r| granter == Some(r.granter));
+    let group = cache.group(live.spec.digest, &live.spec.task, 1);
+    let group = Group {
+        granter: granter.is_some(),
+        not_on: refused.as_ref().map_or_else(Vec::new, |r| r.nodes.clone()),
+        ..group
+    };
+    let explained = explain(&mut cache.fleet, &group);
+    let phase = match live.placed {
+        Some(_) => "placed",
+        None => "queued",
+    };
+    let mut reply = reply(phase, &cache.fleet, &group, explained);
+    if let Some(refused) = refused {
+        let count = refused.nodes.len();
+        reply.summary = format!(
+            "refused on {count} node(s) by its granter: {}",
+            refused.reason
+        );
+        reply.classes.push(v1::NodeClassReason {
+            class: "refused by the granter".to_owned(),
+            nodes: count as u32,
+            reasons: vec![refused.reason],
+        });
+    }
+    let Some(placed) = live.placed else {
+        reply.summary.push_str(&ahead(state, live));
+        return reply;
+    };
+    reply.node_name = placed.node.spec.name.clone();
+    let waits = match placed.lease.backlog {
+        true => ", and waits there for room",
+        false => "",
+    };
+    let (attempt, name, region) = (live.attempt, &reply.node_name, &placed.node.region);
+    reply.summary = format!("attempt {attempt} is on {name} in {region}{waits}");
+    of_then(&mut reply, Quote::from_bytes(&quoted(live)));
+    reply
+}
+
+/// How many tasks of its project go before it.
+fn ahead(state: &State, live: &LiveTask<'_>) -> String {
+    let spec = &live.spec.task;
+    let mut before = 0;
+    let mine = state.waiting().filter(|q| q.project == spec.project);
+    for queue in mine.filter(|q| q.priority >= spec.priority) {
+        let own = queue.session.id == live.session.id && queue.spec.digest == live.spec.digest;
+        before += match own || queue.priority == spec.priority {
+            // Of equal priority, those of its own line: other lines take turns with it.
+            true if own => queue
+                .heads()
+                .take(MAX_PLACE)
+                .take_while(|t| *t < live.id)
+                .count(),
+            true => 0,
+            false => queue.count(),
+        };
+        if before >= MAX_PLACE {
+            return format!("; more than {MAX_PLACE} of its project go before it");
+        }
+    }
+    match before {
+        0 => "; it is the next of its line".to_owned(),
+        n => format!("; {n} of its project go before it"),
+    }
+}
+
+fn finished_reply(finished: &FinishedTask) -> v1::ExplainReply {
+    let summary = match (&finished.node, finished.exit.message.is_empty()) {
+        (Some(_), _) => format!(
+            "attempt {} ran {:.3} s on {} in {} for {} and {}",
+            finished.attempt,
+            finished.ended.saturating_sub(finished.started).0 as f64 / 1000.0,
+            finished.node_name,
+            finished.region,
+            finished.cost,
+            grams(finished.emitted),
+        ),
+        (None, false) => finished.exit.message.clone(),
+        (None, true) => "it never ran".to_owned(),
+    };
+    let mut reply = v1::ExplainReply {
+        phase: "finished".into(),
+        summary,
+        node_name: finished.node_name.clone(),
+        ..Default::default()
+    };
+    of_then(&mut reply, Quote::from_bytes(&finished.quote));
+    reply
+}
+
+/// For people: what was emitted.
+fn grams(emitted: Option<NanoGramsCo2>) -> String {
+    match emitted {
+        Some(known) => format!("{known} of CO2e"),
+        None => "an unknown weight of CO2e".to_owned(),
+    }
+}
+
+/// Puts the terms of then in the place of those of now.
+fn of_then(reply: &mut v1::ExplainReply, quote: Option<Quote>) {
+    let Some(quote) = quote else { return };
+    let terms = quote.terms.iter().map(|(kind, cost)| v1::ScoreTerm {
+        name: kind.name().to_owned(),
+        usd_picos: cost.0,
+        detail: quote.detail(*kind, *cost),
+    });
+    reply.terms = terms.collect();
+    reply.policy = quote.prices.words();
+    reply.runner_up = quote.runner_up.map(|other| v1::RunnerUp {
+        node_name: other.node_name,
+        region: other.region,
+        usd_picos: other.cost.0,
+    });
+}
+
+fn reply(phase: &str, fleet: &Fleet, group: &Group, explained: Explanation) -> v1::ExplainReply {
+    let name = |node: &NodeId| {
+        let spec = fleet.spec(node);
+        spec.map(|spec| spec.name.clone()).unwrap_or_default()
+    };
+    let picos = |usd_micros: f64| (usd_micros * 1e6).round() as u64;
+    let (node_name, terms) = match &explained.best {
+        Some((node, terms)) => {
+            let terms = terms.iter().map(|t| v1::ScoreTerm {
+                name: t.kind.name().to_owned(),
+                usd_picos: picos(t.usd_micros),
+                detail: t.detail.clone(),
+            });
+            (name(node), terms.collect())
+        }
+        None => (String::new(), Vec::new()),
+    };
+    let class = |c: ClassReason| v1::NodeClassReason {
+        class: c.class,
+        nodes: c.nodes,
+        reasons: c.lacks.iter().map(with_change).collect(),
+    };
+    let runner_up = explained.runner_up.map(|(node, cost)| v1::RunnerUp {
+        node_name: name(&node),
+        region: fleet
+            .region(&node)
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        usd_picos: picos(cost),
+    });
+    v1::ExplainReply {
+        phase: phase.to_owned(),
+        summary: explained.summary,
+        classes: explained.classes.into_iter().map(class).collect(),
+        terms,
+        node_name,
+        policy: group.policy.prices().words(),
+        runner_up,
+    }
+}
+
+/// What a class lacks, and the smallest change to the request that would make do.
+fn with_change(lack: &farlane_plan::Lack) -> String {
+    match lack.change() {
+        Some(change) => format!("{lack}; smallest change: {change}"),
+        None => lack.to_string(),
+    }
+}
