@@ -10,6 +10,7 @@ pub mod granter;
 pub mod keys;
 pub mod login;
 pub mod logs;
+pub mod node_page;
 pub mod nodes;
 pub mod prices;
 pub mod probe;

@@ -8,13 +8,14 @@ use farlane_seal::record::RevocationList;
 use farlane_units::UsdMicros;
 use serde_json::{Value, json};
 
+use super::node_page;
 use crate::connect::{Target, block_on};
 use crate::owner::{Owner, hex};
 use crate::problem::{Exit, Problem};
 use crate::show::{self, Form, Table};
 use crate::{capacity, folders, revocations};
 
-/// List the network's machines, or remove one.
+/// List the network's machines, show one, or remove one.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:  farlane nodes\n          farlane nodes list --json\n          farlane nodes remove 3f9a"
@@ -34,6 +35,18 @@ enum Action {
     /// List the machines (what `farlane nodes` alone does).
     #[command(after_help = "Example:  farlane nodes list --json")]
     List,
+    /// Show one machine: what it has, what it was measured to do, and what audits found.
+    #[command(after_help = "Example:  farlane nodes show 3f9a12")]
+    Show {
+        /// Its name, or the first digits of its identity.
+        node: String,
+    },
+    /// Give a machine that audits found wanting its good standing again; audits go on.
+    #[command(after_help = "Example:  farlane nodes pardon 3f9a12")]
+    Pardon {
+        /// Its name, or the first digits of its identity.
+        node: String,
+    },
     /// Remove a machine for good; its work runs elsewhere.
     #[command(after_help = "Example:  farlane nodes remove 3f9a12")]
     Remove {
@@ -56,6 +69,8 @@ pub fn run(args: Args) -> Result<(), Problem> {
     } = args;
     match action {
         None | Some(Action::List) => block_on(list(target, form)),
+        Some(Action::Show { node }) => block_on(node_page::show(target, form, node)),
+        Some(Action::Pardon { node }) => block_on(node_page::pardon(target, form, node)),
         Some(Action::Remove { node }) => block_on(remove(target, form, node)),
         Some(Action::Renew) => block_on(renew(target, form)),
     }
@@ -120,11 +135,15 @@ async fn list(target: Target, form: Form) -> Result<(), Problem> {
     table.print("no machine has joined yet; `farlane tokens create` makes a join file for one")
 }
 
-fn state(node: &v1::NodeView) -> &'static str {
-    match (node.revoked, node.online) {
-        (true, _) => "removed",
-        (false, true) => "online",
-        (false, false) => "away",
+/// In a word.
+pub fn state(node: &v1::NodeView) -> &'static str {
+    let standing = node.standing.as_ref().map_or("good", |s| s.name.as_str());
+    match (node.revoked, node.online, standing) {
+        (true, ..) => "removed",
+        (false, false, _) => "away",
+        (false, true, "quarantined") => "quarantined",
+        (false, true, "marked") => "marked",
+        (false, true, _) => "online",
     }
 }
 
@@ -138,7 +157,8 @@ pub fn tier(tier: farlane_model::Tier) -> &'static str {
     }
 }
 
-fn as_json(node: &v1::NodeView) -> Value {
+/// All that is known of one.
+pub fn as_json(node: &v1::NodeView) -> Value {
     let spec = NodeSpec::from_canonical(&node.spec_bytes);
     json!({
         "node": hex(&node.node),
@@ -164,6 +184,7 @@ fn as_json(node: &v1::NodeView) -> Value {
         "agent": spec.as_ref().map(|s| s.agent.clone()),
         "nominal": spec.as_ref().map(capacity::nominal_json),
         "measured": spec.as_ref().map(capacity::measured_json),
+        "standing": node.standing.as_ref().map(node_page::standing_json),
     })
 }
 
@@ -172,36 +193,38 @@ pub fn short(id: &[u8]) -> String {
     hex(&id[..id.len().min(6)])
 }
 
-async fn remove(target: Target, form: Form, wanted: String) -> Result<(), Problem> {
-    let (network, folder) = (target.connect().await?, target.owner_folder());
-    let reply = network.list_nodes(v1::ListNodesRequest {}).await?;
-    let (nodes, lists) = (reply.nodes, reply.revocations_bytes);
-    let wanted_lower = wanted.to_ascii_lowercase();
+/// The one node that a name, or the first digits of an identity, means.
+///
+/// *Errors*: none, or several.
+pub fn find<'a>(nodes: &'a [v1::NodeView], wanted: &str) -> Result<&'a v1::NodeView, Problem> {
+    let digits = wanted.to_ascii_lowercase();
     let mut found: Vec<_> = nodes
         .iter()
-        .filter(|n| n.name == wanted || hex(&n.node).starts_with(&wanted_lower))
+        .filter(|n| n.name == wanted || hex(&n.node).starts_with(&digits))
         .collect();
     // A machine that has joined anew bears the name of the one that was removed.
     if found.iter().any(|n| !n.revoked) {
         found.retain(|n| !n.revoked);
     }
-    let node = match found[..] {
-        [node] => node,
-        [] => {
-            return Err(
-                Problem::new(Exit::NotFound, format!("no node is called {wanted:?}"))
-                    .next("`farlane nodes` lists them"),
-            );
-        }
+    match found[..] {
+        [node] => Ok(node),
+        [] => Err(
+            Problem::new(Exit::NotFound, format!("no node is called {wanted:?}"))
+                .next("`farlane nodes` lists them"),
+        ),
         _ => {
             let names: Vec<_> = found.iter().map(|n| short(&n.node)).collect();
-            return Err(Problem::new(
-                Exit::Usage,
-                format!("{wanted:?} may mean {}", names.join(" or ")),
-            )
-            .next("give more digits"));
+            let what = format!("{wanted:?} may mean {}", names.join(" or "));
+            Err(Problem::new(Exit::Usage, what).next("give more digits"))
         }
-    };
+    }
+}
+
+async fn remove(target: Target, form: Form, wanted: String) -> Result<(), Problem> {
+    let (network, folder) = (target.connect().await?, target.owner_folder());
+    let reply = network.list_nodes(v1::ListNodesRequest {}).await?;
+    let (nodes, lists) = (reply.nodes, reply.revocations_bytes);
+    let node = find(&nodes, &wanted)?;
     // First, since the network may refuse: what is signed is kept, and names the machine for ever.
     let request = v1::RemoveNodeRequest {
         node: node.node.clone(),
@@ -291,7 +314,14 @@ mod tests {
 
     #[test]
     fn flags_before_an_action_are_those_of_the_action() {
-        let actions: [&[&str]; 4] = [&[], &["list"], &["remove", "x"], &["renew"]];
+        let actions: [&[&str]; 6] = [
+            &[],
+            &["list"],
+            &["show", "x"],
+            &["pardon", "x"],
+            &["remove", "x"],
+            &["renew"],
+        ];
         let flags = [
             "--data",
             "/srv/x",

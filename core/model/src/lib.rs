@@ -12,6 +12,7 @@ mod node;
 mod policy;
 mod quote;
 mod request;
+mod standing;
 mod task;
 mod term;
 mod ucu;
@@ -29,6 +30,7 @@ pub use request::{
     Affinity, Amount, Company, Count, Demand, Direction, GpuRequest, LabelRule, MAX_AMOUNT,
     NodeRequest, Scope, Strength,
 };
+pub use standing::{MAX_REASON, Standing};
 pub use task::{
     AttemptRef, BadSpec, BlobRef, EnvRef, ForwardSecrecy, LOG_LIMIT, MAX_ENTRY_BYTES,
     MAX_ROW_BYTES, Resources, Retry, Sealed, TaskPhase, TaskSpec, Timing,

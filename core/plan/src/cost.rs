@@ -122,6 +122,8 @@ pub(crate) struct Traits {
     pub cpus: MilliCpu,
     /// Rate of one core.
     pub core: MilliUcu,
+    /// Runs take so much longer than by its claim; 1000 is as claimed.
+    pub slowdown_milli: u32,
     pub price: UsdMicros,
     pub round_trip: Micros,
     pub bandwidth: Option<ByteRate>,
@@ -138,7 +140,10 @@ fn cores(group: &Group) -> f64 {
 impl Traits {
     /// How long such a task is expected to run here.
     pub fn run(&self, group: &Group) -> Micros {
-        group.work.on(self.hardware, self.core)
+        let claimed = group.work.on(self.hardware, self.core);
+        let longer = u128::from(self.slowdown_milli.max(1000));
+        let micros = u128::from(claimed.0) * longer / 1000;
+        Micros(u64::try_from(micros).unwrap_or(u64::MAX))
     }
 
     /// What an hour of it emits here; `None` where nobody knows.

@@ -116,7 +116,9 @@ pub fn explain(fleet: &mut Fleet, group: &Group) -> Explanation {
             continue;
         }
         let mut lacking = there.site().lacks(&group.spec);
-        if lacking.is_empty() && !there.is_online() {
+        if there.is_quarantined() {
+            lacking.push(Lack::Quarantined);
+        } else if lacking.is_empty() && !there.is_online() {
             lacking.push(Lack::Offline);
         }
         let words: Vec<String> = lacking.iter().map(ToString::to_string).collect();
@@ -147,6 +149,10 @@ fn feasible(fleet: &Fleet, group: &Group) -> bool {
     left.any(|c| c.site().fits(&group.spec))
 }
 
+fn quarantined(fleet: &Fleet) -> bool {
+    fleet.classes().any(Class::is_quarantined)
+}
+
 fn summary(fleet: &Fleet, group: &Group, best: Option<&Best>) -> String {
     match best {
         _ if fleet.is_empty() => {
@@ -164,6 +170,9 @@ fn summary(fleet: &Fleet, group: &Group, best: Option<&Best>) -> String {
             best.class.region(),
             best.class.free(best.place).backlog
         ),
+        None if feasible(fleet, group) && quarantined(fleet) => {
+            "every node that fits is offline or in quarantine".to_owned()
+        }
         None if feasible(fleet, group) => "every node that fits is offline".to_owned(),
         None => format!("none of the {} registered nodes can ever run it", fleet.len()),
     }

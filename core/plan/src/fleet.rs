@@ -40,6 +40,8 @@ struct Key {
     risk: u32,
     carbon: Option<u32>,
     milliwatts_core: u32,
+    slowdown_milli: u32,
+    quarantined: bool,
 }
 
 /// Nodes that are alike but for what is free on them.
@@ -78,8 +80,12 @@ impl Class {
             carbon: self.key.carbon,
         }
     }
+    /// Whether it may get work now.
     pub fn is_online(&self) -> bool {
         self.key.online
+    }
+    pub fn is_quarantined(&self) -> bool {
+        self.key.quarantined
     }
     pub fn len(&self) -> usize {
         self.members.len()
@@ -259,7 +265,7 @@ impl Fleet {
                 && let Ok(place) = class.place_of(&node.id)
             {
                 let member = &mut class.members[place];
-                if node.online {
+                if key.online {
                     self.room = self.room + free.room() - member.free.room();
                 }
                 (member.generation, member.free) = (node.generation, free);
@@ -275,7 +281,7 @@ impl Fleet {
 
     fn insert(&mut self, node: NodeView, key: Key, free: Free) {
         let core = core_rate(&node.spec);
-        if node.online {
+        if key.online {
             self.totals.cpus += u64::from(node.spec.cpus.0);
             self.totals.memory = self.totals.memory.saturating_add(node.spec.memory);
             self.totals.gpus += 1000 * node.spec.devices.len() as u64;
@@ -432,7 +438,7 @@ fn key(node: &NodeView, hardware: u64) -> Key {
         hardware,
         region: node.region.clone(),
         provider: node.provider,
-        online: node.online,
+        online: node.online && !node.quarantined,
         price: node.price,
         trip: step(node.round_trip.0),
         bandwidth: node.bandwidth.map(|rate| step(rate.0)),
@@ -440,6 +446,8 @@ fn key(node: &NodeView, hardware: u64) -> Key {
         risk: step(u64::from(node.risk.0)),
         carbon: node.carbon,
         milliwatts_core: node.milliwatts_core,
+        slowdown_milli: node.slowdown_milli,
+        quarantined: node.quarantined,
     }
 }
 
@@ -448,6 +456,7 @@ fn traits(key: &Key, node: &NodeView, core: MilliUcu) -> Traits {
         hardware: key.hardware,
         cpus: node.spec.cpus,
         core,
+        slowdown_milli: key.slowdown_milli,
         price: key.price,
         round_trip: Micros(middle(key.trip)),
         bandwidth: key.bandwidth.map(|rate| ByteRate(middle(rate))),

@@ -51,6 +51,8 @@ pub enum Lack {
     },
     /// It would fit, but is away.
     Offline,
+    /// Audits found that it is not what it says; it gets no work.
+    Quarantined,
 }
 
 /// GPUs that a node has, and what was asked of them.
@@ -238,6 +240,7 @@ impl fmt::Display for Lack {
                 ),
             },
             Self::Offline => f.write_str("would fit, but is offline"),
+            Self::Quarantined => f.write_str("is in quarantine"),
         }
     }
 }
@@ -266,7 +269,7 @@ impl Lack {
                 is: Some(is), most, ..
             } => format!("max_carbon {most} → {is}"),
             Self::Carbon { .. } => "max_carbon → none".to_owned(),
-            Self::Offline => return None,
+            Self::Offline | Self::Quarantined => return None,
         })
     }
 }

@@ -53,6 +53,10 @@ pub struct NodeView {
     pub milliwatts_core: u32,
     /// Chance that an attempt is lost here.
     pub risk: Ppm,
+    /// Runs take so much longer than its claim says, as audits found; 1000 where nothing is known.
+    pub slowdown_milli: u32,
+    /// In quarantine: it counts for feasibility, and gets nothing.
+    pub quarantined: bool,
 }
 
 /// What 10^9 bytes cost between the servers' region and a node's; nothing where they are one, or where nobody said

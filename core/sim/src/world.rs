@@ -143,6 +143,8 @@ impl World {
             carbon: Some(region.grid.at(0)),
             milliwatts_core: kind.milliwatts_core(),
             risk: kind.risk,
+            slowdown_milli: 1000,
+            quarantined: false,
             spec,
         };
         Machine {

@@ -62,6 +62,7 @@ fn dispatch(order: Order, ctx: &mut Ctx) -> Result<Outcome, Refusal> {
         Order::Refuse(order) => order.apply(ctx),
         Order::PublishRevocations(order) => order.apply(ctx),
         Order::SetPrices(order) => order.apply(ctx),
+        Order::SetStanding(order) => order.apply(ctx),
     }
 }
 

@@ -134,6 +134,8 @@ orders! {
     19 PublishRevocations serde,
     /// What nodes cost, and from when on.
     20 SetPrices serde,
+    /// What audits found of a node.
+    25 SetStanding serde,
 }
 
 fn encode_serde<T: Serialize>(order: &T) -> Bytes {

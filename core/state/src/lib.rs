@@ -47,8 +47,8 @@ pub use order::{
     AckOutbox, AckResults, AttachGranter, BatchSignature, Cancel, CompleteBatch, Completion,
     DetachGranter, Expire, Forgotten, Genesis, MAX_BATCH, MAX_DATED_PRICES, MAX_REFS,
     MAX_REVOCATIONS_BYTES, NodePrices, OpenSession, Place, Placement, PublishRevocations, Refuse,
-    RegisterNode, RemoveNode, Return, ReturnReason, Revoke, Revoked, SetPrices, StockPrekeys,
-    SubmitBatch, Submitted, UpdateNode,
+    RegisterNode, RemoveNode, Return, ReturnReason, Revoke, Revoked, SetPrices, SetStanding,
+    StockPrekeys, SubmitBatch, Submitted, UpdateNode,
 };
 pub use outcome::{Applied, Change, Outcome, Refusal, Verdict};
 pub use queue::WaitingQueue;

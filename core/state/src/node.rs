@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use farlane_model::{BootId, Digest, NodeId, NodeSpec, SessionId};
+use farlane_model::{BootId, Digest, NodeId, NodeSpec, SessionId, Standing};
 use farlane_units::{ByteCount, MilliCpu, MilliGpu, Millis, UsdMicros};
 use serde::{Deserialize, Serialize};
 
@@ -104,6 +104,8 @@ pub struct Node {
     pub registered: Millis,
     /// What its provider's book names, by date; see [`Node::price_at`].
     pub prices: Vec<DatedPrice>,
+    /// What audits have found.
+    pub standing: Standing,
     pub(crate) leased: BTreeMap<u64, Held>,
     pub(crate) backlog: BTreeSet<u64>,
     pub(crate) capacity: Capacity,
@@ -138,6 +140,7 @@ impl Node {
             contexts: BTreeMap::new(),
             registered: row.registered,
             prices: row.prices,
+            standing: row.standing,
             leased: BTreeMap::new(),
             backlog: BTreeSet::new(),
             capacity: Capacity::default(),
@@ -157,6 +160,7 @@ impl Node {
             next_prekey: self.next_prekey,
             registered: self.registered,
             prices: self.prices.clone(),
+            standing: self.standing.clone(),
         }
     }
 

@@ -134,6 +134,9 @@ pub enum Refusal {
     /// Revoked for good.
     #[error("the node has been revoked")]
     NodeRevoked,
+    /// Audits found that it is not what it says.
+    #[error("the node is in quarantine")]
+    NodeQuarantined,
     /// It never came up, or another boot is meant.
     #[error("the node's boot is unknown or no longer the current one")]
     BootUnknown,

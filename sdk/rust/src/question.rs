@@ -103,6 +103,8 @@ question! {
     once revoke_join_token(RevokeJoinTokenRequest) -> RevokeJoinTokenReply;
     /// Removes a node for good.
     once remove_node(RemoveNodeRequest) -> RemoveNodeReply;
+    /// Gives a node its good standing again.
+    once pardon_node(PardonNodeRequest) -> PardonNodeReply;
     /// Price books of providers, a page of them.
     patiently list_prices(ListPricesRequest) -> ListPricesReply;
     /// Replaces a provider's price book.

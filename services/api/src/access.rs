@@ -22,6 +22,7 @@ pub(crate) enum Endpoint {
     ListJoinTokens,
     RevokeJoinToken,
     RemoveNode,
+    PardonNode,
     PublishRevocations,
     ListPrices,
     SetPrices,
@@ -49,6 +50,7 @@ impl Endpoint {
             | Self::ListJoinTokens
             | Self::RevokeJoinToken
             | Self::RemoveNode
+            | Self::PardonNode
             | Self::SetPrices
             | Self::PublishRevocations => &[Scope::Network],
         }

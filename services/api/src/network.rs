@@ -269,6 +269,18 @@ impl Network for NetworkService {
         Ok(Response::new(v1::RemoveNodeReply {}))
     }
 
+    async fn pardon_node(
+        &self,
+        request: Request<v1::PardonNodeRequest>,
+    ) -> Result<Response<v1::PardonNodeReply>, Status> {
+        let caller = self.caller(&request, Endpoint::PardonNode).await?;
+        self.controller
+            .pardon_node(&caller, request.get_ref())
+            .await
+            .map_err(status)?;
+        Ok(Response::new(v1::PardonNodeReply {}))
+    }
+
     async fn publish_revocations(
         &self,
         request: Request<v1::PublishRevocationsRequest>,

@@ -120,6 +120,9 @@ impl Controller {
             .lock()
             .attach(node, &region, agent.link.id, nonce, steady);
         agent.ping(nonce);
+        if let Some(within) = self.first_audit_within() {
+            self.audits.lock().attach(node, self.clock.steady(), within);
+        }
         let session = AgentSession {
             controller: self.clone(),
             link: agent.clone(),
@@ -211,6 +214,10 @@ impl AgentSession {
             Some(FromAgent::Pong(pong)) => {
                 self.pong(&pong);
                 Ok(())
+            }
+            Some(FromAgent::Answer(answer)) => {
+                let controller = &self.controller;
+                controller.challenge_answered(&self.link, answer).await
             }
             // What is observed counts at the hello; later the agent settles it by itself.
             Some(FromAgent::Observed(_)) | None => Ok(()),

@@ -16,6 +16,7 @@
 
 mod agent;
 mod ahead;
+mod audits;
 mod carbon;
 mod enrol;
 mod error;
@@ -62,6 +63,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
 pub use agent::AgentSession;
+pub use audits::{AuditSettings, MAX_PLACES};
 pub use carbon::{CarbonFeed, FeedError};
 pub use error::ControlError;
 pub use intake::MAX_BATCH_BYTES;
@@ -132,6 +134,8 @@ pub struct Parts {
     pub voters: Vec<String>,
     /// Carbon of regions; `None` where nobody was named who knows.
     pub carbon: Option<Arc<dyn CarbonFeed>>,
+    /// How nodes are audited.
+    pub audit: AuditSettings,
 }
 
 /// The use cases, shared by every handler.
@@ -164,6 +168,9 @@ pub struct Controller {
     books: Mutex<prices::Books>,
     feed: Option<Arc<dyn CarbonFeed>>,
     carbon: Mutex<carbon::Known>,
+    audit: AuditSettings,
+    /// Locked while the state is read, and never the other way round.
+    audits: Mutex<audits::Audits>,
     planner_wake: Notify,
     intake: mpsc::Sender<Intake>,
     commands: mpsc::Sender<PushCommand>,
@@ -202,6 +209,8 @@ impl Controller {
             books: Mutex::default(),
             feed: parts.carbon,
             carbon: Mutex::default(),
+            audit: parts.audit,
+            audits: Mutex::default(),
             planner_wake: Notify::new(),
             intake,
             commands,
@@ -215,6 +224,9 @@ impl Controller {
         parts.shutdown.spawn(controller.clone().outbox_loop());
         parts.shutdown.spawn(controller.clone().price_loop());
         parts.shutdown.spawn(controller.clone().carbon_loop());
+        if controller.first_audit_within().is_some() {
+            parts.shutdown.spawn(controller.clone().audit_loop());
+        }
         controller
     }
 

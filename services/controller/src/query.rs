@@ -62,6 +62,7 @@ impl Controller {
                 bandwidth_bytes_s: path.bandwidth.map_or(0, |rate| rate.0),
                 provider: id::digest_bytes(&node.provider),
                 core_hour_usd_micros: node.price_at(now).0,
+                standing: Some(self.standing(node)),
             }
         };
         self.consensus

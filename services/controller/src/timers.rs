@@ -249,6 +249,7 @@ impl Controller {
         self.ungranted.lock().clear();
         self.absent.lock().clear();
         self.refusals.lock().clear();
+        self.audits.lock().clear();
         *self.restarts.lock() = Restarts::default();
         self.links
             .end_all(&leader.unwrap_or(ControlError::NotLeader {

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use farlane_audit::Pace;
 use farlane_ledger::{CPU, PowerModel};
 use farlane_model::{AttemptRef, Digest, NodeId, ProjectId, TaskSpec};
 use farlane_plan::{
@@ -42,6 +43,8 @@ pub(crate) struct ViewCache {
     pub estimates: Estimates,
     sizes: Sizes,
     pub fleet: Fleet,
+    /// Run times by node, for audits.
+    pub pace: Pace,
     /// Up to where the state's changes are in the fleet.
     mark: Option<TouchMark>,
     /// Nodes that the fleet holds less what was on its way.
@@ -262,6 +265,8 @@ impl Controller {
             carbon,
             milliwatts_core: core.unwrap_or(0),
             risk: Ppm::ZERO,
+            slowdown_milli: node.standing.slowdown_milli(),
+            quarantined: node.standing.is_quarantined(),
         }
     }
 }
@@ -323,6 +328,7 @@ impl<'a> Learned<'a> {
             {
                 let mean = Micros(self.sum / self.runs);
                 self.cache.estimates.learn(self.spec, hardware, core, mean);
+                self.cache.pace.learn(self.spec, self.node, core, mean);
                 let mean = ByteCount(self.bytes / self.runs);
                 self.cache.sizes.learn_result(self.spec, mean);
             }

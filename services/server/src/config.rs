@@ -11,7 +11,7 @@ use std::sync::Arc;
 use farlane_units::ByteCount;
 use serde::Serialize;
 
-use crate::carbon;
+use crate::{audit, carbon};
 
 /// Another server of the same network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -57,6 +57,13 @@ pub struct ServerConfig {
     pub carbon: String,
     /// The region that it stands in; empty where that is not said.
     pub region: String,
+    /// Seconds between two audits of one node; 0 for none.
+    pub audit_every: u64,
+    /// Where this server is: "52.5,13.4", degrees north and east, and kilometres around if a third is given; empty
+    /// for the place of its region. Claimed places are then held against the speed of light.
+    pub location: String,
+    /// Where regions are, by globs; the first that matches counts.
+    pub locations: Vec<(String, String)>,
 }
 
 /// A setting that cannot be used.
@@ -109,7 +116,7 @@ pub enum ConfigError {
 }
 
 /// Every key, in the order of the struct.
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 18] = [
     "data",
     "listen",
     "advertise",
@@ -125,6 +132,9 @@ const KEYS: [&str; 15] = [
     "cache",
     "carbon",
     "region",
+    "audit_every",
+    "location",
+    "locations",
 ];
 const ENV_PREFIX: &str = "FARLANE_SERVER_";
 
@@ -150,6 +160,10 @@ impl ServerConfig {
             cache: ByteCount::mib(8),
             carbon: String::new(),
             region: String::new(),
+            // Source: docs/design/audit.md: a quarter of a second of each machine a day.
+            audit_every: 24 * 3600,
+            location: String::new(),
+            locations: Vec::new(),
         }
     }
 
@@ -283,6 +297,9 @@ impl ServerConfig {
                 let named = value.as_str().and_then(region);
                 self.region = named.ok_or("the name of a region, like eu-central")?;
             }
+            "audit_every" => self.audit_every = number(value).ok_or("seconds, 0 for none")?,
+            "location" => self.location = audit::place(value).ok_or(audit::PLACE)?,
+            "locations" => self.locations = audit::places(value).ok_or(audit::PLACES)?,
             _ => {
                 let text = value.as_str().ok_or("a file or an address")?;
                 if !text.is_empty() {
@@ -310,7 +327,13 @@ fn from_environment(key: &str, text: String) -> toml::Value {
                 .map(member_value)
                 .collect(),
         ),
-        "id" => text
+        "locations" => toml::Value::Table(
+            text.split(';')
+                .filter_map(|pair| pair.split_once('='))
+                .map(|(region, place)| (region.trim().to_owned(), place.trim().into()))
+                .collect(),
+        ),
+        "id" | "audit_every" => text
             .parse::<i64>()
             .map_or(toml::Value::String(text), toml::Value::Integer),
         "found" | "blobs_shared" => text

@@ -13,6 +13,7 @@
 //!      port        chosen at the first start
 //! ```
 
+mod audit;
 mod ca;
 mod carbon;
 mod config;

@@ -26,6 +26,7 @@ use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::interceptor::InterceptedService;
 
+use crate::audit;
 use crate::ca::{Authority, CaError};
 use crate::carbon::Feed;
 use crate::config::{ConfigError, ServerConfig};
@@ -187,6 +188,7 @@ impl Server {
             blob_limit: config.blob_limit.0,
             voters: voters(&config, &urls),
             carbon: feed(&config),
+            audit: audit::settings(&config),
         });
         let incoming = accept(listener, tls, &shutdown);
         let serving = serve(controller, &consensus, incoming, &shutdown);

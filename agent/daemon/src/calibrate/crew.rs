@@ -25,7 +25,7 @@ const ROUNDS: usize = 5;
 const LONGEST: Duration = Duration::from_millis(10);
 /// Least share of a round that the processor worked on it; below it something else ran too, and the rate
 /// is not the machine's.
-const LEAST_SHARE: f64 = 0.9;
+pub(super) const LEAST_SHARE: f64 = 0.9;
 
 /// Work of which one call does so much.
 pub(super) type Work<'a> = Box<dyn FnMut() -> u64 + 'a>;
@@ -131,7 +131,7 @@ impl Rounds<'_> {
 }
 
 /// Seconds that this thread has run.
-fn thread_cpu() -> f64 {
+pub(super) fn thread_cpu() -> f64 {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(0.0, |time| {
         time.tv_sec() as f64 + time.tv_nsec() as f64 / 1e9
     })

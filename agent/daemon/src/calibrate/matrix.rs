@@ -92,7 +92,7 @@ pub(super) fn int8() -> Integers {
 
 /// Numbers from an address that no load of a register crosses a line of the cache at: where they lie by
 /// chance, a rate differs by a tenth from one allocation to the next.
-struct Aligned<T> {
+pub(super) struct Aligned<T> {
     room: Vec<T>,
     start: usize,
 }
@@ -101,7 +101,7 @@ impl<T: Copy + Default> Aligned<T> {
     /// Bytes. Source: a register of AVX-512, and a line of every x86-64 and most AArch64 processors.
     const TO: usize = 64;
 
-    fn new(numbers: impl ExactSizeIterator<Item = T>) -> Self {
+    pub(super) fn new(numbers: impl ExactSizeIterator<Item = T>) -> Self {
         let spare = Self::TO / size_of::<T>();
         let mut room: Vec<T> = Vec::with_capacity(numbers.len() + spare);
         let start = room.as_ptr().align_offset(Self::TO).min(spare);
@@ -110,8 +110,12 @@ impl<T: Copy + Default> Aligned<T> {
         Self { room, start }
     }
 
-    fn numbers(&self) -> &[T] {
+    pub(super) fn numbers(&self) -> &[T] {
         &self.room[self.start..]
+    }
+
+    pub(super) fn numbers_mut(&mut self) -> &mut [T] {
+        &mut self.room[self.start..]
     }
 }
 
@@ -173,6 +177,15 @@ impl<A, B, C> Kernel<A, B, C> {
     }
 }
 
+/// Every one for 32-bit floats that this processor has.
+#[cfg(test)]
+pub(super) fn all_fp32() -> Vec<Fp32> {
+    let mut all = vec![portable::FP32];
+    #[cfg(target_arch = "x86_64")]
+    all.extend(x86::all_fp32());
+    all
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -213,13 +226,6 @@ mod tests {
                 .wrapping_add(1_442_695_040_888_963_407);
             (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
         }
-    }
-
-    fn all_fp32() -> Vec<Fp32> {
-        let mut all = vec![portable::FP32];
-        #[cfg(target_arch = "x86_64")]
-        all.extend(x86::all_fp32());
-        all
     }
 
     #[test]

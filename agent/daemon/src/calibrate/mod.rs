@@ -7,6 +7,7 @@
 //! fp32, bf16, int8: one core, then all ─▶ memory: all cores ─▶ disk ─▶ again, twice ─▶ the best of each
 //! ```
 
+pub(crate) mod challenge;
 mod crew;
 mod disk;
 pub(crate) mod kept;

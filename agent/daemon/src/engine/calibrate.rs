@@ -49,6 +49,21 @@ impl Calibrator {
         }
     }
 
+    /// Whether this machine is measured, or answers a challenge, now.
+    pub(super) fn is_running(&self) -> bool {
+        self.stop.is_some()
+    }
+
+    /// A challenge is answered: it gives way like measuring.
+    pub(super) fn stop_with(&mut self, stop: Arc<AtomicBool>) {
+        self.stop = Some(stop);
+    }
+
+    /// It is over.
+    pub(super) fn stopped(&mut self) {
+        self.stop = None;
+    }
+
     /// Measuring gives way.
     pub(super) fn work_came(&mut self) {
         self.worked_at = ClusterClock::steady();

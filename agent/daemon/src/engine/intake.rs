@@ -122,6 +122,7 @@ impl Engine {
                 self.give_prekeys(wanted.count.min(MOST_PREKEYS) as usize);
             }
             In::Stop(stop) => self.stop(&stop),
+            In::Challenge(asked) => self.challenged(asked),
             In::Hello(_) | In::Refused(_) | In::Ping(_) => {}
         }
     }

@@ -11,6 +11,7 @@
 
 mod attempt;
 mod calibrate;
+mod challenge;
 mod complete;
 mod dispatch;
 mod finish;
@@ -84,6 +85,7 @@ enum Done {
     Prepared(Token, Result<Prepared, Unready>),
     Sealed(Token, Result<Sealing, Unsealed>),
     Calibrated(Result<Measured, Broken>),
+    Met(u64, Result<Vec<u8>, Broken>),
 }
 
 /// The loop's state.
@@ -123,6 +125,8 @@ pub(crate) struct Engine {
     average_micros: u64,
     tasks_run: u64,
     calibrator: Calibrator,
+    /// Not before this, on the steady clock.
+    next_challenge: u64,
     /// Why the network does not take this node.
     over: Option<AgentError>,
 }
@@ -239,6 +243,7 @@ impl Engine {
             average_micros: 0,
             tasks_run: 0,
             calibrator: Calibrator::new(setup.calibration),
+            next_challenge: 0,
             over: None,
         }
     }
@@ -248,6 +253,10 @@ impl Engine {
             Done::Prepared(token, prepared) => self.prepared(token, prepared),
             Done::Sealed(token, sealed) => self.sealed(token, sealed),
             Done::Calibrated(result) => self.calibrated(result),
+            Done::Met(id, answer) => {
+                self.calibrator.stopped();
+                self.met(id, answer);
+            }
         }
     }
 

@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
+use farlane_audit::Challenge;
 use farlane_daemon::{Calibrate, Survey, SurveyError};
 use farlane_model::{VectorUnit, WorkKind};
+
+use farlane_wire::v1;
+use farlane_wire::v1::control_frame::Body;
 
 use crate::network::Network;
 use crate::node::{Node, config};
@@ -67,5 +71,46 @@ async fn a_survey_leaves_nothing_behind_and_says_what_an_agent_would() {
     told.price_usd_micros_core_hour = survey.spec.price_usd_micros_core_hour;
     told.disk = survey.spec.disk;
     assert_eq!(told, survey.spec);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_node_does_the_work_of_a_challenge_and_not_too_often() {
+    let dir = tempfile::tempdir().unwrap();
+    let network = Network::start(true).await;
+    let node = Node::start(&network, config(&network, dir.path())).await;
+    let asked = Challenge {
+        seed: [3; 32],
+        cores: 2,
+        steps: 3,
+        rounds: 1,
+    };
+    let frame = |id, rounds| {
+        Body::Challenge(v1::Challenge {
+            id,
+            seed: asked.seed.to_vec().into(),
+            cores: asked.cores,
+            steps: asked.steps,
+            rounds,
+        })
+    };
+    // More than any agent does is not even answered.
+    network.tell(frame(1, 1_000_000)).await;
+    network.tell(frame(2, asked.rounds)).await;
+    network.tell(frame(3, asked.rounds)).await;
+    let both = |seen: &mut crate::network::Seen| {
+        (seen.answers.len() == 2).then(|| std::mem::take(&mut seen.answers))
+    };
+    let mut answers = network.until("the answers", both).await;
+    answers.sort_by_key(|answer| answer.id);
+    let [first, second] = &answers[..] else {
+        panic!("two answers")
+    };
+    assert_eq!((first.id, second.id), (2, 3));
+    match first.links.is_empty() {
+        true => println!("the machine has other things to do"),
+        false => assert!(asked.holds(&first.links, 0, 0) && asked.holds(&first.links, 1, 2)),
+    }
+    assert!(second.links.is_empty(), "it is too soon for another");
     node.stop().await;
 }

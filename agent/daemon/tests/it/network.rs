@@ -42,6 +42,7 @@ pub struct Seen {
     pub updates: Vec<NodeSpec>,
     /// Nonces that came back.
     pub pongs: Vec<Bytes>,
+    pub answers: Vec<v1::ChallengeAnswer>,
     /// The certificate shown at each connection.
     pub certificates: Vec<Vec<u8>>,
     pub renewals: u32,

@@ -314,6 +314,10 @@ impl Network {
                 self.note(|seen| seen.pongs.push(pong.nonce));
                 None
             }
+            Out::Answer(answer) => {
+                self.note(|seen| seen.answers.push(answer));
+                None
+            }
             Out::Observed(_) => None,
         };
         if let Some(body) = answer {

@@ -121,6 +121,9 @@ fn place(ctx: &mut Ctx, placement: &Placement, quoted: &Quoted) -> Result<(), Re
     if node.revoked {
         return Err(Refusal::NodeRevoked);
     }
+    if node.standing.is_quarantined() {
+        return Err(Refusal::NodeQuarantined);
+    }
     if node.generation != placement.generation {
         return Err(Refusal::PlanStale);
     }

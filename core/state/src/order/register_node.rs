@@ -1,7 +1,7 @@
 //! Adds a node, or replaces what is known of it.
 
 use bytes::Bytes;
-use farlane_model::{Digest, Glob, NodeId, NodeSpec};
+use farlane_model::{Digest, Glob, NodeId, NodeSpec, Standing};
 use serde::{Deserialize, Serialize};
 
 use crate::apply::Ctx;
@@ -92,6 +92,7 @@ impl RegisterNode {
             next_prekey: 1,
             registered: ctx.stamp.now,
             prices: Vec::new(),
+            standing: Standing::Good,
         };
         let node = Node::from_row(self.node, row).ok_or(Refusal::NodeInvalid)?;
         cluster.next_node += 1;

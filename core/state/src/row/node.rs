@@ -1,7 +1,7 @@
 //! A node's rows.
 
 use bytes::Bytes;
-use farlane_model::Digest;
+use farlane_model::{Digest, Standing};
 use farlane_units::Millis;
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +34,8 @@ pub struct NodeRow {
     pub registered: Millis,
     /// By date.
     pub prices: Vec<DatedPrice>,
+    /// What audits have found.
+    pub standing: Standing,
 }
 
 /// Row of `Table::RevokedKeys` under a provider's fingerprint.

@@ -10,6 +10,7 @@ mod fleet;
 mod keeping;
 mod prices;
 mod receipts;
+mod standing;
 mod submissions;
 #[path = "../world/mod.rs"]
 mod world;

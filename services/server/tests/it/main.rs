@@ -3,6 +3,7 @@
 
 mod access;
 mod ahead;
+mod audits;
 mod blobs;
 mod cluster;
 mod constraints;

@@ -251,6 +251,12 @@ impl Network for Mock {
     ) -> Result<Response<v1::RemoveNodeReply>, Status> {
         Err(Status::unimplemented("mock"))
     }
+    async fn pardon_node(
+        &self,
+        _: Request<v1::PardonNodeRequest>,
+    ) -> Result<Response<v1::PardonNodeReply>, Status> {
+        Err(Status::unimplemented("mock"))
+    }
     async fn publish_revocations(
         &self,
         _: Request<v1::PublishRevocationsRequest>,
