@@ -27,7 +27,7 @@ use clap::{Parser, Subcommand};
 
 use crate::command::{
     agent, cancel, completions, config, doctor, explain, granter, keys, login, logs, nodes, prices,
-    reference, regions, server, sim, status, tasks, tokens, trust, up,
+    projects, reference, regions, server, sim, status, tasks, tokens, trust, up,
 };
 use crate::problem::Problem;
 
@@ -62,6 +62,7 @@ enum Command {
     Regions(regions::Args),
     Sim(sim::Args),
     Prices(prices::Args),
+    Projects(projects::Args),
     Tasks(tasks::Args),
     Logs(logs::Args),
     Explain(explain::Args),
@@ -97,6 +98,7 @@ fn run(command: Command) -> Result<(), Problem> {
         Command::Regions(args) => regions::run(args),
         Command::Sim(args) => sim::run(args),
         Command::Prices(args) => prices::run(args),
+        Command::Projects(args) => projects::run(args),
         Command::Tasks(args) => tasks::run(args),
         Command::Logs(args) => logs::run(args),
         Command::Explain(args) => explain::run(args),
@@ -183,12 +185,13 @@ mod tests {
 
     #[test]
     fn every_question_answers_in_json() {
-        let asks: [&[&str]; 11] = [
+        let asks: [&[&str]; 12] = [
             &["farlane", "agent", "probe", "--json"],
             &["farlane", "status", "--json"],
             &["farlane", "nodes", "list", "--json"],
             &["farlane", "prices", "show", "--json"],
             &["farlane", "regions", "--json"],
+            &["farlane", "projects", "show", "default", "--json"],
             &["farlane", "tasks", "--json"],
             &["farlane", "explain", "--json", "01ARZ3NDEKTSV4RRFFQ69G5FAV"],
             &["farlane", "logs", "--json", "01ARZ3NDEKTSV4RRFFQ69G5FAV"],

@@ -14,6 +14,7 @@ pub mod node_page;
 pub mod nodes;
 pub mod prices;
 pub mod probe;
+pub mod projects;
 pub mod reference;
 pub mod regions;
 pub mod server;

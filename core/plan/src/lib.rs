@@ -32,4 +32,4 @@ pub use fleet::{Fleet, Totals};
 pub use links::{Basis, Link, Links, Survey};
 pub use search::plan;
 pub use sizes::Sizes;
-pub use view::{Assignment, Egress, Group, NodeView, Plan, PlanInput, Report, Share};
+pub use view::{Assignment, Egress, Group, Left, NodeView, Plan, PlanInput, Report, Share};

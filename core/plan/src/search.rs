@@ -15,7 +15,7 @@ use farlane_model::{NodeId, ProjectId, Resources};
 
 use crate::fleet::{Fleet, Totals};
 use crate::tree::Free;
-use crate::view::{Assignment, Group, Plan, PlanInput, Report};
+use crate::view::{Assignment, Group, Left, Plan, PlanInput, Report};
 
 /// A project's weight where nobody set one.
 const WEIGHT: u32 = 1000;
@@ -56,7 +56,8 @@ struct Turn {
     cpus: f64,
     memory: f64,
     gpus: f64,
-    /// The most urgent first.
+    left: Left,
+    /// The most urgent last.
     groups: Vec<usize>,
     tie: u64,
 }
@@ -179,6 +180,7 @@ fn turns(groups: &[Group], input: &PlanInput) -> Vec<Turn> {
             cpus: share.map_or(0.0, |s| s.cpus as f64),
             memory: share.map_or(0.0, |s| s.memory.0 as f64),
             gpus: share.map_or(0.0, |s| s.gpus as f64),
+            left: share.map_or(Left::ALL, |s| s.left),
             groups: of_it,
             tie: tie(input.seed, &id),
         }
@@ -212,7 +214,9 @@ impl Round<'_> {
                 return true;
             }
             let size = self.groups[group].gang.max(1);
+            let need = &self.groups[group].spec.resources;
             let placed = match size {
+                _ if !turn.left.holds(need, size) => false,
                 1 => self.place_one(group),
                 _ => self.place_gang(group),
             };
@@ -221,6 +225,7 @@ impl Round<'_> {
                 continue;
             }
             let need = &self.groups[group].spec.resources;
+            turn.left.take(need, size);
             (0..size).for_each(|_| turn.holds(need));
             if self.wanted[group] == 0 {
                 turn.groups.pop();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use farlane_model::{Digest, NodeId, NodeSpec, ProjectId, TaskSpec};
+use farlane_model::{Digest, NodeId, NodeSpec, ProjectId, Resources, TaskSpec};
 use farlane_units::{
     ByteCount, ByteRate, MicroGramsCo2, Micros, MilliCpu, MilliGpu, Millis, Ppm, UsdMicros,
 };
@@ -111,6 +111,51 @@ pub struct Share {
     pub memory: ByteCount,
     /// Thousandths of an accelerator that they hold.
     pub gpus: u64,
+    /// What its quota leaves.
+    pub left: Left,
+}
+
+/// What a project's quota leaves: no plan takes more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Left {
+    /// Tasks.
+    pub tasks: u64,
+    /// Thousandths of a core.
+    pub cpus: u64,
+    /// Thousandths of an accelerator.
+    pub gpus: u64,
+}
+
+impl Left {
+    /// Of a project without a quota.
+    pub const ALL: Self = Self {
+        tasks: u64::MAX,
+        cpus: u64::MAX,
+        gpus: u64::MAX,
+    };
+
+    /// Whether `count` tasks of this size are within it.
+    pub fn holds(&self, need: &Resources, count: u32) -> bool {
+        let times = |each: u32| u64::from(each) * u64::from(count);
+        u64::from(count) <= self.tasks
+            && times(need.cpus.0) <= self.cpus
+            && (need.gpus.0 == 0 || times(need.gpus.0) <= self.gpus)
+    }
+
+    /// And what one of them gives back.
+    pub fn give(&mut self, need: &Resources) {
+        self.tasks = self.tasks.saturating_add(1);
+        self.cpus = self.cpus.saturating_add(u64::from(need.cpus.0));
+        self.gpus = self.gpus.saturating_add(u64::from(need.gpus.0));
+    }
+
+    /// Less what `count` of them take.
+    pub fn take(&mut self, need: &Resources, count: u32) {
+        let times = |each: u32| u64::from(each) * u64::from(count);
+        self.tasks = self.tasks.saturating_sub(u64::from(count));
+        self.cpus = self.cpus.saturating_sub(times(need.cpus.0));
+        self.gpus = self.gpus.saturating_sub(times(need.gpus.0));
+    }
 }
 
 /// What a plan depends on besides fleet and groups.
@@ -122,7 +167,7 @@ pub struct PlanInput {
     pub seed: u64,
     /// Most placements to try: steps, never seconds.
     pub budget: u32,
-    /// Projects with something leased or a weight of their own; others hold nothing and weigh 1000.
+    /// Projects with something leased, a weight or a quota of their own; others hold nothing and weigh 1000.
     pub shares: Vec<Share>,
 }
 

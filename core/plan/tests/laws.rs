@@ -300,6 +300,7 @@ fn projects_share_by_their_dominant_resource_and_weight() {
             cpus: 0,
             memory: ByteCount(0),
             gpus: 0,
+            left: Left::ALL,
         };
         vec![share(1, weights[0]), share(2, weights[1])]
     };

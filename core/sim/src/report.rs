@@ -207,9 +207,9 @@ impl Tally {
             return;
         }
         let mut held = vec![0u64; clients.len()];
-        for (project, holding) in state.held() {
-            if let Some(at) = clients.iter().position(|c| c.project == project) {
-                held[at] = holding.cpus;
+        for (id, project) in state.projects() {
+            if let Some(at) = clients.iter().position(|c| c.project == id) {
+                held[at] = project.held().cpus;
             }
         }
         let all: u64 = held.iter().sum();

@@ -1,9 +1,7 @@
 //! One round: what waits and what is free, to the planner or another chooser, and its answer to the judge.
 
-use std::collections::HashMap;
-
 use farlane_model::{NodeId, TaskId};
-use farlane_plan::{Group, NodeView, PlanInput, Share, Work, plan};
+use farlane_plan::{Group, Left, NodeView, PlanInput, Share, Work, plan};
 use farlane_state::{Outcome, Place, Placement};
 use farlane_units::{ByteCount, Micros, Millis};
 
@@ -105,15 +103,15 @@ impl Simulation {
     }
 
     fn shares(&self) -> Vec<Share> {
-        let held: HashMap<_, _> = self.state.held().collect();
         let share = |client: &Client| {
-            let held = held.get(&client.project).copied().unwrap_or_default();
+            let held = self.state.project(&client.project).held();
             Share {
                 project: client.project,
                 weight: client.weight,
                 cpus: held.cpus,
                 memory: ByteCount(held.memory),
                 gpus: held.gpus,
+                left: Left::ALL,
             }
         };
         self.clients.iter().map(share).collect()

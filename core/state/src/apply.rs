@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use farlane_model::ProjectId;
+
 use crate::row::{OutboxEvent, OutboxKey, keys};
 use crate::rows::Table;
 use crate::rows::Writes;
@@ -31,6 +33,7 @@ pub fn apply(state: &mut State, stamp: Stamp, ordinal: u32, order: Order) -> App
         changes: Vec::new(),
         events: 0,
         marks: BTreeSet::new(),
+        projects: BTreeSet::new(),
     };
     let result = match (ctx.state.is_founded(), order) {
         (_, Order::Genesis(order)) => order.apply(&mut ctx),
@@ -62,6 +65,7 @@ fn dispatch(order: Order, ctx: &mut Ctx) -> Result<Outcome, Refusal> {
         Order::Refuse(order) => order.apply(ctx),
         Order::PublishRevocations(order) => order.apply(ctx),
         Order::SetPrices(order) => order.apply(ctx),
+        Order::SetProject(order) => order.apply(ctx),
         Order::SetStanding(order) => order.apply(ctx),
     }
 }
@@ -75,6 +79,7 @@ pub(crate) struct Ctx<'a> {
     pub changes: Vec<Change>,
     events: u32,
     marks: BTreeSet<u32>,
+    projects: BTreeSet<ProjectId>,
 }
 
 impl Ctx<'_> {
@@ -82,6 +87,11 @@ impl Ctx<'_> {
     pub fn mark(&mut self, session: u32) {
         self.marks.insert(session);
         self.state.sessions[session].active = self.stamp.now;
+    }
+
+    /// What is set of the project, or its month's charges, changed: written once, when the order ends.
+    pub fn put_project(&mut self, project: ProjectId) {
+        self.projects.insert(project);
     }
 
     /// Forgets marks of a session that goes away.
@@ -114,6 +124,12 @@ impl Ctx<'_> {
             if let Some(session) = self.state.sessions.get(handle) {
                 self.writes
                     .put_serde(Table::Marks, &keys::session(session.id), &session.marks());
+            }
+        }
+        for id in std::mem::take(&mut self.projects) {
+            if let Some(load) = self.state.projects.get(&id) {
+                let key = keys::project(id);
+                self.writes.put_serde(Table::Projects, &key, &load.row);
             }
         }
         if self.events > 0 {

@@ -134,6 +134,8 @@ orders! {
     19 PublishRevocations serde,
     /// What nodes cost, and from when on.
     20 SetPrices serde,
+    /// What a project is due and may hold.
+    21 SetProject serde,
     /// What audits found of a node.
     25 SetStanding serde,
 }

@@ -7,7 +7,7 @@ use farlane_model::Digest;
 use serde::Serialize;
 
 use crate::row::keys;
-use crate::{State, Table};
+use crate::{ProjectRow, State, Table};
 
 /// Every loaded row that the state stands for, without what is sealed.
 pub(crate) type Image = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
@@ -58,6 +58,11 @@ impl State {
                 &keys::session(*id),
                 &(granter, standing),
             );
+        }
+        for (id, load) in &self.projects {
+            if load.row != ProjectRow::default() {
+                put(&mut out, Table::Projects, &keys::project(*id), &load.row);
+            }
         }
         for key in &self.revoked_keys {
             put(&mut out, Table::RevokedKeys, &keys::key(*key), &());

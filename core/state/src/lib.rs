@@ -24,6 +24,7 @@ mod load;
 mod node;
 mod order;
 mod outcome;
+mod project;
 mod queue;
 mod retention;
 mod row;
@@ -47,10 +48,14 @@ pub use order::{
     AckOutbox, AckResults, AttachGranter, BatchSignature, Cancel, CompleteBatch, Completion,
     DetachGranter, Expire, Forgotten, Genesis, MAX_BATCH, MAX_DATED_PRICES, MAX_REFS,
     MAX_REVOCATIONS_BYTES, NodePrices, OpenSession, Place, Placement, PublishRevocations, Refuse,
-    RegisterNode, RemoveNode, Return, ReturnReason, Revoke, Revoked, SetPrices, SetStanding,
-    StockPrekeys, SubmitBatch, Submitted, UpdateNode,
+    RegisterNode, RemoveNode, Return, ReturnReason, Revoke, Revoked, SetPrices, SetProject,
+    SetStanding, StockPrekeys, SubmitBatch, Submitted, UpdateNode,
 };
 pub use outcome::{Applied, Change, Outcome, Refusal, Verdict};
+pub use project::{
+    DEFAULT_WEIGHT, Holding, MAX_WEIGHT, ProjectRow, ProjectSet, ProjectSettings, ProjectView,
+    Quota, QuotaLeft, QuotaLimit, QuotaReached, Spent,
+};
 pub use queue::WaitingQueue;
 pub use retention::{MAX_KEPT_PER_PROJECT, RETENTION, RETENTION_ACKED, expired};
 pub use row::{
@@ -60,6 +65,6 @@ pub use row::{
 pub use rows::{Row, Rows, Table, WriteSet};
 pub use session::{Granter, SESSION_IDLE, Session, VERDICT_WINDOW};
 pub use spec::Spec;
-pub use state::{Counts, Holding, State};
+pub use state::{Counts, State};
 pub use task::{Lease, LiveTask, PlacedOn, Quoted};
 pub use touched::TouchMark;

@@ -117,6 +117,10 @@ impl State {
                 let mark: OutboxKey = read(&value)?;
                 self.sinks.insert(*key.first()?, mark);
             }
+            Table::Projects => {
+                let id = ProjectId::from_slice(key).ok()?;
+                self.projects.entry(id).or_default().row = read(&value)?;
+            }
             Table::Finished | Table::Results | Table::Batches => {}
         }
         Some(())

@@ -3,7 +3,7 @@
 use farlane_model::{AttemptRef, KeyId, NodeId, SessionId, TaskId};
 use serde::{Deserialize, Serialize};
 
-use crate::WriteSet;
+use crate::{QuotaReached, WriteSet};
 
 /// Everything that applying one order gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -180,6 +180,15 @@ pub enum Refusal {
     /// Dates out of order, too many of them, or a negative price.
     #[error("the prices are not in order of their dates, too many, or negative")]
     PricesInvalid,
+    /// A weight or a budget out of its bounds.
+    #[error("a weight is 1 to {}, and a budget not negative", crate::MAX_WEIGHT)]
+    SettingsInvalid,
+    /// Somebody else set them meanwhile.
+    #[error("the project's settings have changed since these were made from them")]
+    SettingsStale,
+    /// The project holds what it may. The task stays queued.
+    #[error("the project's quota is reached: at most {0}")]
+    QuotaExceeded(QuotaReached),
 }
 
 /// What became of a sequence number that is no task of its own; kept so that a resent batch gets

@@ -41,17 +41,19 @@ pub enum Table {
     Outbox = 14,
     /// Sink → high-water mark.
     Sinks = 15,
+    /// Project → what is set of it, and what its month came to.
+    Projects = 16,
     /// Task → finished task. Not loaded.
-    Finished = 16,
+    Finished = 17,
     /// Session ‖ (index, n) → which task finished there. Not loaded.
-    Results = 17,
+    Results = 18,
     /// Session ‖ (index, ordinal) → a node's signature over a batch. Not loaded.
-    Batches = 18,
+    Batches = 19,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Table; 19] = [
+    pub const ALL: [Table; 20] = [
         Table::Cluster,
         Table::Nodes,
         Table::Prekeys,
@@ -68,15 +70,16 @@ impl Table {
         Table::RevokedKeys,
         Table::Outbox,
         Table::Sinks,
+        Table::Projects,
         Table::Finished,
         Table::Results,
         Table::Batches,
     ];
     /// Those that `State::load` reads, in the order it wants them.
-    pub const LOADED: [Table; 16] = {
-        let mut out = [Table::Cluster; 16];
+    pub const LOADED: [Table; 17] = {
+        let mut out = [Table::Cluster; 17];
         let mut i = 0;
-        while i < 16 {
+        while i < 17 {
             out[i] = Table::ALL[i];
             i += 1;
         }
@@ -106,6 +109,7 @@ impl Table {
             Table::RevokedKeys => "revoked_keys",
             Table::Outbox => "outbox",
             Table::Sinks => "sinks",
+            Table::Projects => "projects",
             Table::Finished => "finished",
             Table::Results => "results",
             Table::Batches => "batches",
@@ -218,7 +222,7 @@ mod tests {
             assert_eq!(Table::from_u8(i as u8), Some(*table));
         }
         assert_eq!(Table::from_u8(Table::ALL.len() as u8), None);
-        assert_eq!(Table::LOADED.last(), Some(&Table::Sinks));
+        assert_eq!(Table::LOADED.last(), Some(&Table::Projects));
     }
 
     #[test]

@@ -119,11 +119,12 @@ impl Ctx<'_> {
             cpu_time: used.cpu,
             peak_memory: used.peak_memory,
         };
-        let spent = task.spent.saturating_add(cost);
+        let (project, spent) = (spec.project, task.spent.saturating_add(cost));
         let emitted = task.emitted.saturating_add(emitted);
         self.event(&OutboxEvent::Attempt(usage));
         let task = &mut self.state.tasks[handle];
         (task.spent, task.emitted) = (spent, emitted);
+        self.charge(project, cost);
     }
 
     /// Bills nothing: the attempt ended without a report.

@@ -4,10 +4,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use farlane_model::{AttemptRef, Digest, KeyId, NodeId, ProjectId, Resources, SessionId, TaskId};
+use farlane_model::{AttemptRef, Digest, KeyId, NodeId, ProjectId, SessionId, TaskId};
 use farlane_units::Millis;
-use serde::Serialize;
 
+use crate::project::ProjectLoad;
 use crate::queue::{QueueKey, Queues};
 use crate::row::{ClusterRow, MAX_OUTBOX, OutboxKey, RevocationsRow};
 use crate::slab::Slab;
@@ -58,38 +58,6 @@ pub(crate) struct EntryCounts {
     pub index: u64,
     pub finished: u32,
     pub leases: u32,
-}
-
-/// What a project holds; derived from its sessions.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct ProjectLoad {
-    pub live: u64,
-    pub kept: u64,
-    pub held: Holding,
-}
-
-/// What the leases of a project hold.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Holding {
-    /// Thousandths of a core.
-    pub cpus: u64,
-    /// Bytes of memory.
-    pub memory: u64,
-    /// Thousandths of an accelerator.
-    pub gpus: u64,
-}
-
-impl Holding {
-    pub(crate) fn add(&mut self, need: &Resources) {
-        self.cpus += u64::from(need.cpus.0);
-        self.memory += need.memory.0;
-        self.gpus += u64::from(need.gpus.0);
-    }
-    pub(crate) fn sub(&mut self, need: &Resources) {
-        self.cpus = self.cpus.saturating_sub(u64::from(need.cpus.0));
-        self.memory = self.memory.saturating_sub(need.memory.0);
-        self.gpus = self.gpus.saturating_sub(u64::from(need.gpus.0));
-    }
 }
 
 /// How much there is.
@@ -210,11 +178,6 @@ impl State {
     pub fn touched_since(&self, mark: TouchMark) -> Option<impl Iterator<Item = &Node>> {
         let touched = self.touched.since(mark)?;
         Some(touched.filter_map(|number| self.node_by_number(number)))
-    }
-    /// What each project's leases hold; those that hold nothing are left out.
-    pub fn held(&self) -> impl Iterator<Item = (ProjectId, Holding)> {
-        let held = self.projects.iter().map(|(id, load)| (*id, load.held));
-        held.filter(|(_, held)| *held != Holding::default())
     }
     /// What should be on a node, in order of placement. Empty for an unknown node.
     pub fn desired(&self, node: &NodeId) -> impl Iterator<Item = LiveTask<'_>> {

@@ -483,7 +483,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_an_order_or_refused(kind in 0u16..22, body in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn any_bytes_are_an_order_or_refused(kind in 0u16..24, body in prop::collection::vec(any::<u8>(), 0..200)) {
         let command = Command { kind, version: 1, body: body.into() };
         if let Ok(order) = Order::decode(&command) {
             let mut w = World::new();
@@ -492,7 +492,7 @@ proptest! {
     }
 
     #[test]
-    fn any_rows_are_a_state_or_refused(table in 0u8..19, key in prop::collection::vec(any::<u8>(), 0..60), value in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn any_rows_are_a_state_or_refused(table in 0u8..20, key in prop::collection::vec(any::<u8>(), 0..60), value in prop::collection::vec(any::<u8>(), 0..200)) {
         let mut w = World::new();
         w.submit('A', 1, 2, &task_spec("f"));
         let mut rows = w.rows.clone();

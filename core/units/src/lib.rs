@@ -2,8 +2,10 @@
 //!
 //! Owns the newtypes every room measures in. Leaves meaning (what is priced, what expires) to them.
 
+mod month;
 mod ucu;
 
+pub use month::Month;
 pub use ucu::{MeasuredUcu, NominalUcu};
 
 use serde::{Deserialize, Serialize};

@@ -111,6 +111,10 @@ question! {
     once set_prices(SetPricesRequest) -> SetPricesReply;
     /// The network's regions: machines, prices, carbon.
     patiently list_regions(ListRegionsRequest) -> ListRegionsReply;
+    /// Projects: what is set of them, what they hold.
+    patiently list_projects(ListProjectsRequest) -> ListProjectsReply;
+    /// Sets a project's weight and quota.
+    once set_project(SetProjectRequest) -> SetProjectReply;
     /// Publishes a provider's list of revoked nodes.
     once publish_revocations(PublishRevocationsRequest) -> PublishRevocationsReply;
 }

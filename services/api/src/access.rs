@@ -27,6 +27,8 @@ pub(crate) enum Endpoint {
     ListPrices,
     SetPrices,
     ListRegions,
+    ListProjects,
+    SetProject,
 }
 
 impl Endpoint {
@@ -41,17 +43,19 @@ impl Endpoint {
             | Self::ListNodes
             | Self::ListPrices
             | Self::ListRegions
+            | Self::ListProjects
             | Self::ListTasks
             | Self::GetTask
             | Self::Explain => &[Scope::Read],
             Self::CreateKey | Self::ListKeys | Self::RevokeKey => &[Scope::Admin],
-            // Machines are every project's.
+            // Machines are every project's, and so is what is due to each.
             Self::CreateJoinToken
             | Self::ListJoinTokens
             | Self::RevokeJoinToken
             | Self::RemoveNode
             | Self::PardonNode
             | Self::SetPrices
+            | Self::SetProject
             | Self::PublishRevocations => &[Scope::Network],
         }
     }

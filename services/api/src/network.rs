@@ -322,4 +322,26 @@ impl Network for NetworkService {
         self.caller(&request, Endpoint::ListRegions).await?;
         Ok(Response::new(self.controller.list_regions()))
     }
+
+    async fn list_projects(
+        &self,
+        request: Request<v1::ListProjectsRequest>,
+    ) -> Result<Response<v1::ListProjectsReply>, Status> {
+        let caller = self.caller(&request, Endpoint::ListProjects).await?;
+        let reply = self.controller.list_projects(&caller).await;
+        Ok(Response::new(reply.map_err(status)?))
+    }
+
+    async fn set_project(
+        &self,
+        request: Request<v1::SetProjectRequest>,
+    ) -> Result<Response<v1::SetProjectReply>, Status> {
+        let caller = self.caller(&request, Endpoint::SetProject).await?;
+        let reply = self
+            .controller
+            .set_project(&caller, request.get_ref())
+            .await
+            .map_err(status)?;
+        Ok(Response::new(reply))
+    }
 }

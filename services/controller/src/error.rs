@@ -74,6 +74,9 @@ pub enum ControlError {
         "the provider's prices have changed since this was made from them; look at them again (`farlane prices show`)"
     )]
     PricesChanged,
+    /// Not known here.
+    #[error("there is no such project; `farlane projects` lists them")]
+    UnknownProject,
     /// Not known here, or of another project.
     #[error("there is no such key in this project")]
     UnknownKey,
@@ -161,6 +164,7 @@ impl ControlError {
             Self::UnknownToken => ErrorCode::UnknownToken,
             Self::PricesChanged => ErrorCode::Stale,
             Self::UnknownKey => ErrorCode::UnknownKey,
+            Self::UnknownProject => ErrorCode::InvalidArgument,
             Self::NodeRevoked => ErrorCode::NodeRevoked,
             Self::Denied { .. } => ErrorCode::PermissionDenied,
             Self::Unproven => ErrorCode::Unauthenticated,
@@ -195,16 +199,20 @@ pub(crate) fn refusal_code(refusal: &Refusal) -> ErrorCode {
     match refusal {
         Refusal::SequenceGap { .. } => ErrorCode::BadSequence,
         Refusal::PayloadTooLarge { .. } => ErrorCode::PayloadTooLarge,
-        Refusal::QueueFull { .. } | Refusal::TooMany { .. } | Refusal::TooManySpecs { .. } => {
-            ErrorCode::QuotaExceeded
-        }
+        Refusal::QueueFull { .. }
+        | Refusal::TooMany { .. }
+        | Refusal::TooManySpecs { .. }
+        | Refusal::QuotaExceeded(_) => ErrorCode::QuotaExceeded,
         Refusal::AccountsBehind { .. } => ErrorCode::Unavailable,
         Refusal::TaskGone => ErrorCode::UnknownTask,
         Refusal::NodeUnknown => ErrorCode::UnknownNode,
         Refusal::NodeRevoked => ErrorCode::NodeRevoked,
         Refusal::WrongProject | Refusal::SessionTaken => ErrorCode::PermissionDenied,
         Refusal::KeyRevoked => ErrorCode::KeyRevoked,
-        Refusal::BootUnknown | Refusal::PlanStale | Refusal::RevocationsStale => ErrorCode::Stale,
+        Refusal::BootUnknown
+        | Refusal::PlanStale
+        | Refusal::RevocationsStale
+        | Refusal::SettingsStale => ErrorCode::Stale,
         _ => ErrorCode::InvalidArgument,
     }
 }

@@ -79,6 +79,12 @@ fn live_reply(
         None => "queued",
     };
     let mut reply = reply(phase, &cache.fleet, &group, explained);
+    let need = &live.spec.task.resources;
+    let project = state.project(&live.session.project);
+    let reached = project.reached(need, state.now());
+    if let Some(most) = reached.filter(|_| live.placed.is_none()) {
+        reply.summary = format!("waits for its project's quota: at most {most}");
+    }
     if let Some(refused) = refused {
         let count = refused.nodes.len();
         reply.summary = format!(

@@ -10,6 +10,7 @@ use farlane_plan::Group;
 use farlane_state::{Order, State, SubmitBatch};
 
 use crate::overlay::Overlay;
+use crate::quota::Quotas;
 use crate::refusals::Refusals;
 use crate::view::{BUDGET, ViewCache};
 
@@ -58,15 +59,25 @@ impl Gathered<'_> {
     }
 }
 
-/// Waiting tasks that somebody can grant: those of the queues, then those that the orders submit.
+/// What is known of those that wait.
+#[derive(Clone, Copy)]
+pub(crate) struct Waits<'a> {
+    pub state: &'a State,
+    pub overlay: &'a Overlay,
+    pub quotas: &'a Quotas,
+    /// `None` where no granter refused anything.
+    pub refusals: Option<&'a Refusals>,
+}
+
+/// Waiting tasks that somebody can grant and whose projects may hold more: those of the queues, then those that
+/// the orders submit.
 pub(crate) fn gather(
-    state: &State,
+    waits: Waits,
     orders: &[Order],
-    overlay: &Overlay,
     room: usize,
     cache: &mut ViewCache,
-    refusals: Option<&Refusals>,
 ) -> (Vec<Group>, Vec<Vec<TaskId>>) {
+    let Waits { state, overlay, .. } = waits;
     let room = room.min(BUDGET as usize);
     let mut all = Gathered {
         cache,
@@ -76,12 +87,12 @@ pub(crate) fn gather(
     };
     for queue in state
         .waiting()
-        .filter(|q| q.granter.is_some())
+        .filter(|q| q.granter.is_some() && waits.quotas.leave(&q.project))
         .take(MAX_GROUPS)
     {
         let fresh = queue.heads().filter(|t| !overlay.places(t));
         let (session, digest, spec) = (queue.session.id, queue.spec.digest, &queue.spec.task);
-        let Some(refusals) = refusals else {
+        let Some(refusals) = waits.refusals else {
             all.add(
                 session,
                 digest,

@@ -9,16 +9,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use farlane_audit::Pace;
 use farlane_ledger::{CPU, PowerModel};
-use farlane_model::{AttemptRef, Digest, NodeId, ProjectId, TaskSpec};
-use farlane_plan::{
-    Egress, Estimates, Fleet, Group, NodeView, PlanInput, Policy, Share, Sizes, plan,
-};
-use farlane_state::{Holding, Node, Order, State, Submitted, TouchMark};
+use farlane_model::{AttemptRef, Digest, NodeId, TaskSpec};
+use farlane_plan::{Egress, Estimates, Fleet, Group, NodeView, PlanInput, Policy, Sizes, plan};
+use farlane_state::{Node, Order, State, Submitted, TouchMark};
 use farlane_units::{ByteCount, Micros, MilliGpu, Millis, Ppm};
 
 use crate::Controller;
-use crate::gather::gather;
+use crate::gather::{Waits, gather};
 use crate::overlay::{Freeing, Overlay, Placing};
+use crate::quota::Quotas;
 
 /// Placements of one entry. Source: at 52 B each they take a tenth of an entry's bound.
 pub(crate) const BUDGET: u32 = 2048;
@@ -102,14 +101,18 @@ impl Controller {
             let freed = freed_by(state, orders, overlay, cache);
             learn_arguments(orders, &mut cache.sizes);
             self.settle_overlay(state, cache, overlay, &freed);
+            let quotas = Quotas::of(state, overlay, &freed, self.now());
+            let waits = Waits {
+                state,
+                overlay,
+                quotas: &quotas,
+                refusals: refusals.as_deref(),
+            };
             let (groups, heads) = match cache.fleet.room() {
                 0 => (Vec::new(), Vec::new()),
-                room => gather(state, orders, overlay, room, cache, refusals.as_deref()),
+                room => gather(waits, orders, room, cache),
             };
-            let shares = match groups.len() {
-                0 | 1 => Vec::new(),
-                _ => state.held().map(share).collect(),
-            };
+            let shares = quotas.shares(groups.len());
             (freed, groups, heads, shares)
         });
         drop(refusals);
@@ -285,16 +288,6 @@ impl Controller {
                 back: book.egress_gb(&node.region, home, now),
             }
         })
-    }
-}
-
-fn share((project, held): (ProjectId, Holding)) -> Share {
-    Share {
-        project,
-        weight: 1000,
-        cpus: held.cpus,
-        memory: ByteCount(held.memory),
-        gpus: held.gpus,
     }
 }
 

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::MAX_LEADER_BATCH;
 use crate::apply::Ctx;
+use crate::project::ProjectLoad;
 use crate::row::{Cursor, keys};
 use crate::rows::Table;
 use crate::session::SESSION_IDLE;
@@ -167,13 +168,8 @@ fn close(ctx: &mut Ctx, id: SessionId) -> bool {
     }
     ctx.writes.delete(Table::Sessions, &keys::session(id));
     ctx.writes.delete(Table::Marks, &keys::session(id));
-    let load = ctx
-        .state
-        .projects
-        .get(&session.project)
-        .copied()
-        .unwrap_or_default();
-    if load == crate::state::ProjectLoad::default() {
+    let load = ctx.state.projects.get(&session.project);
+    if load.is_some_and(|load| *load == ProjectLoad::default()) {
         ctx.state.projects.remove(&session.project);
     }
     true

@@ -1,7 +1,7 @@
 //! Leases queued tasks to nodes, as a plan asks; every placement is judged again.
 
 use bytes::Bytes;
-use farlane_model::{ForwardSecrecy, MAX_QUOTE_BYTES, NodeId, TaskId};
+use farlane_model::{ForwardSecrecy, MAX_QUOTE_BYTES, NodeId, ProjectId, Resources, TaskId};
 
 use super::MAX_LEADER_BATCH;
 use crate::apply::Ctx;
@@ -129,6 +129,7 @@ fn place(ctx: &mut Ctx, placement: &Placement, quoted: &Quoted) -> Result<(), Re
     }
     let boot = node.boots.last().ok_or(Refusal::BootUnknown)?.number;
     let session = &state.sessions[task.session];
+    within_quota(ctx, &session.project, &spec.resources)?;
     let need = Need {
         task: &spec,
         tenant: session.tenant,
@@ -164,6 +165,12 @@ fn place(ctx: &mut Ctx, placement: &Placement, quoted: &Quoted) -> Result<(), Re
     });
     ctx.changes.push(Change::GrantWanted { granter, attempt });
     Ok(())
+}
+
+/// Whether the project may hold one more of this size.
+fn within_quota(ctx: &Ctx, project: &ProjectId, need: &Resources) -> Result<(), Refusal> {
+    let reached = ctx.state.project(project).reached(need, ctx.stamp.now);
+    reached.map_or(Ok(()), |why| Err(Refusal::QuotaExceeded(why)))
 }
 
 /// The task leaves its queue and takes its room.

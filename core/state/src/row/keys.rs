@@ -111,6 +111,11 @@ pub const fn sink(number: u8) -> [u8; 1] {
     [number]
 }
 
+/// Of `Table::Projects`.
+pub const fn project(id: ProjectId) -> [u8; 16] {
+    id.to_bytes()
+}
+
 fn join<const N: usize>(a: &[u8], b: &[u8]) -> [u8; N] {
     let mut out = [0; N];
     out[..a.len()].copy_from_slice(a);

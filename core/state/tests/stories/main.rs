@@ -9,6 +9,7 @@ mod ends;
 mod fleet;
 mod keeping;
 mod prices;
+mod quotas;
 mod receipts;
 mod standing;
 mod submissions;

@@ -84,7 +84,7 @@ async fn several_servers_that_would_not_share_do_not_start() {
 }
 
 /// A key of a project beside the founder's.
-async fn another_projects_key(world: &World) -> String {
+pub async fn another_projects_key(world: &World) -> String {
     let store = accounts(world).await;
     let project = store.projects().ensure("other", wall()).await.unwrap();
     let new = NewKey {

@@ -91,7 +91,7 @@ pub struct Machine {
     pub up: mpsc::Sender<v1::AgentFrame>,
     pub down: Streaming<v1::ControlFrame>,
     pub hello: v1::ControlHello,
-    pub contexts: HashMap<u64, NodeContext>,
+    pub contexts: HashMap<u64, Vec<NodeContext>>,
     pub assigned: HashMap<TaskId, v1::Assignment>,
     pub granted: HashMap<AttemptRef, Grant>,
     pub specs: Vec<Digest>,
@@ -411,24 +411,26 @@ impl Machine {
     }
 
     fn open_grants(&mut self, batch: &v1::GrantBatch) {
-        // A context's opening comes until its granter has seen a result under it.
-        if let Some(opening) = &batch.opening
-            && !self.contexts.contains_key(&batch.context)
-        {
+        // A context's opening comes until its granter has seen a result under it; granters that one entry served
+        // share its index.
+        let sharing = self.contexts.entry(batch.context).or_default();
+        if let Some(opening) = &batch.opening {
             let opening = Opening {
                 enc: opening.enc.clone(),
                 info_bytes: opening.info_bytes.clone(),
                 signature: opening.signature.clone(),
                 device_bytes: opening.device_bytes.clone(),
             };
-            let context = self
-                .stock
-                .accept(&opening, &self.hello.network, wall())
-                .unwrap();
-            self.contexts.insert(batch.context, context);
+            let granter = opening.claimed().unwrap().granter;
+            if sharing.iter().all(|c| c.info().granter != granter) {
+                let context = self.stock.accept(&opening, &self.hello.network, wall());
+                sharing.push(context.unwrap());
+            }
         }
-        let context = self.contexts.get_mut(&batch.context).unwrap();
-        for grant in context.open(batch.counter, &batch.sealed, wall()).unwrap() {
+        let mut opened = sharing
+            .iter_mut()
+            .filter_map(|c| c.open(batch.counter, &batch.sealed, wall()).ok());
+        for grant in opened.next().expect("one of them opens the batch") {
             self.granted.insert(grant.attempt, grant);
         }
     }

@@ -13,6 +13,7 @@ mod machine;
 mod paths;
 mod person;
 mod prices;
+mod projects;
 mod refusals;
 mod renewal;
 mod spine;

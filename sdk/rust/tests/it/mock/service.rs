@@ -179,6 +179,18 @@ impl Network for Mock {
     ) -> Result<Response<v1::SetPricesReply>, Status> {
         Err(Status::unimplemented("mock"))
     }
+    async fn list_projects(
+        &self,
+        _: Request<v1::ListProjectsRequest>,
+    ) -> Result<Response<v1::ListProjectsReply>, Status> {
+        Err(Status::unimplemented("mock"))
+    }
+    async fn set_project(
+        &self,
+        _: Request<v1::SetProjectRequest>,
+    ) -> Result<Response<v1::SetProjectReply>, Status> {
+        Err(Status::unimplemented("mock"))
+    }
     async fn list_regions(
         &self,
         _: Request<v1::ListRegionsRequest>,

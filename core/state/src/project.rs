@@ -1,0 +1,282 @@
+//! What a project is due and what it may hold: weight and quota, what its leases hold, what its month came to.
+//!
+//! Owns the arithmetic of quotas. Leaves when they are asked to the orders, who may set them to the use cases, and
+//! how the weight counts to `farlane-plan`.
+
+use farlane_model::{KeyId, ProjectId, Resources};
+use farlane_units::{Millis, Month, UsdMicros};
+use serde::{Deserialize, Serialize};
+
+use crate::State;
+use crate::apply::Ctx;
+
+/// A project's weight where nobody set one.
+pub const DEFAULT_WEIGHT: u32 = 1000;
+/// Most weight of a project. Source: choice; a thousand times the default, so that no share rounds to nothing.
+pub const MAX_WEIGHT: u32 = 1_000_000;
+
+/// What is set of a project, and in force everywhere from its log entry on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProjectSettings {
+    /// Against other projects' when there is less than all want; 1 to [`MAX_WEIGHT`].
+    pub weight: u32,
+    /// What it may never pass.
+    pub quota: Quota,
+}
+
+impl Default for ProjectSettings {
+    fn default() -> Self {
+        Self {
+            weight: DEFAULT_WEIGHT,
+            quota: Quota::default(),
+        }
+    }
+}
+
+/// Bounds of a project; `None` is no bound.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quota {
+    /// Leases at once: running, and waiting on nodes.
+    pub tasks: Option<u64>,
+    /// Thousandths of a core that they hold.
+    pub cpus: Option<u64>,
+    /// Thousandths of a GPU that they hold.
+    pub gpus: Option<u64>,
+    /// Charges of a calendar month, UTC, by cluster time. Once they reach it nothing more is placed until the next
+    /// month; what runs by then ends and is charged, so that the month may pass it by that much and no more.
+    pub budget: Option<UsdMicros>,
+}
+
+/// What the leases of a project hold.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Holding {
+    /// Leases.
+    pub tasks: u64,
+    /// Thousandths of a core.
+    pub cpus: u64,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Thousandths of an accelerator.
+    pub gpus: u64,
+}
+
+impl Holding {
+    pub(crate) fn add(&mut self, need: &Resources) {
+        self.tasks += 1;
+        self.cpus += u64::from(need.cpus.0);
+        self.memory += need.memory.0;
+        self.gpus += u64::from(need.gpus.0);
+    }
+    pub(crate) fn sub(&mut self, need: &Resources) {
+        self.tasks = self.tasks.saturating_sub(1);
+        self.cpus = self.cpus.saturating_sub(u64::from(need.cpus.0));
+        self.memory = self.memory.saturating_sub(need.memory.0);
+        self.gpus = self.gpus.saturating_sub(u64::from(need.gpus.0));
+    }
+}
+
+/// What a project was charged in a month.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spent {
+    /// The last month with a charge.
+    pub month: Month,
+    /// Its charges.
+    pub usd: UsdMicros,
+}
+
+impl Spent {
+    /// Charges of the month that `now` lies in.
+    pub fn by(&self, now: Millis) -> UsdMicros {
+        match self.month == Month::of(now) {
+            true => self.usd,
+            false => UsdMicros::ZERO,
+        }
+    }
+}
+
+/// Settings as they were set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProjectSet {
+    /// What holds.
+    pub settings: ProjectSettings,
+    /// Log index at which they were set: the next change must name it.
+    pub revision: u64,
+    /// Cluster time.
+    pub at: Millis,
+    /// By whom.
+    pub by: KeyId,
+}
+
+/// Row of `Table::Projects`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProjectRow {
+    /// What was set; `None` until somebody does.
+    pub set: Option<ProjectSet>,
+    /// What the month came to.
+    pub spent: Spent,
+}
+
+/// What a project holds, and what is set of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct ProjectLoad {
+    pub live: u64,
+    pub kept: u64,
+    pub held: Holding,
+    pub row: ProjectRow,
+}
+
+/// Which bound of a quota is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum QuotaLimit {
+    /// Leases at once.
+    Tasks,
+    /// Cores at once.
+    Cpus,
+    /// GPUs at once.
+    Gpus,
+    /// Charges of the month.
+    Budget,
+}
+
+/// A bound that one more task would pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuotaReached {
+    /// Which.
+    pub limit: QuotaLimit,
+    /// The bound: tasks, thousandths of a core or GPU, micro-dollars.
+    pub most: u64,
+}
+
+impl std::fmt::Display for QuotaReached {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let most = self.most;
+        let whole = |unit: &str| match most % 1000 {
+            0 => format!("{} {unit} at once", most / 1000),
+            part => format!("{}.{part:03} {unit} at once", most / 1000),
+        };
+        match self.limit {
+            QuotaLimit::Tasks => write!(f, "{most} tasks at once"),
+            QuotaLimit::Cpus => f.write_str(&whole("cores")),
+            QuotaLimit::Gpus => f.write_str(&whole("GPUs")),
+            QuotaLimit::Budget => {
+                let usd = UsdMicros(i64::try_from(most).unwrap_or(i64::MAX));
+                write!(f, "a budget of {usd} a month (UTC)")
+            }
+        }
+    }
+}
+
+/// What a quota leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QuotaLeft {
+    /// Leases; 0 where the month's budget is reached.
+    pub tasks: u64,
+    /// Thousandths of a core.
+    pub cpus: u64,
+    /// Thousandths of a GPU.
+    pub gpus: u64,
+}
+
+/// A project, seen from outside.
+#[derive(Debug, Clone, Copy)]
+pub struct ProjectView<'a> {
+    load: Option<&'a ProjectLoad>,
+}
+
+impl<'a> ProjectView<'a> {
+    /// What its leases hold.
+    pub fn held(&self) -> Holding {
+        self.load.map_or_else(Holding::default, |load| load.held)
+    }
+    /// What was set; `None` where nobody did.
+    pub fn set(&self) -> Option<&'a ProjectSet> {
+        self.load.and_then(|load| load.row.set.as_ref())
+    }
+    /// Against other projects'.
+    pub fn weight(&self) -> u32 {
+        self.set()
+            .map_or(DEFAULT_WEIGHT, |set| set.settings.weight.max(1))
+    }
+    /// What it may never pass.
+    pub fn quota(&self) -> Quota {
+        self.set().map_or_else(Quota::default, |s| s.settings.quota)
+    }
+    /// Charges of the month that `now` lies in.
+    pub fn spent(&self, now: Millis) -> UsdMicros {
+        let spent = self.load.map_or_else(Spent::default, |load| load.row.spent);
+        spent.by(now)
+    }
+
+    /// What its quota leaves; `None` where it has none.
+    pub fn left(&self, now: Millis) -> Option<QuotaLeft> {
+        let (quota, held) = (self.quota(), self.held());
+        if quota == Quota::default() {
+            return None;
+        }
+        let left = |most: Option<u64>, held: u64| most.map_or(u64::MAX, |m| m.saturating_sub(held));
+        let paid = quota.budget.is_none_or(|most| self.spent(now) < most);
+        Some(QuotaLeft {
+            tasks: if paid {
+                left(quota.tasks, held.tasks)
+            } else {
+                0
+            },
+            cpus: left(quota.cpus, held.cpus),
+            gpus: left(quota.gpus, held.gpus),
+        })
+    }
+
+    /// The bound that one more task of this size would pass.
+    pub fn reached(&self, need: &Resources, now: Millis) -> Option<QuotaReached> {
+        let (quota, held) = (self.quota(), self.held());
+        let passed = |limit, most: Option<u64>, with: u64| {
+            most.filter(|most| with > *most)
+                .map(|most| QuotaReached { limit, most })
+        };
+        let (cpus, gpus) = (u64::from(need.cpus.0), u64::from(need.gpus.0));
+        let budget = quota.budget.filter(|most| self.spent(now) >= *most);
+        budget
+            .map(|most| QuotaReached {
+                limit: QuotaLimit::Budget,
+                most: u64::try_from(most.0).unwrap_or(0),
+            })
+            .or_else(|| passed(QuotaLimit::Tasks, quota.tasks, held.tasks + 1))
+            .or_else(|| passed(QuotaLimit::Cpus, quota.cpus, held.cpus + cpus))
+            // What asks for no GPU takes none, however many are held.
+            .or_else(|| {
+                let with = held.gpus + gpus;
+                passed(QuotaLimit::Gpus, quota.gpus.filter(|_| gpus > 0), with)
+            })
+    }
+}
+
+impl State {
+    /// One project; one that nobody used or set holds nothing and has no bound.
+    pub fn project(&self, id: &ProjectId) -> ProjectView<'_> {
+        ProjectView {
+            load: self.projects.get(id),
+        }
+    }
+    /// Projects that hold something or of which something is set, by id.
+    pub fn projects(&self) -> impl Iterator<Item = (ProjectId, ProjectView<'_>)> {
+        let known = self.projects.iter();
+        let known = known.filter(|(_, l)| l.held != Holding::default() || l.row.set.is_some());
+        known.map(|(id, load)| (*id, ProjectView { load: Some(load) }))
+    }
+}
+
+impl Ctx<'_> {
+    /// Adds a charge to the project's month. Its row is written once, when the order ends.
+    pub fn charge(&mut self, project: ProjectId, cost: UsdMicros) {
+        if cost <= UsdMicros::ZERO {
+            return;
+        }
+        let now = self.stamp.now;
+        let spent = &mut self.state.projects.entry(project).or_default().row.spent;
+        *spent = Spent {
+            month: Month::of(now),
+            usd: spent.by(now).saturating_add(cost),
+        };
+        self.put_project(project);
+    }
+}

@@ -1,0 +1,243 @@
+//! Who may set what a project is due, that no quota is ever passed, and that weights share what there is.
+
+use std::time::Duration;
+
+use farlane_model::ProjectId;
+use farlane_store::{NewKey, Scopes};
+use farlane_units::{MilliCpu, Millis};
+use farlane_wire::{ErrorCode, id, v1};
+use futures_util::future::join_all;
+
+use crate::access::{accounts, code, key};
+use crate::machine::{Machine, node_spec};
+use crate::person::{self, Api, Person, spec, with_key};
+use crate::world::{World, soon, wall};
+
+/// Most tasks at once in the tests.
+const QUOTA: u64 = 8;
+
+fn request(
+    project: ProjectId,
+    after: u64,
+    weight: u32,
+    tasks: Option<u64>,
+) -> v1::SetProjectRequest {
+    v1::SetProjectRequest {
+        project: id::project_bytes(&project),
+        after,
+        settings: Some(v1::ProjectSettings {
+            weight,
+            max_tasks: tasks,
+            ..Default::default()
+        }),
+    }
+}
+
+async fn set(
+    world: &World,
+    project: ProjectId,
+    weight: u32,
+    tasks: Option<u64>,
+) -> v1::ProjectView {
+    let mut api = person::api(world).await;
+    let request = request(project, 0, weight, tasks);
+    let reply = api.set_project(with_key(request, &world.key)).await;
+    reply.unwrap().into_inner().project.unwrap()
+}
+
+async fn list(api: &mut Api, key: &str) -> Vec<v1::ProjectView> {
+    let request = with_key(v1::ListProjectsRequest {}, key);
+    api.list_projects(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .projects
+}
+
+/// A machine with so many cores that takes nothing ahead of them.
+async fn machine(world: &World, cores: u32) -> Machine {
+    let mut spec = node_spec(0);
+    spec.cpus = MilliCpu(cores * 1000);
+    let kept = Machine::enrolled(world, &[("disk", "nvme")], spec).await;
+    Machine::start(world, kept).await
+}
+
+/// Another project, and a key of it.
+async fn another(world: &World) -> (ProjectId, String) {
+    let store = accounts(world).await;
+    let project = store.projects().ensure("other", wall()).await.unwrap().id;
+    let new = NewKey {
+        project,
+        name: "other".into(),
+        scopes: Scopes::from_words(["submit", "read", "admin"]).unwrap(),
+        expires: wall().saturating_add(Millis(3_600_000)),
+    };
+    let (_, secret) = store.keys().create(new, wall()).await.unwrap();
+    (project, secret.reveal().to_owned())
+}
+
+#[tokio::test]
+async fn what_is_due_to_a_project_is_the_networks_to_say() {
+    let world = World::start().await;
+    let mut api = person::api(&world).await;
+    let (other, others) = another(&world).await;
+    let admin = key(&world, &["submit", "read", "admin"], 0).await;
+    for (key, project) in [(&admin, world.project), (&others, other)] {
+        let denied = api
+            .set_project(with_key(request(project, 0, 5000, None), key))
+            .await;
+        let denied = denied.unwrap_err();
+        assert_eq!(code(&denied), Some(ErrorCode::PermissionDenied));
+        assert!(denied.message().contains("network"), "{}", denied.message());
+    }
+    let names = |views: &[v1::ProjectView]| -> Vec<String> {
+        views.iter().map(|v| v.name.clone()).collect()
+    };
+    // A project sees itself; the network's key sees all.
+    assert_eq!(names(&list(&mut api, &others).await), ["other"]);
+    assert_eq!(list(&mut api, &world.key).await.len(), 2);
+
+    let view = set(&world, other, 3000, Some(7)).await;
+    let settings = view.settings.unwrap();
+    assert_eq!((settings.weight, settings.max_tasks), (3000, Some(7)));
+    assert_eq!(list(&mut api, &others).await[0].revision, view.revision);
+    let again = request(other, 0, 1, None);
+    let stale = api.set_project(with_key(again, &world.key)).await;
+    assert_eq!(code(&stale.unwrap_err()), Some(ErrorCode::Stale));
+    let nobody = request(ProjectId::new(1, [1; 10]), 0, 1, None);
+    let unknown = api.set_project(with_key(nobody, &world.key)).await;
+    assert!(unknown.unwrap_err().message().contains("no such project"));
+    let weightless = request(other, view.revision, 0, None);
+    let invalid = api.set_project(with_key(weightless, &world.key)).await;
+    assert_eq!(
+        code(&invalid.unwrap_err()),
+        Some(ErrorCode::InvalidArgument)
+    );
+    let audit = accounts(&world).await;
+    let lines = audit.audit().list(Millis(u64::MAX), 100).await.unwrap();
+    let told: Vec<_> = lines.iter().filter(|l| l.action == "project.set").collect();
+    assert_eq!(told.len(), 1);
+    assert!(told[0].detail.contains("weight 1000") && told[0].detail.contains("weight 3000"));
+}
+
+/// 64 clients submit at once; the machine has room for all of it. It holds back until it has as many as the quota
+/// lets it have, and then sees that no more comes.
+#[tokio::test]
+async fn sixty_four_submitters_never_pass_their_quota() {
+    let world = World::start().await;
+    let mut machine = machine(&world, 256).await;
+    set(&world, world.project, 1000, Some(QUOTA)).await;
+    let task = spec(&world, |_| {});
+    let mut people = Vec::new();
+    for _ in 0..64 {
+        people.push(Person::connect(&world).await);
+    }
+    let mut api = person::api(&world).await;
+    let submit = join_all(people.iter_mut().map(async |person| {
+        person.submit(&world, &task, &[b"a", b"b"]).await;
+        person.results(&world, 2).await.len()
+    }));
+    let drive = async {
+        let (mut most, mut done) = (0, 0);
+        while done < 128 {
+            let ready = soon("the quota's worth", machine.ready(QUOTA as usize)).await;
+            let pause = tokio::time::timeout(Duration::from_millis(100), async {
+                loop {
+                    machine.frame().await;
+                }
+            });
+            assert!(pause.await.is_err());
+            most = most.max(machine.assigned.len());
+            let held = list(&mut api, &world.key).await[0].tasks;
+            assert_eq!((machine.assigned.len() as u64, held), (QUOTA, QUOTA));
+            for attempt in ready {
+                machine.complete(&[attempt]).await;
+                done += 1;
+            }
+        }
+        most
+    };
+    let (results, most) = tokio::join!(submit, drive);
+    assert_eq!(results, vec![2; 64]);
+    assert_eq!(most as u64, QUOTA, "overshoot 0");
+}
+
+#[tokio::test]
+async fn what_waits_for_its_quota_says_so_and_goes_on_when_it_is_raised() {
+    let world = World::start().await;
+    let mut machine = machine(&world, 4).await;
+    let view = set(&world, world.project, 1000, Some(0)).await;
+    let mut person = Person::connect(&world).await;
+    person.submit(&world, &spec(&world, |_| {}), &[b"x"]).await;
+    let mut api = person::api(&world).await;
+    let explain = v1::ExplainRequest {
+        task: id::task_bytes(&person.task(1)),
+        ..Default::default()
+    };
+    let explained = loop {
+        // Known once it is submitted.
+        match api.explain(with_key(explain.clone(), &world.key)).await {
+            Ok(reply) => break reply.into_inner(),
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    };
+    let said = "waits for its project's quota: at most 0 tasks at once";
+    assert!(explained.summary.starts_with(said), "{explained:?}");
+    let raise = request(world.project, view.revision, 1000, Some(1));
+    api.set_project(with_key(raise, &world.key)).await.unwrap();
+    let drive = async {
+        let ready = machine.ready(1).await;
+        machine.complete(&ready).await;
+    };
+    let (results, ()) = soon("the result", async {
+        tokio::join!(person.results(&world, 1), drive)
+    })
+    .await;
+    assert_eq!(results.len(), 1);
+}
+
+/// Two projects with weights of 3 to 1 and more work than there is room: of 16 cores, 12 and 4 at any time.
+#[tokio::test]
+async fn weights_share_what_there_is() {
+    let mut world = World::start().await;
+    let mut machine = machine(&world, 16).await;
+    let (other, others) = another(&world).await;
+    set(&world, other, 3000, None).await;
+    let plain = spec(&world, |_| {});
+    let theirs = spec(&world, |s| s.project = other);
+    let mut mine = Person::connect(&world).await;
+    let own = std::mem::replace(&mut world.key, others);
+    let mut guest = Person::connect(&world).await;
+    world.key = own;
+    let payloads = [&b"x"[..]; 160];
+    mine.submit(&world, &plain, &payloads).await;
+    guest.submit(&world, &theirs, &payloads).await;
+    let session = guest.task(1).session();
+    let mut shares = Vec::new();
+    let drive = async {
+        // What came first had the machine to itself: two rounds later both are there.
+        for round in 0..9 {
+            let ready = machine.ready(16).await;
+            let guests = ready.iter().filter(|a| a.task.session() == session).count();
+            if round > 1 {
+                shares.push(guests);
+            }
+            let (a, b): (Vec<_>, Vec<_>) =
+                ready.into_iter().partition(|a| a.task.session() == session);
+            for some in [a, b] {
+                if !some.is_empty() {
+                    machine.complete(&some).await;
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = drive => {}
+        _ = mine.results(&world, 160) => unreachable!(),
+        _ = guest.results(&world, 160) => unreachable!(),
+    }
+    let (sum, rounds) = (shares.iter().sum::<usize>(), shares.len());
+    // Twelve of sixteen, within 5 %.
+    let error = (sum as f64 / (rounds * 12) as f64 - 1.0).abs();
+    assert!(error <= 0.05, "{shares:?}");
+}
