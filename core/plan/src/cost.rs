@@ -165,6 +165,11 @@ impl Traits {
         (f64::from(self.cpus.0) / each).max(1.0)
     }
 
+    /// How long one more waits here behind so many, microseconds.
+    pub fn wait(&self, group: &Group, ahead: u32) -> f64 {
+        self.run_micros(group) * f64::from(ahead) / self.slots(group)
+    }
+
     fn grams(&self, group: &Group) -> f64 {
         let milliwatts = match self.milliwatts_core {
             0 => UNKNOWN_MILLIWATTS,
@@ -199,7 +204,7 @@ impl Traits {
         let mut bill = Bill::default();
         bill[TermKind::Price] = price;
         bill[TermKind::Run] = worth(run);
-        bill[TermKind::Queue] = worth(run * f64::from(ahead) / self.slots(group));
+        bill[TermKind::Queue] = worth(self.wait(group, ahead));
         bill[TermKind::RoundTrip] = worth(self.round_trip.0 as f64);
         bill[TermKind::Transfer] = worth(transfer);
         bill[TermKind::Egress] = egress;
@@ -238,7 +243,7 @@ impl Traits {
                 self.price
             ),
             TermKind::Run => waiting(run),
-            TermKind::Queue => waiting(run * f64::from(ahead) / self.slots(group)),
+            TermKind::Queue => waiting(self.wait(group, ahead)),
             TermKind::RoundTrip => waiting(self.round_trip.0 as f64),
             TermKind::Transfer => self.transfer_detail(group),
             TermKind::Egress => self.egress_detail(group),

@@ -4,8 +4,8 @@
 //! by a number of its own.
 //!
 //! ```text
-//! runs of this spec on this class ≥ 3 ─▶ their middle
-//! else runs of this spec anywhere     ─▶ their middle, as work of a core of one UCU ÷ the class's UCU
+//! runs of this spec anywhere          ─▶ their middle, as work of a core of one UCU ÷ the class's UCU
+//! and on this class ≥ 3               ─▶ so much more or less as their middle differs by more than chance
 //! else declared flops and bytes       ─▶ the longer of both at the class's rates (roofline)
 //! else                                ─▶ a guess, the same for every node
 //! ```
@@ -28,6 +28,17 @@ const MAX_CLASSES: usize = 256;
 /// A step of the running median, as a share of it: each run moves it by so much towards itself at most.
 /// Source: settles within 10 % after 30 runs, and one run in a hundred that hangs moves it by 5 % once.
 const STEP: f64 = 0.05;
+/// Part of its distance by which a run nearer than that moves it. Source: choice; what runs scatter by is then
+/// halved twice in the median.
+const GAIN: f64 = 0.1;
+/// Runs that a running median rests on at most. Source: with steps and gain as above it scatters as the median
+/// of 30 to 50 would.
+const MEMORY: u32 = 30;
+/// Errors of a class's median by which it must differ from what other classes say. Source: of eight classes that
+/// are alike one in three would otherwise look faster than it is.
+const SURE: f64 = 2.0;
+/// Largest distance of a run from the median that its spread counts, in medians.
+const FAR: f64 = 4.0;
 
 /// What is known of one spec's run time, for one round.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,35 +69,56 @@ impl Work {
     }
 }
 
-/// A median that follows its runs.
-#[derive(Debug, Clone, Copy)]
+/// A median that follows its runs, and how far they lie from it.
+#[derive(Debug, Clone, Copy, Default)]
 struct Median {
     micros: f64,
+    /// Mean distance.
+    spread: f64,
     seen: u32,
 }
 
 impl Median {
-    fn first(micros: f64) -> Self {
-        Self { micros, seen: 1 }
-    }
-
     fn see(&mut self, micros: f64) {
         self.seen = self.seen.saturating_add(1);
         if self.seen <= ENOUGH {
             // So few are kept by their average.
             self.micros += (micros - self.micros) / f64::from(self.seen);
-            return;
+        } else {
+            let step = (self.micros * STEP).max(1.0);
+            self.micros += ((micros - self.micros) * GAIN).clamp(-step, step);
         }
-        let step = (self.micros * STEP).max(1.0);
-        self.micros += (micros - self.micros).clamp(-step, step);
+        let distance = (micros - self.micros).abs().min(FAR * self.micros);
+        self.spread += (distance - self.spread) / f64::from(self.seen.min(MEMORY));
     }
+
+    /// How far the median of all runs ever may lie from it. Source: the error of a median is 1.25 × that of a
+    /// mean, and a mean distance near enough a deviation.
+    fn error(&self) -> f64 {
+        1.25 * self.spread / f64::from(self.seen.clamp(1, MEMORY)).sqrt()
+    }
+
+    /// What others say, moved as far towards this as it surely differs.
+    fn beside(&self, others: f64) -> f64 {
+        let differs = self.micros - others;
+        let sure = (differs.abs() - SURE * self.error()).max(0.0);
+        others + sure.copysign(differs)
+    }
+}
+
+/// Runs on one class.
+#[derive(Debug, Clone, Copy)]
+struct OnClass {
+    class: u64,
+    core: MilliUcu,
+    median: Median,
 }
 
 #[derive(Debug)]
 struct Known {
     reference: Median,
     /// Sorted by class.
-    classes: Vec<(u64, Median)>,
+    classes: Vec<OnClass>,
     /// As it was last asked for.
     work: Option<Work>,
 }
@@ -106,25 +138,29 @@ impl Estimates {
         let micros = ran.0 as f64;
         let reference = micros * core.0.max(1) as f64 / 1000.0;
         let known = self.specs.entry(spec).or_insert_with(|| Known {
-            reference: Median {
-                micros: 0.0,
-                seen: 0,
-            },
+            reference: Median::default(),
             classes: Vec::new(),
             work: None,
         });
         known.work = None;
-        match known.reference.seen {
-            0 => known.reference = Median::first(reference),
-            _ => known.reference.see(reference),
-        }
-        match known.classes.binary_search_by_key(&class, |c| c.0) {
-            Ok(at) => known.classes[at].1.see(micros),
+        known.reference.see(reference);
+        let at = match known.classes.binary_search_by_key(&class, |c| c.class) {
+            Ok(at) => at,
             Err(at) if known.classes.len() < MAX_CLASSES => {
-                known.classes.insert(at, (class, Median::first(micros)));
+                let median = Median::default();
+                known.classes.insert(
+                    at,
+                    OnClass {
+                        class,
+                        core,
+                        median,
+                    },
+                );
+                at
             }
-            Err(_) => {}
-        }
+            Err(_) => return,
+        };
+        known.classes[at].median.see(micros);
     }
 
     /// What is known of a spec now; `declared` is what to take where nothing ran yet.
@@ -135,12 +171,15 @@ impl Estimates {
         if let Some(work) = &known.work {
             return work.clone();
         }
-        let believed = known.classes.iter().filter(|(_, m)| m.seen >= ENOUGH);
+        let reference = known.reference.micros;
+        let believed = known.classes.iter().filter(|c| c.median.seen >= ENOUGH);
+        let on = |c: &OnClass| {
+            let promised = reference * 1000.0 / c.core.0.max(1) as f64;
+            (c.class, Micros(c.median.beside(promised) as u64))
+        };
         let work = Work {
-            reference: Micros(known.reference.micros as u64),
-            by_class: believed
-                .map(|(class, m)| (*class, Micros(m.micros as u64)))
-                .collect(),
+            reference: Micros(reference as u64),
+            by_class: believed.map(on).collect(),
         };
         known.work = Some(work.clone());
         work
@@ -176,6 +215,21 @@ mod tests {
             estimates.learn(SPEC, 2, TWO, Micros(9000));
         }
         assert_eq!(estimates.work(&SPEC, None).on(2, TWO), Micros(9000));
+    }
+
+    #[test]
+    fn runs_that_scatter_do_not_make_one_class_faster_than_its_like() {
+        let mut estimates = Estimates::default();
+        let scattered = [400, 900, 1000, 1100, 7000];
+        for n in 0..400u64 {
+            let class = n % 8;
+            let ran = scattered[(n * 7 / 3 % 5) as usize];
+            estimates.learn(SPEC, class, ONE, Micros(ran));
+        }
+        let work = estimates.work(&SPEC, None);
+        let all: Vec<u64> = (0..8).map(|class| work.on(class, ONE).0).collect();
+        let (least, most) = (all.iter().min().unwrap(), all.iter().max().unwrap());
+        assert!(most - least <= work.reference.0 / 20, "{all:?}");
     }
 
     #[test]

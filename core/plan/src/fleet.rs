@@ -20,6 +20,7 @@ use farlane_units::{ByteCount, ByteRate, Micros, MilliUcu, Ppm, UsdMicros};
 use crate::constraint::Site;
 use crate::cost::Traits;
 use crate::links::Links;
+use crate::step::{middle, step};
 use crate::tree::{Free, Tree};
 use crate::view::{Egress, NodeView};
 
@@ -48,7 +49,7 @@ struct Key {
 #[derive(Debug)]
 pub(crate) struct Class {
     key: Key,
-    /// Of one of them.
+    /// Of one of them, with the most memory and disk that any of them ever had.
     pub spec: Arc<NodeSpec>,
     pub traits: Traits,
     /// Sorted by id.
@@ -130,6 +131,20 @@ impl Class {
 
     fn place_of(&self, id: &NodeId) -> Result<usize, usize> {
         self.members.binary_search_by(|member| member.id.cmp(id))
+    }
+
+    /// Whether this member has more memory or disk than any before.
+    fn grow(&mut self, spec: &NodeSpec) -> bool {
+        let (memory, disk) = (self.spec.memory, self.spec.disk);
+        let grows = spec.memory > memory || spec.disk > disk;
+        if grows {
+            self.spec = Arc::new(NodeSpec {
+                memory: spec.memory.max(memory),
+                disk: spec.disk.max(disk),
+                ..NodeSpec::clone(&self.spec)
+            });
+        }
+        grows
     }
 
     fn freshen(&mut self) {
@@ -304,6 +319,10 @@ impl Fleet {
             }
         };
         let class = &mut self.classes[at as usize];
+        if class.grow(&node.spec) {
+            // What did not fit before may now.
+            self.matches.clear();
+        }
         if let Err(place) = class.place_of(&node.id) {
             let member = Member {
                 id: node.id,
@@ -400,7 +419,9 @@ impl Fleet {
     }
 }
 
-/// Names what tasks can tell apart of a machine; its name and its agent's version they cannot.
+/// Names what tasks can tell apart of a machine; its name and its agent's version they cannot. Memory counts by its
+/// step and the disk's free space not at all, for machines of one kind differ in both: each node's room says what
+/// it has, its class what the best of them have.
 fn hardware(spec: &NodeSpec) -> u64 {
     let mut hasher = DefaultHasher::new();
     let devices = spec.devices.iter().map(|device| Device {
@@ -412,6 +433,10 @@ fn hardware(spec: &NodeSpec) -> u64 {
         agent: String::new(),
         enforced: Vec::new(),
         backlog_credit: 0,
+        memory: ByteCount(u64::from(step(spec.memory.0))),
+        disk: ByteCount::ZERO,
+        // Read while it runs, on many machines.
+        clock_mhz: step(u64::from(spec.clock_mhz)),
         // What was measured counts by its step, below.
         measured: None,
         devices: devices.collect(),
@@ -464,46 +489,5 @@ fn traits(key: &Key, node: &NodeView, core: MilliUcu) -> Traits {
         carbon: key.carbon,
         milliwatts_core: key.milliwatts_core,
         risk: Ppm(u32::try_from(middle(key.risk)).unwrap_or(u32::MAX)),
-    }
-}
-
-/// Steps of a fourth of an octave: what lies in one differs by a fifth at most.
-fn step(value: u64) -> u32 {
-    match value {
-        0..=7 => value as u32,
-        _ => {
-            let octave = value.ilog2();
-            let quarter = (value >> (octave - 2)) & 3;
-            octave * 4 + quarter as u32
-        }
-    }
-}
-
-/// What a step stands for.
-fn middle(step: u32) -> u64 {
-    match step {
-        0..=7 => u64::from(step),
-        _ => {
-            let (octave, quarter) = (step / 4, u64::from(step % 4));
-            let width = 1u64 << (octave - 2);
-            (4 + quarter) * width + width / 2
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_step_stands_for_what_lies_in_it() {
-        for value in (0..2000).chain([65_535, 1 << 20, 123_456_789, u64::MAX >> 1]) {
-            let middle = middle(step(value));
-            assert!(
-                middle.abs_diff(value) * 8 <= value.max(8),
-                "{value} {middle}"
-            );
-        }
-        assert!((1..100_000u64).all(|v| step(v) >= step(v - 1)));
     }
 }

@@ -21,6 +21,7 @@ mod links;
 mod quote;
 mod search;
 mod sizes;
+mod step;
 mod tree;
 mod view;
 

@@ -12,11 +12,16 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BinaryHeap};
 
 use farlane_model::{NodeId, ProjectId, Resources};
+use farlane_units::Micros;
 
+use crate::cost::Traits;
 use crate::fleet::{Fleet, Totals};
 use crate::tree::Free;
 use crate::view::{Assignment, Group, Left, Plan, PlanInput, Report};
 
+/// A wait behind others on a node that is always short enough. Source: choice; what a busy server takes to hear of
+/// an end, plan and send the next task, many times over; a task of which nothing is known may have four before it.
+const SOON: Micros = Micros(500_000);
 /// A project's weight where nobody set one.
 const WEIGHT: u32 = 1000;
 /// Regions that a gang is tried in, those with the cheapest class first, before the cheapest of them takes it.
@@ -154,6 +159,13 @@ pub fn plan(fleet: &mut Fleet, groups: &[Group], input: &PlanInput) -> (Plan, Re
     let (plan, mut report) = (round.plan, round.report);
     report.unfit.sort_unstable();
     (plan, report)
+}
+
+/// Whether a task may wait behind others on a node: only where it would begin within about a round trip, which
+/// is what waiting there saves. For longer it waits in its queue, and goes wherever room is first.
+fn is_soon(there: &Traits, of: &Group, ahead: u32) -> bool {
+    let near = there.round_trip.saturating_add(there.round_trip);
+    ahead == 0 || there.wait(of, ahead) <= near.max(SOON).0 as f64
 }
 
 fn next(project: usize, turn: &Turn, totals: &Totals) -> Next {
@@ -358,7 +370,8 @@ impl Round<'_> {
     fn offer(&self, group: usize, class: u32) -> Option<Offer> {
         let of = &self.groups[group];
         let there = self.fleet.class(class);
-        let (place, ahead) = there.best(&of.spec.resources, &of.not_on)?;
+        let best = there.best(&of.spec.resources, &of.not_on);
+        let (place, ahead) = best.filter(|(_, ahead)| is_soon(&there.traits, of, *ahead))?;
         Some(Offer {
             cost: there.traits.bill(of, ahead).total(),
             id: there.id(place),

@@ -108,6 +108,8 @@ pub struct ProjectFigures {
     pub wait_ms_p50: u32,
     /// Likewise.
     pub wait_ms_p99: u32,
+    /// On average.
+    pub wait_ms_mean: f64,
     /// What its attempts cost.
     pub usd: f64,
     /// What they emitted.
@@ -269,6 +271,8 @@ impl Tally {
                 started: sums.waits.len(),
                 wait_ms_p50: at(50),
                 wait_ms_p99: at(99),
+                wait_ms_mean: sums.waits.iter().map(|ms| f64::from(*ms)).sum::<f64>()
+                    / sums.waits.len().max(1) as f64,
                 usd: sums.usd_micros / 1e6,
                 grams_co2e: sums.grams,
                 objective_usd: sums.objective / 1e6,
