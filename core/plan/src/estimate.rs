@@ -228,7 +228,9 @@ mod tests {
         }
         let work = estimates.work(&SPEC, None);
         let all: Vec<u64> = (0..8).map(|class| work.on(class, ONE).0).collect();
-        let (least, most) = (all.iter().min().unwrap(), all.iter().max().unwrap());
+        let (least, most) = all
+            .iter()
+            .fold((u64::MAX, 0), |(a, b), x| (a.min(*x), b.max(*x)));
         assert!(most - least <= work.reference.0 / 20, "{all:?}");
     }
 

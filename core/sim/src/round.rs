@@ -10,6 +10,8 @@ use crate::work::Client;
 
 /// Placements of one round. Source: as the controller's.
 const BUDGET: u32 = 2048;
+/// Queues of one round. Source: as the controller's.
+const MAX_GROUPS: usize = 256;
 
 impl Simulation {
     /// One round of planning. True where another may place more.
@@ -69,7 +71,11 @@ impl Simulation {
     /// What waits, and the heads of each queue.
     fn gather(&mut self, room: usize) -> (Vec<Group>, Vec<Vec<TaskId>>) {
         let (mut groups, mut heads) = (Vec::new(), Vec::<Vec<TaskId>>::new());
-        for queue in self.state.waiting() {
+        let (fleet, turn) = (&mut self.fleet, &mut self.turn);
+        let queues = self.state.waiting_in_turn(turn, MAX_GROUPS, |queue| {
+            fleet.feasible(&queue.spec.digest, &queue.spec.task, &[])
+        });
+        for queue in queues {
             let Some(client) = self.clients.iter().find(|c| c.session == queue.session.id) else {
                 continue;
             };

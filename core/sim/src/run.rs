@@ -14,7 +14,7 @@ use farlane_model::{AttemptRef, BootId, Digest, Exit, ExitKind, NodeId, Sealed, 
 use farlane_plan::{Estimates, Fleet};
 use farlane_state::{
     BatchSignature, CompleteBatch, Completion, Order, Outcome, Stamp, State, SubmitBatch,
-    Submitted, TouchMark, apply,
+    Submitted, TouchMark, Turn, apply,
 };
 use farlane_units::{ByteCount, Micros, Millis};
 
@@ -62,6 +62,8 @@ pub struct Simulation {
     pub(crate) clients: Vec<Client>,
     pub(crate) fleet: Fleet,
     pub(crate) mark: Option<TouchMark>,
+    /// Whose queues the next round looks at.
+    pub(crate) turn: Turn,
     pub(crate) estimates: Estimates,
     /// Who chooses where the planner does not.
     pub(crate) peer: Option<Peer>,
@@ -111,6 +113,7 @@ impl Simulation {
             nodes: HashMap::new(),
             fleet: Fleet::new(),
             mark: None,
+            turn: Turn::default(),
             estimates: Estimates::default(),
             peer: Peer::of(chooser, scenario.seed),
             running: HashSet::new(),

@@ -36,6 +36,7 @@ mod spec;
 mod state;
 mod task;
 mod touched;
+mod turn;
 
 pub use apply::apply;
 pub use capacity::DeviceLoad;
@@ -68,3 +69,4 @@ pub use spec::Spec;
 pub use state::{Counts, State};
 pub use task::{Lease, LiveTask, PlacedOn, Quoted};
 pub use touched::TouchMark;
+pub use turn::Turn;

@@ -1,6 +1,7 @@
 //! Ready queues: by project, priority, session and spec. They expose heads, never copies.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use farlane_model::{ProjectId, SessionId, TaskId};
 use farlane_units::Millis;
@@ -38,6 +39,14 @@ impl Queues {
         if queue.is_empty() {
             self.by_key.remove(&key);
         }
+    }
+    pub fn get(&self, key: &QueueKey) -> Option<(&QueueKey, &BTreeSet<u64>)> {
+        self.by_key.get_key_value(key)
+    }
+    /// The first queue from there on.
+    pub fn next_from(&self, from: Bound<QueueKey>) -> Option<&QueueKey> {
+        let mut rest = self.by_key.range((from, Bound::Unbounded));
+        rest.next().map(|(key, _)| key)
     }
     pub fn iter(&self) -> impl Iterator<Item = (&QueueKey, &BTreeSet<u64>)> {
         self.by_key.iter()

@@ -259,6 +259,10 @@ impl State {
             .iter()
             .map(|(key, queue)| WaitingQueue::new(self, key, queue))
     }
+    pub(crate) fn waiting_at(&self, key: &QueueKey) -> Option<WaitingQueue<'_>> {
+        let (key, queue) = self.queues.get(key)?;
+        Some(WaitingQueue::new(self, key, queue))
+    }
     /// Live tasks of a project.
     pub fn project_live(&self, project: &ProjectId) -> u64 {
         self.projects.get(project).map_or(0, |p| p.live)

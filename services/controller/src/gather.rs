@@ -14,7 +14,7 @@ use crate::quota::Quotas;
 use crate::refusals::Refusals;
 use crate::view::{BUDGET, ViewCache};
 
-/// Queues looked at in one round, the most urgent of each project first.
+/// Queues looked at in one round: every project's most urgent, or those whose turn it is.
 const MAX_GROUPS: usize = 256;
 
 /// Groups with as many heads as there could be room for.
@@ -79,17 +79,21 @@ pub(crate) fn gather(
 ) -> (Vec<Group>, Vec<Vec<TaskId>>) {
     let Waits { state, overlay, .. } = waits;
     let room = room.min(BUDGET as usize);
+    let (turn, fleet) = (&mut cache.turn, &mut cache.fleet);
+    // What no node can ever run takes no other's place; the leader ends it, or a node joins.
+    let queues = state.waiting_in_turn(turn, MAX_GROUPS, |queue| {
+        let (digest, spec) = (&queue.spec.digest, &queue.spec.task);
+        queue.granter.is_some()
+            && waits.quotas.leave(&queue.project)
+            && fleet.feasible(digest, spec, &[])
+    });
     let mut all = Gathered {
         cache,
         waiting: Vec::new(),
         heads: Vec::new(),
         index: HashMap::new(),
     };
-    for queue in state
-        .waiting()
-        .filter(|q| q.granter.is_some() && waits.quotas.leave(&q.project))
-        .take(MAX_GROUPS)
-    {
+    for queue in queues {
         let fresh = queue.heads().filter(|t| !overlay.places(t));
         let (session, digest, spec) = (queue.session.id, queue.spec.digest, &queue.spec.task);
         let Some(refusals) = waits.refusals else {

@@ -16,9 +16,11 @@ use crate::refusals::MAX_NODES;
 
 /// How long a task waits for the first node of a network. Source: design.md, "Settled small things".
 const GRACE: Millis = Millis(10_000);
-/// Tasks finished at a time.
+/// Tasks finished by one order.
 const PAGE: usize = 2048;
-/// Queues looked at each time.
+/// Tasks finished each time. Source: choice; a million take a minute, and each second's fill eight orders.
+const MAX_TASKS: usize = 8 * PAGE;
+/// Queues looked at each time, in turn.
 const MAX_QUEUES: usize = 4096;
 
 impl Controller {
@@ -34,7 +36,9 @@ impl Controller {
             self.refresh(state, cache);
             let mut verdicts: HashMap<Digest, Option<String>> = HashMap::new();
             let mut found: Vec<(String, Vec<TaskId>)> = Vec::new();
-            for queue in state.waiting().take(MAX_QUEUES) {
+            let mut left = MAX_TASKS;
+            let queues = state.waiting_in_turn(&mut cache.hopeless, MAX_QUEUES, |_| true);
+            for queue in queues {
                 if cache.fleet.is_empty() && queue.oldest().saturating_add(GRACE) > now {
                     continue;
                 }
@@ -45,8 +49,15 @@ impl Controller {
                         reason(&explain(&mut cache.fleet, &group))
                     })
                 });
-                if let Some(reason) = verdict {
-                    found.push((reason.clone(), queue.heads().take(PAGE).collect()));
+                if let Some(reason) = verdict
+                    && left > 0
+                {
+                    let tasks: Vec<TaskId> = queue.heads().take(left).collect();
+                    left -= tasks.len();
+                    let pages = tasks
+                        .chunks(PAGE)
+                        .map(|page| (reason.clone(), page.to_vec()));
+                    found.extend(pages);
                 }
             }
             found
