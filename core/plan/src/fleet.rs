@@ -63,7 +63,6 @@ pub(crate) struct Class {
 struct Member {
     id: NodeId,
     generation: u32,
-    free: Free,
 }
 
 impl Class {
@@ -149,7 +148,7 @@ impl Class {
 
     fn freshen(&mut self) {
         if self.stale {
-            self.tree = Tree::new(self.members.iter().map(|member| member.free).collect());
+            self.tree.build();
             self.stale = false;
         }
     }
@@ -279,13 +278,13 @@ impl Fleet {
             if class.key == key
                 && let Ok(place) = class.place_of(&node.id)
             {
-                let member = &mut class.members[place];
                 if key.online {
-                    self.room = self.room + free.room() - member.free.room();
+                    self.room = self.room + free.room() - class.tree.free(place).room();
                 }
-                (member.generation, member.free) = (node.generation, free);
-                if !class.stale {
-                    class.tree.set(place, free);
+                class.members[place].generation = node.generation;
+                match class.stale {
+                    true => class.tree.note(place, free),
+                    false => class.tree.set(place, free),
                 }
                 return;
             }
@@ -327,9 +326,9 @@ impl Fleet {
             let member = Member {
                 id: node.id,
                 generation: node.generation,
-                free,
             };
             class.members.insert(place, member);
+            class.tree.insert(place, free);
             class.stale = true;
         }
         self.nodes.insert(node.id, (at, node.spec));
@@ -349,10 +348,11 @@ impl Fleet {
         };
         let class = &mut self.classes[at as usize];
         if let Ok(place) = class.place_of(id) {
-            let member = class.members.remove(place);
+            class.members.remove(place);
+            let free = class.tree.remove(place);
             class.stale = true;
             if class.key.online {
-                self.room -= member.free.room();
+                self.room -= free.room();
             }
         }
         if class.key.online {

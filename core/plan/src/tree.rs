@@ -164,15 +164,40 @@ pub(crate) struct Tree {
 impl Tree {
     /// Over these nodes.
     pub fn new(free: Vec<Free>) -> Self {
-        let width = free.len().next_power_of_two();
+        let mut tree = Self {
+            free,
+            most: Vec::new(),
+        };
+        tree.build();
+        tree
+    }
+
+    /// Makes the inner nodes agree with the leaves.
+    pub fn build(&mut self) {
+        let width = self.free.len().next_power_of_two();
         let mut most = vec![Most::NOTHING; 2 * width];
-        for (leaf, free) in most[width..].iter_mut().zip(&free) {
+        for (leaf, free) in most[width..].iter_mut().zip(&self.free) {
             *leaf = Most::of(free);
         }
         for at in (1..width).rev() {
             most[at] = most[2 * at].both(most[2 * at + 1]);
         }
-        Self { free, most }
+        self.most = most;
+    }
+
+    /// One more; the tree is to be built before it is asked.
+    pub fn insert(&mut self, place: usize, free: Free) {
+        self.free.insert(place, free);
+    }
+
+    /// One less; likewise.
+    pub fn remove(&mut self, place: usize) -> Free {
+        self.free.remove(place)
+    }
+
+    /// A change to a tree that is to be built.
+    pub fn note(&mut self, place: usize, free: Free) {
+        self.free[place] = free;
     }
 
     pub fn free(&self, place: usize) -> &Free {

@@ -41,6 +41,8 @@ fn node(id: u8, cores: u32, region: &str, price: i64) -> NodeView {
         carbon: None,
         milliwatts_core: 0,
         risk: Ppm(0),
+        slowdown_milli: 1000,
+        quarantined: false,
         spec: Arc::new(NodeSpec {
             name: format!("n{id}"),
             cpu_model: "x".into(),

@@ -80,8 +80,6 @@ pub struct Node {
     pub record: Bytes,
     /// What its agent measured.
     pub spec: Arc<NodeSpec>,
-    /// Canonical bytes of it.
-    pub spec_bytes: Bytes,
     /// From its certificate.
     pub region: Arc<str>,
     /// Its provider.
@@ -128,7 +126,6 @@ impl Node {
             number: row.number,
             record: row.record,
             spec: Arc::new(NodeSpec::from_canonical(&row.spec)?),
-            spec_bytes: row.spec,
             region: row.region.into(),
             provider: row.provider,
             generation: row.generation,
@@ -150,7 +147,7 @@ impl Node {
         NodeRow {
             number: self.number,
             record: self.record.clone(),
-            spec: self.spec_bytes.clone(),
+            spec: self.spec.to_canonical().into(),
             region: self.region.to_string(),
             provider: self.provider,
             generation: self.generation,

@@ -161,7 +161,8 @@ impl Controller {
     ) -> Result<(), ControlError> {
         let (current, lost, reported) = self.consensus.read(|state| {
             let known = state.node(&node);
-            let current = known.is_some_and(|n| n.boot() == Some(boot) && n.spec_bytes == spec);
+            let current =
+                known.is_some_and(|n| n.boot() == Some(boot) && *n.spec.to_canonical() == *spec);
             let earlier = state
                 .desired(&node)
                 .filter(|t| t.placed.and_then(|p| p.boot()) != Some(boot));

@@ -53,7 +53,7 @@ impl Controller {
                 region: node.region.to_string(),
                 online: lease.is_some_and(|l| l.attached && l.ends > steady),
                 last_seen_ms: lease.map_or(0, |l| l.seen.0),
-                spec_bytes: node.spec_bytes.clone(),
+                spec_bytes: node.spec.to_canonical().into(),
                 running: node.running() as u32,
                 leased: (node.running() + node.waiting()) as u32,
                 revoked: node.revoked,

@@ -9,17 +9,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use farlane_audit::Pace;
 use farlane_ledger::{CPU, PowerModel};
-<<<<<<< HEAD
 use farlane_model::{AttemptRef, Digest, NodeId, TaskSpec};
 use farlane_plan::{Egress, Estimates, Fleet, Group, NodeView, PlanInput, Policy, Sizes, plan};
-use farlane_state::{Node, Order, State, Submitted, TouchMark};
-=======
-use farlane_model::{AttemptRef, Digest, NodeId, ProjectId, TaskSpec};
-use farlane_plan::{
-    Egress, Estimates, Fleet, Group, NodeView, PlanInput, Policy, Share, Sizes, plan,
-};
-use farlane_state::{Holding, Node, Order, State, Submitted, TouchMark, Turn};
->>>>>>> c9a5e9c (state, controller, sim: every project's queues have their turn; what nobody can run takes no other's place)
+use farlane_state::{Node, Order, State, Submitted, TouchMark, Turn};
 use farlane_units::{ByteCount, Micros, MilliGpu, Millis, Ppm};
 
 use crate::Controller;

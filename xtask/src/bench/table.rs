@@ -308,6 +308,12 @@ pub fn scheduler(rounds: &[Value]) -> String {
             "tasks/s",
             Bar::AtLeast(50_000.0),
         ),
+        (
+            "  the same, applied",
+            "applied_per_s",
+            "tasks/s",
+            Bar::AtLeast(50_000.0),
+        ),
         ("  one decision, p50", "decision_p50_ms", "ms", Bar::None),
         (
             "  one decision, p99",

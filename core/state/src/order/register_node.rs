@@ -59,7 +59,6 @@ impl RegisterNode {
         }
         node.record = self.record.clone();
         node.spec = spec.into();
-        node.spec_bytes = self.spec.clone();
         if *node.region != *self.region || node.provider != self.provider {
             // They were another book's, or another place's.
             node.prices.clear();

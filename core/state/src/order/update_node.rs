@@ -36,13 +36,12 @@ impl UpdateNode {
         if node.revoked {
             return Err(Refusal::NodeRevoked);
         }
-        if node.boot() == Some(self.boot) && node.spec_bytes == self.spec {
+        let changed = *node.spec != spec;
+        if node.boot() == Some(self.boot) && !changed {
             return Ok(Outcome::Done);
         }
         node.generation = node.generation.wrapping_add(1);
-        let changed = node.spec_bytes != self.spec;
         node.spec = spec.into();
-        node.spec_bytes = self.spec.clone();
         let (region, provider) = (node.region.to_string(), node.provider);
         if node.boot() != Some(self.boot) {
             node.boots.retain(|b| b.id != self.boot);

@@ -5,6 +5,8 @@
 //! before, as a controller does: the cost of keeping the fleet up to date is in every figure.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod applied;
+
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
@@ -237,8 +239,9 @@ fn stamp(index: u64) -> Stamp {
 fn main() {
     let bytes = bytes_a_node();
     let (p50, p99) = one_decision(10_000, 20_000);
+    let applied = applied::rate(10_000, 40);
     println!(
-        "{{\"placements_per_s\": {:.0}, \"decision_p50_ms\": {p50:.4}, \"decision_p99_ms\": {p99:.4}, \
+        "{{\"placements_per_s\": {:.0}, \"applied_per_s\": {applied:.0}, \"decision_p50_ms\": {p50:.4}, \"decision_p99_ms\": {p99:.4}, \
          \"round_of_5000_ms\": {:.2}, \"gangs_per_s\": {:.0}, \"bytes_a_node\": {bytes}}}",
         throughput(10_000, 200),
         large_round(100_000),
