@@ -81,7 +81,7 @@ def words(setting: dict[str, Any]) -> str:
 
 
 def receipts(client: fl.Client, fits: list[dict[str, Any]]) -> list[Any]:
-    """Where each fit ran and what it cost: anyone in the project can attach to a task by its id."""
+    """Where each fit ran, why there, and what it took: anyone in the project can attach to a task by its id."""
     futures = [client.attach(one["task"]) for one in fits]
     client.gather(futures)
     return [future.receipt for future in futures]
@@ -103,19 +103,34 @@ def main() -> None:
         print_table(sorted(zip(fits, receipts(client, fits)), key=lambda pair: -pair[0]["chosen_on"]), took)
 
 
+def largest(receipt: Any) -> str:
+    """The terms that counted most when it was placed, and what the next best place would have cost."""
+    terms = sorted(receipt.terms, key=lambda term: -term[1])[:2]
+    text = ", ".join(f"{name} ${dollars:.2g}" for name, dollars, _ in terms)
+    if receipt.runner_up:
+        text += f"; else {receipt.runner_up[0]} ${receipt.runner_up[2]:.2g}"
+    return text
+
+
 def print_table(pairs: list[tuple[dict[str, Any], Any]], took: float) -> None:
     wide = max(len(words(one["setting"])) for one, _ in pairs)
-    print(f"\n{'model':{wide}}  {'accuracy':>8}  {'machine':14} {'region':14} {'seconds':>8} {'cost':>11}")
+    print(
+        f"\n{'model':{wide}}  {'accuracy':>8}  {'machine':14} {'region':14} {'seconds':>8} {'cost':>11} {'g CO2e':>9}"
+        "  chosen by"
+    )
     for one, receipt in pairs:
-        ran = receipt.ended - receipt.started
-        cost = receipt.cost_usd_micros / 1e6
         where = f"{receipt.node_name:14} {receipt.region:14}"
-        print(f"{words(one['setting']):{wide}}  {one['chosen_on']:8.2%}  {where} {ran:8.2f} ${cost:10.6f}")
+        grams = "unknown" if receipt.grams is None else f"{receipt.grams:.6f}"
+        print(
+            f"{words(one['setting']):{wide}}  {one['chosen_on']:8.2%}  {where} {receipt.seconds:8.2f} "
+            f"${receipt.cost:10.6f} {grams:>9}  {largest(receipt)}"
+        )
     regions = Counter(receipt.region for _, receipt in pairs)
-    cost = sum(receipt.cost_usd_micros for _, receipt in pairs) / 1e6
+    cost = sum(receipt.cost for _, receipt in pairs)
     busy = sum(one["seconds"] for one, _ in pairs)
     spread = ", ".join(f"{count} in {region}" for region, count in sorted(regions.items()))
     print(f"\n{len(pairs)} fits in {took:.1f} s ({busy:.1f} s of fitting): {spread}; ${cost:.6f} in all")
+    print(f"\nthe receipt of the best:\n{pairs[0][1]}\n")
     best = pairs[0][0]
     print(f"best: {words(best['setting'])}, held-out accuracy {best['held_out']:.2%}")
 

@@ -337,4 +337,16 @@ def test_costs_and_receipts(fresh):
         future.result(timeout=RESULT_SECONDS)
         # Half a second of a core at $3.60 an hour is 500 millionths.
         assert 0.0004 <= future.cost <= 0.01
-        assert future.receipt.region == "local"
+        receipt = future.receipt
+        assert receipt.region == "local" and receipt.cost == future.cost and receipt.seconds >= 0.5
+        assert receipt.policy == "balanced" and receipt.runner_up is None
+        terms = {name: dollars for name, dollars, _ in receipt.terms}
+        assert {"price", "run", "start", "carbon", "risk"} <= set(terms) and all(d > 0 for d in terms.values())
+        print(receipt)
+        quick = client.with_options(policy="fast", flops=1e9).submit(nap)
+        quick.result(timeout=RESULT_SECONDS)
+        assert quick.receipt.policy == "fast"
+        said = network.json("explain", quick.id)
+        assert said["policy"] == "fast" and {t["name"] for t in said["terms"]} == {t[0] for t in quick.receipt.terms}
+        with pytest.raises(fl.OptionError, match="did you mean 'green'"):
+            client.with_options(policy="gren").submit(nap)

@@ -39,6 +39,9 @@ pub fn run(args: Args) -> Result<(), Problem> {
             "placed": status.placed,
             "outbox": status.outbox,
             "outbox_limit": status.outbox_limit,
+            "estimators": status.estimators.iter().map(|e| json!({
+                "name": e.name, "runs": e.runs, "error": f64::from(e.error_ppm) / 1e6,
+            })).collect::<Vec<_>>(),
             "nodes_online": status.nodes_online,
             "nodes": status.nodes,
             "project": status.project,

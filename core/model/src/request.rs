@@ -436,6 +436,17 @@ impl Company {
             .all(|wish| runs(&wish.tag, wish.scope) == (wish.direction == Direction::Near))
     }
 
+    /// Whether it requires to be near its own tag: then the first of them goes anywhere.
+    pub fn is_first_of(&self, tag: &str) -> bool {
+        let near = |wish: &Affinity| wish.tag == tag && wish.direction == Direction::Near;
+        self.tag.as_deref() == Some(tag) && self.affinities.iter().any(near)
+    }
+
+    /// Whether anything depends on where others are.
+    pub fn is_any(&self) -> bool {
+        self.spread.is_some() || !self.affinities.is_empty()
+    }
+
     pub(crate) fn check(&self) -> Result<(), BadSpec> {
         let tag = |tag: &String| is_text(tag, MAX_NAME);
         bounded(&[

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::request::bounded;
 use crate::{
-    Amount, Company, Digest, GpuRequest, NodeId, NodeRequest, ProjectId, PythonVersion, TaskId,
+    Amount, Company, Declared, Digest, GpuRequest, NodeId, NodeRequest, PolicyName, ProjectId,
+    PythonVersion, TaskId,
 };
 
 /// Sealed bytes up to this size lie in a row; larger ones are blobs. Source: design.md,
@@ -168,6 +169,10 @@ pub struct TaskSpec {
     pub retry: Retry,
     /// Until when.
     pub timing: Timing,
+    /// What its placement minimises; `None`: what its project has set, else `balanced`.
+    pub policy: Option<PolicyName>,
+    /// What it computes, where it says so.
+    pub work: Option<Declared>,
     /// −100 to 100, higher first, within the project.
     pub priority: i8,
     /// Prekey policy.
@@ -206,8 +211,9 @@ impl BadSpec {
     }
 }
 
-/// Version of the canonical bytes. Source: 2 added GPUs, named resources and rules, before anything was shipped.
-const VERSION: u8 = 2;
+/// Version of the canonical bytes. Source: 2 added GPUs, named resources and rules, and 3 policies and declared work,
+/// before anything was shipped.
+const VERSION: u8 = 3;
 
 impl TaskSpec {
     /// A call that asks for nothing but its code and interpreter; every other field as it is unless set.
@@ -224,13 +230,15 @@ impl TaskSpec {
             company: Company::default(),
             retry: Retry::default(),
             timing: Timing::default(),
+            policy: None,
+            work: None,
             priority: 0,
             forward_secrecy: ForwardSecrecy::default(),
             log_limit: LOG_LIMIT,
         }
     }
 
-    /// Canonical bytes: version 2, postcard.
+    /// Canonical bytes: version 3, postcard.
     pub fn to_canonical(&self) -> Vec<u8> {
         canonical(VERSION, self)
     }
@@ -272,6 +280,7 @@ impl TaskSpec {
             ),
             (self.log_limit.0 <= 64 << 20, "log_limit", "at most 64 MiB"),
         ])?;
+        self.work.map_or(Ok(()), |work| work.check())?;
         self.gpu.check(self.resources.gpus)?;
         Amount::check(&self.amounts)?;
         self.node.check()?;

@@ -24,6 +24,11 @@ impl WorkKind {
     /// Every kind.
     pub const ALL: [Self; 4] = [Self::Fp32, Self::Bf16, Self::Int8, Self::Memory];
 
+    /// Reads [`WorkKind::name`] back; `None` for any other word.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
     /// Its name, for people and JSON.
     pub const fn name(self) -> &'static str {
         match self {

@@ -3,10 +3,10 @@
 use std::ops::{Index, IndexMut};
 
 use farlane_model::{PolicyName, PolicyPrices, TermKind};
-use farlane_units::{
-    ByteRate, MicroGramsCo2, Micros, MilliCpu, MilliUcu, Ppm, UsdMicros, UsdPicos,
-};
+use farlane_units::{ByteRate, MicroGramsCo2, Micros, MilliCpu, Ppm, UsdMicros, UsdPicos};
 
+use crate::company::Here;
+use crate::estimate::Rates;
 use crate::view::{Egress, Group};
 
 const MICROS_AN_HOUR: f64 = 3_600_000_000.0;
@@ -21,6 +21,10 @@ const UNKNOWN_CARBON: u32 = 480;
 /// What a busy core draws where nobody knows, thousandths of a watt. Source: choice; servers of 32 to 64
 /// cores draw 200 to 500 W under load.
 const UNKNOWN_MILLIWATTS: u32 = 8_000;
+
+/// A wish that is not met, and each of its kind that is there already, weigh so many parts of what the task costs
+/// there anyway. Source: choice; a place a tenth dearer is taken for one wish.
+const WISH: f64 = 10.0;
 
 /// What time, carbon and risk are worth; the only thing that policies differ in.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -120,8 +124,8 @@ pub(crate) struct Traits {
     /// Names the hardware, for estimates.
     pub hardware: u64,
     pub cpus: MilliCpu,
-    /// Rate of one core.
-    pub core: MilliUcu,
+    /// Of one core.
+    pub rates: Rates,
     /// Runs take so much longer than by its claim; 1000 is as claimed.
     pub slowdown_milli: u32,
     pub price: UsdMicros,
@@ -140,7 +144,7 @@ fn cores(group: &Group) -> f64 {
 impl Traits {
     /// How long such a task is expected to run here.
     pub fn run(&self, group: &Group) -> Micros {
-        let claimed = group.work.on(self.hardware, self.core);
+        let claimed = group.work.on(self.hardware, &self.rates);
         let longer = u128::from(self.slowdown_milli.max(1000));
         let micros = u128::from(claimed.0) * longer / 1000;
         Micros(u64::try_from(micros).unwrap_or(u64::MAX))
@@ -153,6 +157,13 @@ impl Traits {
         let cores = u64::from(group.spec.resources.cpus.0);
         let rate = u128::from(self.milliwatts_core) * u128::from(cores) * u128::from(carbon);
         u64::try_from(rate / 1000).ok().map(MicroGramsCo2)
+    }
+
+    fn start_micros(&self, group: &Group, here: &Here) -> f64 {
+        match here.warm {
+            true => 0.0,
+            false => group.start.0 as f64,
+        }
     }
 
     fn run_micros(&self, group: &Group) -> f64 {
@@ -194,13 +205,16 @@ impl Traits {
     }
 
     /// Expected cost of one more task here; `ahead` are those that wait here already.
-    pub fn bill(&self, group: &Group, ahead: u32) -> Bill {
+    pub fn bill(&self, group: &Group, ahead: u32, here: &Here) -> Bill {
         let policy = &group.policy;
         let worth = |micros: f64| micros / MICROS_AN_HOUR * policy.hour_usd_micros;
         let run = self.run_micros(group);
         let price = run / MICROS_AN_HOUR * cores(group) * self.price.0 as f64;
         let (transfer, egress) = (self.transfer_micros(group), self.egress(group));
-        let again = price + egress + worth(run + transfer + self.round_trip.0 as f64);
+        let start = self.start_micros(group, here);
+        let way = self.round_trip.0 as f64 + transfer;
+        let again = price + egress + worth(run + start + way);
+        let wish = (price + worth(run)) / WISH;
         let mut bill = Bill::default();
         bill[TermKind::Price] = price;
         bill[TermKind::Run] = worth(run);
@@ -208,16 +222,19 @@ impl Traits {
         bill[TermKind::RoundTrip] = worth(self.round_trip.0 as f64);
         bill[TermKind::Transfer] = worth(transfer);
         bill[TermKind::Egress] = egress;
+        bill[TermKind::Start] = worth(start);
+        bill[TermKind::Spread] = f64::from(here.crowd) * wish;
+        bill[TermKind::Affinity] = f64::from(here.unmet) * wish;
         bill[TermKind::Carbon] = self.grams(group) * policy.tonne_usd;
         bill[TermKind::Risk] = f64::from(self.risk.0) / 1_000_000.0 * again * policy.risk;
         bill
     }
 
     /// The same, spelled out: every term that there is, whatever it comes to.
-    pub fn terms(&self, group: &Group, ahead: u32) -> Vec<Term> {
-        let bill = self.bill(group, ahead);
+    pub fn terms(&self, group: &Group, ahead: u32, here: &Here) -> Vec<Term> {
+        let bill = self.bill(group, ahead, here);
         let term = |kind| {
-            let detail = self.detail(kind, group, ahead)?;
+            let detail = self.detail(kind, group, ahead, here)?;
             let usd_micros = bill[kind];
             Some(Term {
                 kind,
@@ -229,7 +246,7 @@ impl Traits {
     }
 
     /// What a term is made of here; `None` where there is no such term.
-    fn detail(&self, kind: TermKind, group: &Group, ahead: u32) -> Option<String> {
+    fn detail(&self, kind: TermKind, group: &Group, ahead: u32, here: &Here) -> Option<String> {
         let seconds = |micros: f64| micros / 1_000_000.0;
         let run = self.run_micros(group);
         let hour = group.policy.hour_usd_micros / 1e6;
@@ -252,6 +269,18 @@ impl Traits {
                 "{:.2} % chance of doing it again",
                 f64::from(self.risk.0) / 10_000.0
             ),
+            TermKind::Start if group.start > Micros::ZERO => {
+                waiting(self.start_micros(group, here))
+            }
+            TermKind::Spread if group.spec.company.spread.is_some() => {
+                format!(
+                    "{} of its kind there × a tenth of price and run",
+                    here.crowd
+                )
+            }
+            TermKind::Affinity if !group.spec.company.affinities.is_empty() => {
+                format!("{} wishes not met × a tenth of price and run", here.unmet)
+            }
             TermKind::Start | TermKind::Thermal | TermKind::Spread | TermKind::Affinity => {
                 return None;
             }

@@ -4,17 +4,20 @@
 //! by a number of its own.
 //!
 //! ```text
-//! runs of this spec anywhere          ─▶ their middle, as work of a core of one UCU ÷ the class's UCU
+//! runs of this spec anywhere          ─▶ their middle, over what the work takes there × what it takes here
 //! and on this class ≥ 3               ─▶ so much more or less as their middle differs by more than chance
 //! else declared flops and bytes       ─▶ the longer of both at the class's rates (roofline)
-//! else                                ─▶ a guess, the same for every node
+//! else                                ─▶ a guess, over the rate of the class's cores
 //! ```
+//! What the work takes on a class is its roofline where flops or bytes are declared, else one over the rate of its
+//! cores. A node that was not measured has the rates of the reference node's cores: nominal figures are never mixed
+//! with measured ones.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use farlane_model::Digest;
-use farlane_units::{Micros, MilliUcu};
+use farlane_model::{Declared, Digest, Measured, REFERENCE, TaskSpec, WorkKind};
+use farlane_units::{Micros, MilliCpu, MilliUcu};
 
 /// A task of which nothing is known yet. Source: none; it only has to be the same for every node.
 pub const UNKNOWN: Micros = Micros(100_000);
@@ -39,56 +42,126 @@ const MEMORY: u32 = 30;
 const SURE: f64 = 2.0;
 /// Largest distance of a run from the median that its spread counts, in medians.
 const FAR: f64 = 4.0;
+/// The least that a middle moves by, so that one of nothing is left again: a microsecond.
+const LEAST_MICROS: f64 = 1.0;
+/// The same of a factor, where [`UNKNOWN`] is 1.
+const LEAST_FACTOR: f64 = LEAST_MICROS / UNKNOWN.0 as f64;
+
+/// What one core of a node sustains, in cores of the reference node, for each kind of work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Rates(pub [MilliUcu; 4]);
+
+impl Rates {
+    /// A core of the reference node, and of every node that was not measured.
+    pub const REFERENCE: Self = Self([MilliUcu(1000); 4]);
+
+    /// Of one core, by the whole node's figures.
+    pub fn of(measured: &Measured) -> Self {
+        let cores = u64::from(measured.cores.max(1));
+        Self(WorkKind::ALL.map(|kind| MilliUcu(measured.ucu(kind).thousandths() / cores)))
+    }
+
+    /// The same of every kind of work.
+    pub const fn all(core: MilliUcu) -> Self {
+        Self([core; 4])
+    }
+
+    /// Of one kind.
+    pub const fn rate(&self, kind: WorkKind) -> MilliUcu {
+        self.0[kind as usize]
+    }
+
+    /// Each as `change` makes it.
+    pub(crate) fn map(self, change: impl Fn(u64) -> u64) -> Self {
+        Self(self.0.map(|rate| MilliUcu(change(rate.0))))
+    }
+}
+
+/// Of what work a spec's run time is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    declared: Option<Declared>,
+    cpus: MilliCpu,
+}
+
+impl Shape {
+    /// Of a spec.
+    pub const fn of(spec: &TaskSpec) -> Self {
+        Self {
+            declared: spec.work,
+            cpus: spec.resources.cpus,
+        }
+    }
+
+    /// Microseconds that its work takes on cores of these rates: the longer of operations and bytes, or, where
+    /// nothing is declared, [`UNKNOWN`] over the rate of a core.
+    fn on(&self, rates: &Rates) -> f64 {
+        let rate = |kind| rates.rate(kind).0.max(1) as f64 / 1000.0;
+        let Some(work) = self.declared else {
+            return UNKNOWN.0 as f64 / rate(WorkKind::Fp32);
+        };
+        let cores = f64::from(self.cpus.0.max(1)) / 1000.0;
+        // Millions of operations a second are operations a microsecond.
+        let operations = REFERENCE.rate(work.kind) as f64 * rate(work.kind) * cores;
+        let mebibytes = REFERENCE.rate(WorkKind::Memory) as f64 * rate(WorkKind::Memory) * cores;
+        let bytes = mebibytes * 1_048_576.0 / 1e6;
+        let longer = (work.flops as f64 / operations).max(work.bytes as f64 / bytes);
+        longer.max(1.0)
+    }
+}
 
 /// What is known of one spec's run time, for one round.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Work {
-    /// On a core of one UCU.
-    pub reference: Micros,
+    shape: Shape,
+    /// Run times seen, over what its work takes where they were seen. 1 where none were.
+    factor: f64,
     /// By class, where enough was seen.
-    pub by_class: Arc<[(u64, Micros)]>,
+    by_class: Arc<[(u64, Micros)]>,
 }
 
 impl Work {
     /// The same on every node of one UCU a core.
     pub fn of(reference: Micros) -> Self {
         Self {
-            reference,
+            shape: Shape {
+                declared: None,
+                cpus: MilliCpu(1000),
+            },
+            factor: reference.0 as f64 / UNKNOWN.0 as f64,
             by_class: Arc::new([]),
         }
     }
 
-    /// On a node of this class, whose cores have this rate.
-    pub(crate) fn on(&self, class: u64, core: MilliUcu) -> Micros {
+    /// On a node of this class, whose cores have these rates.
+    pub fn on(&self, class: u64, rates: &Rates) -> Micros {
         if let Ok(at) = self.by_class.binary_search_by_key(&class, |known| known.0) {
             return self.by_class[at].1;
         }
-        let core = u128::from(core.0.max(1));
-        let micros = u128::from(self.reference.0) * 1000 / core;
-        Micros(u64::try_from(micros).unwrap_or(u64::MAX))
+        Micros((self.factor * self.shape.on(rates) + 0.5) as u64)
     }
 }
 
 /// A median that follows its runs, and how far they lie from it.
 #[derive(Debug, Clone, Copy, Default)]
 struct Median {
-    micros: f64,
+    middle: f64,
     /// Mean distance.
     spread: f64,
     seen: u32,
 }
 
 impl Median {
-    fn see(&mut self, micros: f64) {
+    fn see(&mut self, value: f64, least: f64) {
         self.seen = self.seen.saturating_add(1);
         if self.seen <= ENOUGH {
             // So few are kept by their average.
-            self.micros += (micros - self.micros) / f64::from(self.seen);
+            self.middle += (value - self.middle) / f64::from(self.seen);
         } else {
-            let step = (self.micros * STEP).max(1.0);
-            self.micros += ((micros - self.micros) * GAIN).clamp(-step, step);
+            let step = (self.middle * STEP).max(least);
+            self.middle += ((value - self.middle) * GAIN).clamp(-step, step);
         }
-        let distance = (micros - self.micros).abs().min(FAR * self.micros);
+        let distance = (value - self.middle).abs().min(FAR * self.middle);
         self.spread += (distance - self.spread) / f64::from(self.seen.min(MEMORY));
     }
 
@@ -100,7 +173,7 @@ impl Median {
 
     /// What others say, moved as far towards this as it surely differs.
     fn beside(&self, others: f64) -> f64 {
-        let differs = self.micros - others;
+        let differs = self.middle - others;
         let sure = (differs.abs() - SURE * self.error()).max(0.0);
         others + sure.copysign(differs)
     }
@@ -110,13 +183,16 @@ impl Median {
 #[derive(Debug, Clone, Copy)]
 struct OnClass {
     class: u64,
-    core: MilliUcu,
+    /// What the work takes there.
+    takes: f64,
+    /// Microseconds.
     median: Median,
 }
 
 #[derive(Debug)]
 struct Known {
-    reference: Median,
+    /// Run times over what the work takes there.
+    factor: Median,
     /// Sorted by class.
     classes: Vec<OnClass>,
     /// As it was last asked for.
@@ -130,55 +206,53 @@ pub struct Estimates {
 }
 
 impl Estimates {
-    /// A task of `spec` ran for so long on a node of this class, whose cores have this rate.
-    pub fn learn(&mut self, spec: Digest, class: u64, core: MilliUcu, ran: Micros) {
+    /// A task of `spec` ran for so long on a node of this class, whose cores have these rates.
+    pub fn learn(&mut self, spec: Digest, shape: Shape, class: u64, rates: &Rates, ran: Micros) {
         if self.specs.len() >= MAX_SPECS && !self.specs.contains_key(&spec) {
             self.specs.clear();
         }
-        let micros = ran.0 as f64;
-        let reference = micros * core.0.max(1) as f64 / 1000.0;
+        let (micros, takes) = (ran.0 as f64, shape.on(rates));
         let known = self.specs.entry(spec).or_insert_with(|| Known {
-            reference: Median::default(),
+            factor: Median::default(),
             classes: Vec::new(),
             work: None,
         });
         known.work = None;
-        known.reference.see(reference);
+        known.factor.see(micros / takes, LEAST_FACTOR);
         let at = match known.classes.binary_search_by_key(&class, |c| c.class) {
             Ok(at) => at,
             Err(at) if known.classes.len() < MAX_CLASSES => {
-                let median = Median::default();
-                known.classes.insert(
-                    at,
-                    OnClass {
-                        class,
-                        core,
-                        median,
-                    },
-                );
+                let fresh = OnClass {
+                    class,
+                    takes,
+                    median: Median::default(),
+                };
+                known.classes.insert(at, fresh);
                 at
             }
             Err(_) => return,
         };
-        known.classes[at].median.see(micros);
+        known.classes[at].median.see(micros, LEAST_MICROS);
     }
 
-    /// What is known of a spec now; `declared` is what to take where nothing ran yet.
-    pub fn work(&mut self, spec: &Digest, declared: Option<Micros>) -> Work {
+    /// What is known of a spec now.
+    pub fn work(&mut self, spec: &Digest, shape: Shape) -> Work {
         let Some(known) = self.specs.get_mut(spec) else {
-            return Work::of(declared.unwrap_or(UNKNOWN));
+            return Work {
+                shape,
+                factor: 1.0,
+                by_class: Arc::new([]),
+            };
         };
         if let Some(work) = &known.work {
             return work.clone();
         }
-        let reference = known.reference.micros;
+        let factor = known.factor.middle;
         let believed = known.classes.iter().filter(|c| c.median.seen >= ENOUGH);
-        let on = |c: &OnClass| {
-            let promised = reference * 1000.0 / c.core.0.max(1) as f64;
-            (c.class, Micros(c.median.beside(promised) as u64))
-        };
+        let on = |c: &OnClass| (c.class, Micros(c.median.beside(factor * c.takes) as u64));
         let work = Work {
-            reference: Micros(reference as u64),
+            shape,
+            factor,
             by_class: believed.map(on).collect(),
         };
         known.work = Some(work.clone());
@@ -191,30 +265,35 @@ mod tests {
     use super::*;
 
     const SPEC: Digest = Digest([1; 32]);
-    const ONE: MilliUcu = MilliUcu(1000);
-    const TWO: MilliUcu = MilliUcu(2000);
+    const ONE: Rates = Rates::REFERENCE;
+    const TWO: Rates = Rates::all(MilliUcu(2000));
+    const PLAIN: Shape = Shape {
+        declared: None,
+        cpus: MilliCpu(1000),
+    };
+
+    fn work(estimates: &mut Estimates) -> Work {
+        estimates.work(&SPEC, PLAIN)
+    }
 
     #[test]
     fn what_ran_on_a_slow_core_is_expected_sooner_on_a_fast_one() {
         let mut estimates = Estimates::default();
-        assert_eq!(estimates.work(&SPEC, None).on(7, ONE), UNKNOWN);
-        assert_eq!(
-            estimates.work(&SPEC, Some(Micros(40))).on(7, TWO),
-            Micros(20)
-        );
+        assert_eq!(work(&mut estimates).on(7, &ONE), UNKNOWN);
+        assert_eq!(work(&mut estimates).on(7, &TWO).0 * 2, UNKNOWN.0);
         for _ in 0..10 {
-            estimates.learn(SPEC, 1, ONE, Micros(8000));
+            estimates.learn(SPEC, PLAIN, 1, &ONE, Micros(8000));
         }
-        let work = estimates.work(&SPEC, None);
+        let known = work(&mut estimates);
         assert_eq!(
-            (work.on(1, ONE), work.on(2, TWO)),
+            (known.on(1, &ONE), known.on(2, &TWO)),
             (Micros(8000), Micros(4000))
         );
         // There it takes longer than its cores promise: what was seen there counts.
         for _ in 0..ENOUGH {
-            estimates.learn(SPEC, 2, TWO, Micros(9000));
+            estimates.learn(SPEC, PLAIN, 2, &TWO, Micros(9000));
         }
-        assert_eq!(estimates.work(&SPEC, None).on(2, TWO), Micros(9000));
+        assert_eq!(work(&mut estimates).on(2, &TWO), Micros(9000));
     }
 
     #[test]
@@ -224,25 +303,70 @@ mod tests {
         for n in 0..400u64 {
             let class = n % 8;
             let ran = scattered[(n * 7 / 3 % 5) as usize];
-            estimates.learn(SPEC, class, ONE, Micros(ran));
+            estimates.learn(SPEC, PLAIN, class, &ONE, Micros(ran));
         }
-        let work = estimates.work(&SPEC, None);
-        let all: Vec<u64> = (0..8).map(|class| work.on(class, ONE).0).collect();
+        let known = work(&mut estimates);
+        let all: Vec<u64> = (0..8).map(|class| known.on(class, &ONE).0).collect();
         let (least, most) = all
             .iter()
             .fold((u64::MAX, 0), |(a, b), x| (a.min(*x), b.max(*x)));
-        assert!(most - least <= work.reference.0 / 20, "{all:?}");
+        assert!(most - least <= known.on(99, &ONE).0 / 20, "{all:?}");
     }
 
     #[test]
     fn one_run_that_hangs_changes_little_and_a_lasting_change_is_followed() {
         let mut estimates = Estimates::default();
-        (0..100).for_each(|_| estimates.learn(SPEC, 1, ONE, Micros(1000)));
-        estimates.learn(SPEC, 1, ONE, Micros(3_600_000_000));
-        let after = estimates.work(&SPEC, None).on(1, ONE);
+        let mut learn = |ran| estimates.learn(SPEC, PLAIN, 1, &ONE, Micros(ran));
+        (0..100).for_each(|_| learn(1000));
+        learn(3_600_000_000);
+        let after = work(&mut estimates).on(1, &ONE);
         assert!(after.0 <= 1060, "{after:?}");
-        (0..100).for_each(|_| estimates.learn(SPEC, 1, ONE, Micros(5000)));
-        let after = estimates.work(&SPEC, None).on(1, ONE);
+        let mut learn = |ran| estimates.learn(SPEC, PLAIN, 1, &ONE, Micros(ran));
+        (0..100).for_each(|_| learn(5000));
+        let after = work(&mut estimates).on(1, &ONE);
         assert!((4500..=5500).contains(&after.0), "{after:?}");
+    }
+
+    #[test]
+    fn declared_work_takes_the_longer_of_its_operations_and_its_bytes() {
+        let shape = |flops, kind, bytes, cpus| Shape {
+            declared: Some(Declared { flops, kind, bytes }),
+            cpus: MilliCpu(cpus),
+        };
+        let mut estimates = Estimates::default();
+        let mut on = |shape, rates: &Rates| estimates.work(&SPEC, shape).on(1, rates).0;
+        // A second of one reference core's fp32, and half of one of two.
+        let second = REFERENCE.fp32 * 1_000_000;
+        assert_eq!(on(shape(second, WorkKind::Fp32, 0, 1000), &ONE), 1_000_000);
+        assert_eq!(on(shape(second, WorkKind::Fp32, 0, 2000), &ONE), 500_000);
+        assert_eq!(on(shape(second, WorkKind::Fp32, 0, 1000), &TWO), 500_000);
+        // A machine that is only better at bytes does not help.
+        let bf16 = Rates([1000, 500, 4000, 1000].map(MilliUcu));
+        assert_eq!(on(shape(second, WorkKind::Bf16, 0, 1000), &bf16), 2_000_000);
+        // Two seconds of bytes outlast one of operations.
+        let bytes = 2 * REFERENCE.memory_mib_s * 1_048_576;
+        let both = shape(second, WorkKind::Fp32, bytes, 1000);
+        assert_eq!(on(both, &ONE), 2_000_000);
+    }
+
+    #[test]
+    fn what_was_seen_takes_the_place_of_what_was_declared() {
+        let declared = Declared {
+            flops: REFERENCE.fp32 * 1_000_000,
+            kind: WorkKind::Fp32,
+            bytes: 0,
+        };
+        let shape = Shape {
+            declared: Some(declared),
+            cpus: MilliCpu(1000),
+        };
+        let mut estimates = Estimates::default();
+        // It reaches half of what a product of matrices does: so it will on other machines.
+        for _ in 0..ENOUGH {
+            estimates.learn(SPEC, shape, 1, &ONE, Micros(2_000_000));
+        }
+        let known = estimates.work(&SPEC, shape);
+        assert_eq!(known.on(1, &ONE), Micros(2_000_000));
+        assert_eq!(known.on(2, &TWO), Micros(1_000_000));
     }
 }

@@ -1,10 +1,11 @@
 //! Why a task runs where it does, waits, or never can: by class of node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use farlane_model::NodeId;
+use farlane_model::{NodeId, nearest};
 
-use crate::constraint::Lack;
+use crate::company::Here;
+use crate::constraint::{Lack, unknown_labels};
 use crate::cost::Term;
 use crate::fleet::{Class, Fleet};
 use crate::view::Group;
@@ -66,6 +67,14 @@ impl<'a> Best<'a> {
         spec.map_or("a node", |spec| &spec.name)
     }
 
+    /// Whether its environment is ready there.
+    fn here(&self, group: &Group) -> Here {
+        Here {
+            warm: group.warm.contains(&self.class.id(self.place)),
+            ..Here::default()
+        }
+    }
+
     /// What counts of a place that is full: those that wait there, and this one.
     fn behind(&self) -> u32 {
         let backlog = self.class.free(self.place).backlog;
@@ -86,7 +95,12 @@ fn best<'a>(fleet: &'a Fleet, group: &Group) -> (Option<Best<'a>>, Option<(NodeI
             ahead,
         }
     });
-    let cost = |b: &Best| b.class.traits.bill(group, b.behind()).total();
+    let cost = |b: &Best| {
+        b.class
+            .traits
+            .bill(group, b.behind(), &b.here(group))
+            .total()
+    };
     let before = |a: &Best, b: &Best| {
         let ids = || a.class.id(a.place).cmp(&b.class.id(b.place));
         cost(a).total_cmp(&cost(b)).then_with(ids).is_lt()
@@ -137,7 +151,7 @@ pub fn explain(fleet: &mut Fleet, group: &Group) -> Explanation {
         summary: summary(fleet, group, best.as_ref()),
         classes: classes.into_values().collect(),
         best: best.map(|b| {
-            let terms = b.class.traits.terms(group, b.behind());
+            let terms = b.class.traits.terms(group, b.behind(), &b.here(group));
             (b.class.id(b.place), terms)
         }),
         runner_up,
@@ -174,6 +188,24 @@ fn summary(fleet: &Fleet, group: &Group, best: Option<&Best>) -> String {
             "every node that fits is offline or in quarantine".to_owned()
         }
         None if feasible(fleet, group) => "every node that fits is offline".to_owned(),
-        None => format!("none of the {} registered nodes can ever run it", fleet.len()),
+        None => {
+            let mut text = format!("none of the {} registered nodes can ever run it", fleet.len());
+            labels(fleet, group, &mut text);
+            text
+        }
+    }
+}
+
+/// Names the labels that no node has: they are mistyped, or were not given yet.
+fn labels(fleet: &Fleet, group: &Group, text: &mut String) {
+    let specs = || fleet.classes().map(|class| &*class.spec);
+    let keys: BTreeSet<&str> = specs()
+        .flat_map(|spec| spec.labels.iter().map(|(key, _)| key.as_str()))
+        .collect();
+    for key in unknown_labels(specs(), &group.spec) {
+        text.push_str(&format!("; no node has a label `{key}`"));
+        if let Some(near) = nearest(&key, keys.iter().copied()) {
+            text.push_str(&format!("; did you mean `{near}`?"));
+        }
     }
 }

@@ -14,11 +14,12 @@ use std::collections::hash_map::Entry;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use farlane_model::{Device, Digest, NodeId, NodeSpec, Resources, TaskSpec, WorkKind};
-use farlane_units::{ByteCount, ByteRate, Micros, MilliUcu, Ppm, UsdMicros};
+use farlane_model::{Amount, Device, Digest, NodeId, NodeSpec, Resources, TaskSpec};
+use farlane_units::{ByteCount, ByteRate, Micros, Ppm, UsdMicros};
 
 use crate::constraint::Site;
 use crate::cost::Traits;
+use crate::estimate::Rates;
 use crate::links::Links;
 use crate::step::{middle, step};
 use crate::tree::{Free, Tree};
@@ -183,6 +184,8 @@ pub struct Fleet {
     /// Where each node is, and the spec that its hardware was read from.
     nodes: HashMap<NodeId, (u32, Arc<NodeSpec>)>,
     matches: HashMap<Digest, Match>,
+    /// Free named resources of nodes that have any.
+    amounts: HashMap<NodeId, Vec<Amount>>,
     totals: Totals,
     links: Arc<Links>,
     /// Bound on the tasks that online nodes take before they are full.
@@ -226,6 +229,19 @@ impl Fleet {
         Some(self.classes[*class as usize].region())
     }
 
+    /// What of a named resource is free on a node.
+    pub(crate) fn free_amount(&self, node: &NodeId, name: &str) -> u32 {
+        let known = self.amounts.get(node);
+        known.map_or(0, |amounts| Amount::of(amounts, name))
+    }
+
+    /// Its class, and its place there.
+    pub(crate) fn find(&self, node: &NodeId) -> Option<(u32, usize)> {
+        let (class, _) = self.nodes.get(node)?;
+        let place = self.classes[*class as usize].place_of(node).ok()?;
+        Some((*class, place))
+    }
+
     /// Capacity of what is online.
     pub fn totals(&self) -> Totals {
         self.totals
@@ -244,11 +260,11 @@ impl Fleet {
         fitting.into_iter().any(|at| self.class(at).but(but) > 0)
     }
 
-    /// What estimates of run times know a node's kind by, and the rate of its cores.
-    pub fn hardware(&self, node: &NodeId) -> Option<(u64, MilliUcu)> {
+    /// What estimates of run times know a node's kind by, and the rates of its cores.
+    pub fn hardware(&self, node: &NodeId) -> Option<(u64, Rates)> {
         let (class, _) = self.nodes.get(node)?;
         let traits = &self.classes[*class as usize].traits;
-        Some((traits.hardware, traits.core))
+        Some((traits.hardware, traits.rates))
     }
 
     /// Adds a node, or what has changed about it.
@@ -264,6 +280,10 @@ impl Fleet {
             gpu_part: node.free_gpu_part,
             credit: node.free_backlog,
             backlog: node.backlog,
+        };
+        match node.free_amounts.is_empty() {
+            true => self.amounts.remove(&node.id),
+            false => self.amounts.insert(node.id, node.free_amounts.clone()),
         };
         let known = self.nodes.get(&node.id);
         let hardware = match known {
@@ -294,7 +314,7 @@ impl Fleet {
     }
 
     fn insert(&mut self, node: NodeView, key: Key, free: Free) {
-        let core = core_rate(&node.spec);
+        let rates = rates(&node.spec);
         if key.online {
             self.totals.cpus += u64::from(node.spec.cpus.0);
             self.totals.memory = self.totals.memory.saturating_add(node.spec.memory);
@@ -307,7 +327,7 @@ impl Fleet {
             Entry::Vacant(vacant) => {
                 let at = self.classes.len() as u32;
                 self.classes.push(Class {
-                    traits: traits(vacant.key(), &node, core),
+                    traits: traits(vacant.key(), &node, rates),
                     key: vacant.key().clone(),
                     spec: node.spec.clone(),
                     members: Vec::new(),
@@ -346,6 +366,7 @@ impl Fleet {
         let Some((at, spec)) = self.nodes.remove(id) else {
             return;
         };
+        self.amounts.remove(id);
         let class = &mut self.classes[at as usize];
         if let Ok(place) = class.place_of(id) {
             class.members.remove(place);
@@ -442,20 +463,18 @@ fn hardware(spec: &NodeSpec) -> u64 {
         devices: devices.collect(),
         ..spec.clone()
     };
-    (like.to_canonical(), core_rate(spec)).hash(&mut hasher);
+    (like.to_canonical(), rates(spec)).hash(&mut hasher);
     hasher.finish()
 }
 
-/// Rate of one core at 32-bit floats, in steps, so that nodes alike are of one class; a reference core's where
+/// Rates of one core, in steps, so that nodes alike are of one class; a reference core's where
 /// the node was not measured.
-fn core_rate(spec: &NodeSpec) -> MilliUcu {
+fn rates(spec: &NodeSpec) -> Rates {
     let Some(measured) = &spec.measured else {
-        return MilliUcu(1000);
+        return Rates::REFERENCE;
     };
-    let all = measured.ucu(WorkKind::Fp32).thousandths();
-    let one = all / u64::from(measured.cores.max(1));
     // From a thousandth of a reference core to a thousand of them: what no core is outside of.
-    MilliUcu(middle(step(one.clamp(1, 1_000_000))))
+    Rates::of(measured).map(|one| middle(step(one.clamp(1, 1_000_000))))
 }
 
 fn key(node: &NodeView, hardware: u64) -> Key {
@@ -476,11 +495,11 @@ fn key(node: &NodeView, hardware: u64) -> Key {
     }
 }
 
-fn traits(key: &Key, node: &NodeView, core: MilliUcu) -> Traits {
+fn traits(key: &Key, node: &NodeView, rates: Rates) -> Traits {
     Traits {
         hardware: key.hardware,
         cpus: node.spec.cpus,
-        core,
+        rates,
         slowdown_milli: key.slowdown_milli,
         price: key.price,
         round_trip: Micros(middle(key.trip)),

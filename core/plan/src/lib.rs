@@ -10,10 +10,13 @@
 //! The cost of a place is an expected bill: run time × price + egress + value of time × (queue + round trip +
 //! transfer + run time) + carbon + risk. Floats use + − × ÷ √ only, so that a plan is the same on every machine.
 
+mod alone;
+mod company;
 mod constraint;
 mod coordinate;
 mod cost;
 mod estimate;
+mod estimator;
 mod explain;
 mod fleet;
 mod lack;
@@ -25,12 +28,16 @@ mod step;
 mod tree;
 mod view;
 
+pub use company::Presence;
 pub use constraint::{GpuLack, Lack, Site, unknown_labels};
 pub use cost::{Bill, Policy, Term};
-pub use estimate::{Estimates, UNKNOWN, Work};
+pub use estimate::{Estimates, Rates, Shape, UNKNOWN, Work};
+pub use estimator::{BySize, Case, Comparison, Estimator, Shadow};
 pub use explain::{ClassReason, Explanation, explain};
 pub use fleet::{Fleet, Totals};
 pub use links::{Basis, Link, Links, Survey};
 pub use search::plan;
 pub use sizes::Sizes;
-pub use view::{Assignment, Egress, Group, Left, NodeView, Plan, PlanInput, Report, Share};
+pub use view::{
+    Assignment, Egress, Group, Left, MAX_WARM, NodeView, Plan, PlanInput, Report, Share,
+};

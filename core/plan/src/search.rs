@@ -9,11 +9,12 @@
 //! What is taken is journalled and given back at the end: planning changes nothing.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
 
 use farlane_model::{NodeId, ProjectId, Resources};
 use farlane_units::Micros;
 
+use crate::company::{Here, Presence};
 use crate::cost::Traits;
 use crate::fleet::{Fleet, Totals};
 use crate::tree::Free;
@@ -30,14 +31,17 @@ const GANG_REGIONS: usize = 3;
 
 /// A class that could take a group's next task, at this cost. Ordered by cost, then by its best node.
 #[derive(Debug, Clone, PartialEq)]
-struct Offer {
-    cost: f64,
-    id: NodeId,
-    class: u32,
-    place: usize,
-    ahead: u32,
+pub(crate) struct Offer {
+    pub cost: f64,
+    pub id: NodeId,
+    pub class: u32,
+    pub place: usize,
+    pub ahead: u32,
+    pub here: Here,
+    /// For this node alone, rather than for its class.
+    pub alone: bool,
     /// Of the class's room when it was looked at.
-    version: u64,
+    pub version: u64,
 }
 impl Eq for Offer {}
 impl PartialOrd for Offer {
@@ -53,7 +57,7 @@ impl Ord for Offer {
     }
 }
 
-type Offers = BinaryHeap<Reverse<Offer>>;
+pub(crate) type Offers = BinaryHeap<Reverse<Offer>>;
 
 /// A project on its turns.
 struct Turn {
@@ -140,6 +144,9 @@ pub fn plan(fleet: &mut Fleet, groups: &[Group], input: &PlanInput) -> (Plan, Re
         budget: input.budget,
         plan: Plan::default(),
         report: Report::default(),
+        presence: input.presence.clone(),
+        taken: HashMap::new(),
+        looked: 0,
     };
     while round.budget > 0
         && let Some(Reverse(Next { project, .. })) = heap.pop()
@@ -149,7 +156,7 @@ pub fn plan(fleet: &mut Fleet, groups: &[Group], input: &PlanInput) -> (Plan, Re
             heap.push(Reverse(next(project, &turns[project], &totals)));
         }
     }
-    round.report.cut_short = round.budget == 0
+    round.report.cut_short |= round.budget == 0
         && round
             .wanted
             .iter()
@@ -163,7 +170,7 @@ pub fn plan(fleet: &mut Fleet, groups: &[Group], input: &PlanInput) -> (Plan, Re
 
 /// Whether a task may wait behind others on a node: only where it would begin within about a round trip, which
 /// is what waiting there saves. For longer it waits in its queue, and goes wherever room is first.
-fn is_soon(there: &Traits, of: &Group, ahead: u32) -> bool {
+pub(crate) fn is_soon(there: &Traits, of: &Group, ahead: u32) -> bool {
     let near = there.round_trip.saturating_add(there.round_trip);
     ahead == 0 || there.wait(of, ahead) <= near.max(SOON).0 as f64
 }
@@ -201,20 +208,26 @@ fn turns(groups: &[Group], input: &PlanInput) -> Vec<Turn> {
 }
 
 /// The work of one plan.
-struct Round<'a> {
-    fleet: &'a mut Fleet,
-    groups: &'a [Group],
+pub(crate) struct Round<'a> {
+    pub fleet: &'a mut Fleet,
+    pub groups: &'a [Group],
     /// How often room was taken in each class.
-    versions: Vec<u64>,
+    pub versions: Vec<u64>,
     /// Tasks of each group still to be placed.
-    wanted: Vec<u32>,
+    pub wanted: Vec<u32>,
     /// Classes by cost, once a group had its turn.
-    offers: Vec<Option<Offers>>,
+    pub offers: Vec<Option<Offers>>,
     /// What was free before.
-    journal: Vec<(u32, usize, Free)>,
-    budget: u32,
-    plan: Plan,
-    report: Report,
+    pub journal: Vec<(u32, usize, Free)>,
+    pub budget: u32,
+    pub plan: Plan,
+    pub report: Report,
+    /// With what this round has placed.
+    pub presence: Presence,
+    /// Named resources that this round has taken.
+    pub taken: HashMap<(NodeId, String), u32>,
+    /// Single nodes looked at.
+    pub looked: usize,
 }
 
 impl Round<'_> {
@@ -255,10 +268,9 @@ impl Round<'_> {
         let Some(offer) = self.cheapest(group) else {
             return false;
         };
-        let offers = self.offers[group].as_ref();
-        let other = offers.and_then(|o| o.peek().map(|Reverse(o)| (o.id, o.cost)));
+        let other = self.runner_up(group, &offer);
         self.take(group, &offer, other);
-        if let Some(fresh) = self.offer(group, offer.class)
+        if let Some(fresh) = self.again(group, &offer)
             && let Some(offers) = &mut self.offers[group]
         {
             offers.push(Reverse(fresh));
@@ -330,7 +342,7 @@ impl Round<'_> {
             self.journal.push((offer.class, offer.place, free));
             free.take(need);
             self.fleet.class_mut(offer.class).set(offer.place, free);
-            if let Some(fresh) = self.offer(group, offer.class)
+            if let Some(fresh) = self.again(group, &offer)
                 && fresh.ahead == 0
             {
                 local.push(Reverse(fresh));
@@ -349,9 +361,12 @@ impl Round<'_> {
         }
         let of = &self.groups[group];
         let fitting = self.fleet.fitting(&of.digest, &of.spec).to_vec();
+        if self.is_particular(group) {
+            return self.look_at_nodes(group, &fitting);
+        }
         let mut any = false;
         let mut offers = Vec::with_capacity(fitting.len());
-        for class in fitting {
+        for &class in &fitting {
             let there = self.fleet.class(class);
             if !there.is_online() || there.len() == 0 {
                 continue;
@@ -360,6 +375,7 @@ impl Round<'_> {
                 of.not_on.is_empty() || (0..there.len()).any(|p| !of.not_on.contains(&there.id(p)));
             offers.extend(self.offer(group, class).map(Reverse));
         }
+        offers.extend(self.warm(group, &fitting));
         if !any {
             self.report.unfit.push(group);
         }
@@ -367,22 +383,25 @@ impl Round<'_> {
     }
 
     /// What a class would cost for the group's next task now.
-    fn offer(&self, group: usize, class: u32) -> Option<Offer> {
+    pub fn offer(&self, group: usize, class: u32) -> Option<Offer> {
         let of = &self.groups[group];
         let there = self.fleet.class(class);
         let best = there.best(&of.spec.resources, &of.not_on);
         let (place, ahead) = best.filter(|(_, ahead)| is_soon(&there.traits, of, *ahead))?;
+        let here = Here::default();
         Some(Offer {
-            cost: there.traits.bill(of, ahead).total(),
+            cost: there.traits.bill(of, ahead, &here).total(),
             id: there.id(place),
             class,
             place,
             ahead,
+            here,
+            alone: false,
             version: self.version(class),
         })
     }
 
-    fn version(&self, class: u32) -> u64 {
+    pub fn version(&self, class: u32) -> u64 {
         self.versions.get(class as usize).copied().unwrap_or(0)
     }
 
@@ -393,7 +412,7 @@ impl Round<'_> {
             if offer.version == self.version(offer.class) {
                 return Some(offer);
             }
-            if let Some(fresh) = self.offer(group, offer.class)
+            if let Some(fresh) = self.again(group, &offer)
                 && let Some(offers) = &mut self.offers[group]
             {
                 offers.push(Reverse(fresh));
@@ -403,13 +422,18 @@ impl Round<'_> {
 
     /// Takes the room of one task, and notes where it goes.
     fn take(&mut self, group: usize, offer: &Offer, other: Option<(NodeId, f64)>) {
-        let of = &self.groups[group];
+        let groups = self.groups;
+        let of = &groups[group];
         let class = self.fleet.class_mut(offer.class);
         let mut free = *class.free(offer.place);
         self.journal.push((offer.class, offer.place, free));
         free.take(&of.spec.resources);
         class.set(offer.place, free);
         let generation = class.generation(offer.place);
+        if self.is_particular(group) {
+            self.note(group, offer.id);
+        }
+        let class = self.fleet.class(offer.class);
         if self.versions.len() <= offer.class as usize {
             self.versions.resize(offer.class as usize + 1, 0);
         }
@@ -424,7 +448,7 @@ impl Round<'_> {
                 node: offer.id,
                 generation,
                 tasks: 1,
-                bill: class.traits.bill(of, offer.ahead),
+                bill: class.traits.bill(of, offer.ahead, &offer.here),
                 run: class.traits.run(of),
                 emits: class.traits.emits(of),
                 runner_up: other,

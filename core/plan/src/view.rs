@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use farlane_model::{Digest, NodeId, NodeSpec, ProjectId, Resources, TaskSpec};
+use farlane_model::{Amount, Digest, NodeId, NodeSpec, ProjectId, Resources, TaskSpec};
 use farlane_units::{
     ByteCount, ByteRate, MicroGramsCo2, Micros, MilliCpu, MilliGpu, Millis, Ppm, UsdMicros,
 };
 
+use crate::company::Presence;
 use crate::cost::{Bill, Policy};
 use crate::estimate::Work;
 
@@ -35,6 +36,8 @@ pub struct NodeView {
     pub free_gpus: MilliGpu,
     /// The most that is left of one that is held in part.
     pub free_gpu_part: MilliGpu,
+    /// What of its named resources no running lease holds; empty where it has none.
+    pub free_amounts: Vec<Amount>,
     /// Leases it still takes ahead of capacity.
     pub free_backlog: u32,
     /// Leases it has already taken ahead of capacity.
@@ -88,6 +91,10 @@ pub struct Group {
     pub bytes_there: ByteCount,
     /// How large its result is expected to be.
     pub bytes_back: ByteCount,
+    /// How long it takes to make its environment ready where it is not.
+    pub start: Micros,
+    /// Where it is ready, as far as is known. *Shape*: at most [`MAX_WARM`], sorted.
+    pub warm: Arc<[NodeId]>,
     /// What time, carbon and risk are worth to it.
     pub policy: Policy,
     /// Whether somebody attached can grant them; without, none is placed.
@@ -158,6 +165,10 @@ impl Left {
     }
 }
 
+/// Nodes of a group that are known to be ready, each of which the search looks at beside its class. Source: choice; a
+/// class stands for the rest.
+pub const MAX_WARM: usize = 64;
+
 /// What a plan depends on besides fleet and groups.
 #[derive(Debug, Clone)]
 pub struct PlanInput {
@@ -169,6 +180,8 @@ pub struct PlanInput {
     pub budget: u32,
     /// Projects with something leased, a weight or a quota of their own; others hold nothing and weigh 1000.
     pub shares: Vec<Share>,
+    /// Where those lie that waiting tasks want to be near or far from, or beside which they spread.
+    pub presence: Presence,
 }
 
 /// So many tasks of a group, from its head, onto a node.

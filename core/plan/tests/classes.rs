@@ -76,6 +76,7 @@ fn node(id: u8, cores: u32, region: &str, price: i64) -> NodeView {
         free_scratch: ByteCount::gib(4),
         free_gpus: MilliGpu::ZERO,
         free_gpu_part: MilliGpu::ZERO,
+        free_amounts: Vec::new(),
         free_backlog: 4,
         backlog: 0,
         round_trip: Micros(500),
@@ -92,6 +93,8 @@ fn group(spec: Arc<TaskSpec>, tasks: u32, since: u64) -> Group {
         urgency: 0,
         since,
         work: Work::of(Micros(100_000)),
+        start: Micros(0),
+        warm: Arc::new([]),
         bytes_there: ByteCount::ZERO,
         bytes_back: ByteCount::ZERO,
         policy: Policy::BALANCED,
@@ -106,6 +109,7 @@ const INPUT: PlanInput = PlanInput {
     seed: 7,
     budget: 10_000,
     shares: Vec::new(),
+    presence: Presence::new(),
 };
 
 #[test]

@@ -77,6 +77,7 @@ fn node(id: u8, cores: u32, region: &str, price: i64) -> NodeView {
         free_scratch: ByteCount::gib(4),
         free_gpus: MilliGpu::ZERO,
         free_gpu_part: MilliGpu::ZERO,
+        free_amounts: Vec::new(),
         free_backlog: 4,
         backlog: 0,
         round_trip: Micros(500),
@@ -93,6 +94,8 @@ fn group(spec: Arc<TaskSpec>, tasks: u32, since: u64) -> Group {
         urgency: 0,
         since,
         work: Work::of(Micros(100_000)),
+        start: Micros(0),
+        warm: std::sync::Arc::new([]),
         bytes_there: ByteCount::ZERO,
         bytes_back: ByteCount::ZERO,
         policy: Policy::BALANCED,
@@ -128,6 +131,7 @@ const INPUT: PlanInput = PlanInput {
     seed: 7,
     budget: 10_000,
     shares: Vec::new(),
+    presence: Presence::new(),
 };
 
 /// What a node of these rates and this accelerator counts as.
@@ -164,7 +168,7 @@ fn counts_as(id: u8, thousandths: Option<u64>, device: &str) -> Option<(u64, u64
     fleet.put(node);
     fleet
         .hardware(&NodeId([id; 32]))
-        .map(|(kind, core)| (kind, core.0))
+        .map(|(kind, rates)| (kind, rates.rate(farlane_model::WorkKind::Fp32).0))
 }
 
 #[test]
@@ -307,6 +311,7 @@ fn projects_share_by_their_dominant_resource_and_weight() {
     let of = |weights, budget| {
         let input = PlanInput {
             shares: shares(weights),
+            presence: Presence::new(),
             budget,
             ..INPUT
         };
@@ -320,6 +325,7 @@ fn projects_share_by_their_dominant_resource_and_weight() {
     held[0].cpus = 64_000;
     let input = PlanInput {
         shares: held,
+        presence: Presence::new(),
         budget: 32,
         ..INPUT
     };

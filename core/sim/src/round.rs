@@ -1,7 +1,7 @@
 //! One round: what waits and what is free, to the planner or another chooser, and its answer to the judge.
 
 use farlane_model::{NodeId, TaskId};
-use farlane_plan::{Group, Left, NodeView, PlanInput, Share, Work, plan};
+use farlane_plan::{Group, Left, NodeView, PlanInput, Presence, Shape, Share, Work, plan};
 use farlane_state::{Outcome, Place, Placement};
 use farlane_units::{ByteCount, Micros, Millis};
 
@@ -27,6 +27,7 @@ impl Simulation {
             seed: self.index,
             budget: BUDGET,
             shares: self.shares(),
+            presence: Presence::new(),
         };
         let (found, report) = match &mut self.peer {
             None => plan(&mut self.fleet, &groups, &input),
@@ -94,6 +95,8 @@ impl Simulation {
                 urgency: 0,
                 since: heads.len() as u64,
                 work: Work::of(Micros(0)),
+                start: Micros(0),
+                warm: std::sync::Arc::new([]),
                 bytes_there: ByteCount::ZERO,
                 bytes_back: ByteCount::ZERO,
                 policy: client.policy,
@@ -103,7 +106,7 @@ impl Simulation {
             });
         }
         for group in &mut groups {
-            group.work = self.estimates.work(&group.digest, None);
+            group.work = self.estimates.work(&group.digest, Shape::of(&group.spec));
         }
         (groups, heads)
     }
@@ -141,6 +144,7 @@ impl Simulation {
                 free_scratch: node.free_scratch(),
                 free_gpus: node.free_gpus().0,
                 free_gpu_part: node.free_gpus().1,
+                free_amounts: Vec::new(),
                 free_backlog: node.free_backlog(),
                 backlog: node.waiting() as u32,
                 ..machine.view.clone()

@@ -11,7 +11,7 @@ use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 
 use bytes::Bytes;
 use farlane_model::{AttemptRef, BootId, Digest, Exit, ExitKind, NodeId, Sealed, TaskId};
-use farlane_plan::{Estimates, Fleet};
+use farlane_plan::{Estimates, Fleet, Shape};
 use farlane_state::{
     BatchSignature, CompleteBatch, Completion, Order, Outcome, Stamp, State, SubmitBatch,
     Submitted, TouchMark, Turn, apply,
@@ -308,10 +308,15 @@ impl Simulation {
             return;
         };
         let run = runs_for(work, speed(&machine.view.spec, &task.spec.task));
-        if let Some((hardware, core)) = self.fleet.hardware(&node) {
+        if let Some((hardware, rates)) = self.fleet.hardware(&node) {
             let micros = Micros(run.saturating_mul(1000));
-            self.estimates
-                .learn(task.spec.digest, hardware, core, micros);
+            self.estimates.learn(
+                task.spec.digest,
+                Shape::of(&task.spec.task),
+                hardware,
+                &rates,
+                micros,
+            );
         }
         let completion = Completion {
             attempt,

@@ -134,6 +134,7 @@ impl World {
             free_scratch: spec.disk,
             free_gpus: MilliGpu(1000 * spec.devices.len() as u32),
             free_gpu_part: MilliGpu::ZERO,
+            free_amounts: Vec::new(),
             free_backlog: spec.backlog_credit,
             backlog: 0,
             round_trip: Micros(region.trip),
@@ -177,6 +178,8 @@ impl World {
             urgency: 0,
             since: self.specs,
             work: Work::of(Micros(micros as u64)),
+            start: Micros(0),
+            warm: std::sync::Arc::new([]),
             bytes_there: ByteCount::ZERO,
             bytes_back: ByteCount::ZERO,
             policy: *self.random.of(&[

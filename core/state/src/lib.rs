@@ -18,6 +18,7 @@ mod apply;
 mod capacity;
 mod codec;
 mod command;
+mod companies;
 mod due;
 mod image;
 mod load;

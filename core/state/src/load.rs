@@ -240,6 +240,8 @@ impl State {
                 None => return Err(bad(Table::Attempts, &keys::task(id))),
             }
             self.placed += 1;
+            let spec_row = &self.specs.slab[self.tasks[handle].spec];
+            self.companies.add(spec_row, lease.node);
             let project = self.sessions[self.tasks[handle].session].project;
             self.projects
                 .entry(project)

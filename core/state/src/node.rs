@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use farlane_model::{BootId, Digest, NodeId, NodeSpec, SessionId, Standing};
+use farlane_model::{Amount, BootId, Digest, NodeId, NodeSpec, SessionId, Standing};
 use farlane_units::{ByteCount, MilliCpu, MilliGpu, Millis, UsdMicros};
 use serde::{Deserialize, Serialize};
 
@@ -207,6 +207,14 @@ impl Node {
     /// What of a named resource no running lease holds.
     pub fn free_amount(&self, name: &str) -> u32 {
         self.capacity.free_amount(&self.spec, name)
+    }
+    /// What of all its named resources no running lease holds; empty where it has none.
+    pub fn free_amounts(&self) -> Vec<Amount> {
+        let free = |one: &Amount| Amount {
+            amount: self.free_amount(&one.name),
+            ..one.clone()
+        };
+        self.spec.resources.iter().map(free).collect()
     }
     /// Backlog credit left.
     pub fn free_backlog(&self) -> u32 {

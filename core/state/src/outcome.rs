@@ -149,6 +149,9 @@ pub enum Refusal {
     /// No capacity and no backlog credit is left.
     #[error("the node is full")]
     NodeFull,
+    /// What it requires of others near it does not hold there.
+    #[error("a task that it must be near is not there, or one that it must be apart from is")]
+    CompanyBroken,
     /// Nobody attached can grant it.
     #[error("no granter of the project is attached")]
     NoGranter,

@@ -145,6 +145,8 @@ impl Ctx<'_> {
         let spec = self.state.specs.slab[task.spec].task.clone();
         let tenant = self.state.sessions[task.session].tenant;
         self.state.placed -= 1;
+        let spec_row = &self.state.specs.slab[self.state.tasks[handle].spec];
+        self.state.companies.remove(spec_row, lease.node);
         let project = self.state.sessions[self.state.tasks[handle].session].project;
         if let Some(load) = self.state.projects.get_mut(&project) {
             load.held.sub(&spec.resources);

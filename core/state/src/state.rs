@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use farlane_model::{AttemptRef, Digest, KeyId, NodeId, ProjectId, SessionId, TaskId};
 use farlane_units::Millis;
 
+use crate::companies::Companies;
 use crate::project::ProjectLoad;
 use crate::queue::{QueueKey, Queues};
 use crate::row::{ClusterRow, MAX_OUTBOX, OutboxKey, RevocationsRow};
@@ -41,6 +42,7 @@ pub struct State {
     pub(crate) sinks: BTreeMap<u8, OutboxKey>,
     pub(crate) projects: BTreeMap<ProjectId, ProjectLoad>,
     pub(crate) touched: Touched,
+    pub(crate) companies: Companies,
 }
 
 /// Events that one order left in the outbox: `n` from `from` to before `to`.
@@ -106,6 +108,7 @@ impl State {
             sinks: BTreeMap::new(),
             projects: BTreeMap::new(),
             touched: Touched::default(),
+            companies: Companies::default(),
         }
     }
 

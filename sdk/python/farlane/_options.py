@@ -48,6 +48,10 @@ class Options(TypedDict, total=False):
     deadline: float | None
     queue_timeout: float | None
     result_ttl: float | None
+    policy: str | None
+    flops: float | None
+    bytes: Size | None
+    precision: str
     priority: int
     env: Env | None
     idempotency_key: str | None
@@ -85,6 +89,10 @@ DEFAULTS: dict[str, Any] = {
     "deadline": None,
     "queue_timeout": None,
     "result_ttl": None,
+    "policy": None,
+    "flops": None,
+    "bytes": None,
+    "precision": "fp32",
     "priority": 0,
     "env": None,
     "idempotency_key": None,
@@ -97,6 +105,12 @@ DEFAULTS: dict[str, Any] = {
 
 # Ten years, as for the options: what the system's clocks can add.
 _LONGEST_WAIT = 3.2e8
+
+# farlane_model::PolicyName and WorkKind.
+_POLICIES = ("balanced", "fast", "cheap", "green")
+_PRECISIONS = ("fp32", "bf16", "int8")
+# farlane_model::Declared: the most operations or bytes of an attempt.
+_MOST_WORK = 2**63
 
 # farlane_model::Tier. "default" lets the network choose at least a namespace sandbox where the node can.
 _TIERS = {"process": 0, "default": 0, "namespaces": 1, "gvisor": 2, "microvm": 3}
@@ -215,6 +229,10 @@ def native(options: Mapping[str, Any], function: str) -> dict[str, Any]:
         raise OptionError(f"encryption must be 'sealed' or 'forward-secret', not {options['encryption']!r}")
     if not isinstance(options["sandbox"], str) or options["sandbox"] not in _TIERS:
         _place.choice("sandbox", options["sandbox"], _TIERS)
+    if options["policy"] is not None and options["policy"] not in _POLICIES:
+        _place.choice("policy", options["policy"], _POLICIES)
+    if options["precision"] not in _PRECISIONS:
+        _place.choice("precision", options["precision"], _PRECISIONS)
     if not isinstance(options["at_most_once"], bool):
         raise OptionError(f"at_most_once must be True or False, not {options['at_most_once']!r}")
     max_retries = _whole("max_retries", options["max_retries"], 0, 1000)
@@ -241,6 +259,10 @@ def native(options: Mapping[str, Any], function: str) -> dict[str, Any]:
         "deadline_ms": _seconds("deadline", options["deadline"]),
         "queue_timeout_ms": _seconds("queue_timeout", options["queue_timeout"]),
         "result_ttl_ms": _seconds("result_ttl", options["result_ttl"]),
+        "policy": options["policy"],
+        "flops": 0 if options["flops"] is None else round(_number("flops", options["flops"], 1, _MOST_WORK)),
+        "bytes": 0 if options["bytes"] is None else size("bytes", options["bytes"]),
+        "precision": options["precision"],
         "priority": _whole("priority", options["priority"], -100, 100),
         "forward_secret": options["encryption"] == "forward-secret",
         "log_limit": size("log_limit", options["log_limit"]),

@@ -2,8 +2,9 @@
 
 use farlane::Template;
 use farlane_model::{
-    Affinity, Amount, Company, Demand, Direction, ForwardSecrecy, Glob, GpuRequest, LabelRule,
-    NodeRequest, PythonVersion, Resources, Retry, Scope, Strength, Tier, Timing, VersionRange,
+    Affinity, Amount, Company, Declared, Demand, Direction, ForwardSecrecy, Glob, GpuRequest,
+    LabelRule, NodeRequest, PolicyName, PythonVersion, Resources, Retry, Scope, Strength, Tier,
+    Timing, UnknownPolicy, VersionRange, WorkKind,
 };
 use farlane_units::{ByteCount, MilliCpu, MilliGpu, Millis, UsdMicros};
 use pyo3::exceptions::PyValueError;
@@ -113,6 +114,22 @@ fn company(options: &Bound<'_, PyDict>) -> PyResult<Company> {
     })
 }
 
+/// A policy; the nearest is named where there is none of that name.
+fn policy(options: &Bound<'_, PyDict>, name: &str) -> PyResult<PolicyName> {
+    let bad = |error: UnknownPolicy| bad_option(options.py(), error.to_string());
+    name.parse().map_err(bad)
+}
+
+/// What the author says that a call computes, if anything.
+fn declared(options: &Bound<'_, PyDict>) -> PyResult<Option<Declared>> {
+    let (flops, bytes): (u64, u64) = (get(options, "flops")?, get(options, "bytes")?);
+    let precision: String = get(options, "precision")?;
+    let kind = WorkKind::from_name(&precision);
+    let kind = kind.ok_or_else(|| PyValueError::new_err(format!("no precision {precision:?}")))?;
+    let some = Declared { flops, kind, bytes };
+    Ok((flops > 0 || bytes > 0).then_some(some))
+}
+
 /// Reads the options that `farlane._options` has checked and normalised.
 pub fn template(options: &Bound<'_, PyDict>) -> PyResult<Template> {
     let (major, minor): (u8, u8) = get(options, "python")?;
@@ -163,6 +180,11 @@ pub fn template(options: &Bound<'_, PyDict>) -> PyResult<Template> {
             queue_timeout: millis("queue_timeout_ms")?,
             result_ttl: millis("result_ttl_ms")?,
         },
+        policy: match get::<Option<String>>(options, "policy")? {
+            Some(name) => Some(policy(options, &name)?),
+            None => None,
+        },
+        work: declared(options)?,
         priority: get(options, "priority")?,
         forward_secrecy: match get::<bool>(options, "forward_secret")? {
             true => ForwardSecrecy::Required,

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use farlane_model::{
-    Amount, BlobRef, Company, Demand, Digest, EnvRef, ForwardSecrecy, GpuRequest, LOG_LIMIT,
-    NodeRequest, ProjectId, PythonVersion, Resources, Retry, TaskSpec, Timing,
+    Amount, BlobRef, Company, Declared, Demand, Digest, EnvRef, ForwardSecrecy, GpuRequest,
+    LOG_LIMIT, NodeRequest, PolicyName, ProjectId, PythonVersion, Resources, Retry, TaskSpec,
+    Timing,
 };
 use farlane_seal::TaskKey;
 use farlane_seal::grant::attempts_allowed;
@@ -108,6 +109,10 @@ pub struct Template {
     pub retry: Retry,
     /// Until when.
     pub timing: Timing,
+    /// What its placement minimises; `None`: what its project has set, else `balanced`.
+    pub policy: Option<PolicyName>,
+    /// What one attempt computes, where its author knows: estimates begin with it.
+    pub work: Option<Declared>,
     /// −100 to 100.
     pub priority: i8,
     /// Prekey policy.
@@ -128,6 +133,8 @@ impl Template {
             company: Company::default(),
             retry: Retry::default(),
             timing: Timing::default(),
+            policy: None,
+            work: None,
             priority: 0,
             forward_secrecy: ForwardSecrecy::default(),
             log_limit: LOG_LIMIT,
@@ -196,6 +203,8 @@ impl Spec {
             company: template.company,
             retry: template.retry,
             timing: template.timing,
+            policy: template.policy,
+            work: template.work,
             priority: template.priority,
             forward_secrecy: template.forward_secrecy,
             log_limit: template.log_limit,

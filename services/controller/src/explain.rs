@@ -3,7 +3,7 @@
 //! Owns the words of one answer: what a waiting task waits for, what a placed or finished one was expected to take
 //! when it was placed, and what it took. Leaves each class's lacks, and the terms of now, to `farlane-plan`.
 
-use farlane_model::{Digest, NodeId, Quote, TaskSpec};
+use farlane_model::{Affinity, Digest, Direction, Kin, NodeId, Quote, Strength, TaskSpec};
 use farlane_plan::{ClassReason, Explanation, Fleet, Group, explain};
 use farlane_state::{FinishedTask, LiveTask, State};
 use farlane_units::NanoGramsCo2;
@@ -98,6 +98,7 @@ fn live_reply(
         });
     }
     let Some(placed) = live.placed else {
+        reply.summary.push_str(&company(state, &live.spec.task));
         reply.summary.push_str(&ahead(state, live));
         return reply;
     };
@@ -110,6 +111,27 @@ fn live_reply(
     reply.summary = format!("attempt {attempt} is on {name} in {region}{waits}");
     of_then(&mut reply, Quote::from_bytes(&quoted(live)));
     reply
+}
+
+/// Whom it waits for, where none of those it must be near is placed anywhere.
+fn company(state: &State, spec: &TaskSpec) -> String {
+    let required = |wish: &&Affinity| {
+        wish.strength == Strength::Required
+            && wish.direction == Direction::Near
+            && !spec.company.is_first_of(&wish.tag)
+    };
+    let missing = |wish: &&Affinity| {
+        let kin = Kin::Tag(spec.project, wish.tag.clone());
+        state.whereabouts(&kin).next().is_none()
+    };
+    let mut wishes = spec.company.affinities.iter().filter(required);
+    match wishes.find(missing) {
+        Some(wish) => format!(
+            "; no task tagged {:?} is placed, and it must be near one",
+            wish.tag
+        ),
+        None => String::new(),
+    }
 }
 
 /// How many tasks of its project go before it.

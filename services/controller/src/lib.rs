@@ -18,6 +18,7 @@ mod agent;
 mod ahead;
 mod audits;
 mod carbon;
+mod company;
 mod enrol;
 mod error;
 mod explain;
@@ -28,6 +29,7 @@ mod infeasible;
 mod intake;
 mod issue;
 mod keys;
+mod learn;
 mod lease;
 mod link;
 mod logs;
@@ -49,6 +51,7 @@ mod tasks;
 mod timers;
 mod ungranted;
 mod view;
+mod warm;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -87,6 +90,7 @@ use push::PushCommand;
 use refusals::Refusals;
 use timers::Restarts;
 use ungranted::Ungranted;
+use warm::Histories;
 
 /// Orders towards the pusher that may wait. Source: one for each stream opened in a burst.
 const PUSH_COMMANDS: usize = 1024;
@@ -163,6 +167,8 @@ pub struct Controller {
     ungranted: Mutex<Ungranted>,
     /// Never locked while the state is read, save by a round of planning.
     refusals: Mutex<Refusals>,
+    /// Which nodes lose what they are given.
+    histories: Mutex<Histories>,
     absent: Mutex<Absent>,
     restarts: Mutex<Restarts>,
     started: Mutex<HashSet<AttemptRef>>,
@@ -204,6 +210,7 @@ impl Controller {
             homes: parts.homes,
             ungranted: Mutex::default(),
             refusals: Mutex::default(),
+            histories: Mutex::default(),
             absent: Mutex::default(),
             restarts: Mutex::default(),
             started: Mutex::default(),

@@ -76,7 +76,10 @@ impl Controller {
                 row: at.n,
             };
             match OutboxEvent::from_bytes(value) {
-                Some(OutboxEvent::Attempt(usage)) => usages.push((id, ledger_usage(usage))),
+                Some(OutboxEvent::Attempt(usage)) => {
+                    self.histories.lock().ended(usage.node, usage.exit);
+                    usages.push((id, ledger_usage(usage)));
+                }
                 Some(event) => self.note(event).await?,
                 None => tracing::error!(?at, "an event of the outbox cannot be read"),
             }

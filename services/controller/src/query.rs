@@ -37,7 +37,25 @@ impl Controller {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             outbox: counts.outbox,
             outbox_limit: MAX_OUTBOX,
+            estimators: self.estimators(),
         }
+    }
+
+    /// How the estimators of run times did; none where nothing ran yet, or another server leads.
+    fn estimators(&self) -> Vec<v1::EstimatorView> {
+        let cache = self.view.lock();
+        let Some(both) = cache.shadow.compare(&cache.estimates) else {
+            return Vec::new();
+        };
+        let view = |name: &str, error: f64| v1::EstimatorView {
+            name: name.to_owned(),
+            runs: both.runs,
+            error_ppm: (error * 1e6) as u32,
+        };
+        vec![
+            view(both.used, both.used_error),
+            view(both.shadow, both.shadow_error),
+        ]
     }
 
     /// Every registered node.

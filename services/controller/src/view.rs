@@ -1,7 +1,6 @@
 //! The network as a plan sees it: applied state, less what is on its way.
 //!
-//! Owns the copy of nodes into the fleet, and expected run times. Leaves the choice
-//! to `farlane-plan`.
+//! Owns the copy of nodes into the fleet. Leaves the choice to `farlane-plan`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,14 +9,19 @@ use bytes::Bytes;
 use farlane_audit::Pace;
 use farlane_ledger::{CPU, PowerModel};
 use farlane_model::{AttemptRef, Digest, NodeId, TaskSpec};
-use farlane_plan::{Egress, Estimates, Fleet, Group, NodeView, PlanInput, Policy, Sizes, plan};
-use farlane_state::{Node, Order, State, Submitted, TouchMark, Turn};
-use farlane_units::{ByteCount, Micros, MilliGpu, Millis, Ppm};
+use farlane_plan::{
+    Egress, Estimates, Fleet, Group, NodeView, PlanInput, Policy, Shadow, Shape, Sizes, plan,
+};
+use farlane_state::{Node, Order, Rows, State, TouchMark, Turn};
+use farlane_units::{ByteCount, MilliGpu, Millis};
 
 use crate::Controller;
+use crate::company::presence;
 use crate::gather::{Waits, gather};
+use crate::learn::{Learned, learn_arguments};
 use crate::overlay::{Freeing, Overlay, Placing};
 use crate::quota::Quotas;
+use crate::warm::Warmth;
 
 /// Placements of one entry. Source: at 52 B each they take a tenth of an entry's bound.
 pub(crate) const BUDGET: u32 = 2048;
@@ -40,7 +44,10 @@ pub(crate) struct Planned {
 #[derive(Debug, Default)]
 pub(crate) struct ViewCache {
     pub estimates: Estimates,
-    sizes: Sizes,
+    pub sizes: Sizes,
+    /// Beside the estimates, in shadow: no plan uses it.
+    pub shadow: Shadow,
+    pub warmth: Warmth,
     pub fleet: Fleet,
     /// Run times by node, for audits.
     pub pace: Pace,
@@ -73,16 +80,19 @@ impl ViewCache {
         let lock = spec.environment.map_or(ByteCount::ZERO, |e| e.lock.size);
         let code = spec.code.size.saturating_add(lock);
         let (arguments, result) = self.sizes.sizes(&digest);
+        let (start, warm) = self.warmth.of(spec);
         Group {
             spec: spec.clone(),
             digest,
             tasks,
             urgency: -i16::from(spec.priority),
             since: 0,
-            work: self.estimates.work(&digest, None),
+            work: self.estimates.work(&digest, Shape::of(spec)),
+            start,
+            warm,
             bytes_there: code.saturating_add(arguments),
             bytes_back: result,
-            policy: Policy::BALANCED,
+            policy: Policy::of(spec.policy.unwrap_or_default().prices()),
             granter: true,
             not_on: Vec::new(),
             gang: 1,
@@ -100,9 +110,10 @@ impl Controller {
         let seed = cache.rounds;
         // Held for the round only where there are any: a usual call's end does not wait for it.
         let refusals = Some(self.refusals.lock()).filter(|r| !r.is_empty());
-        let (freed, groups, heads, shares) = self.consensus.read(|state| {
+        let rows = self.consensus.rows();
+        let (freed, groups, heads, shares, presence) = self.consensus.read(|state| {
             self.refresh(state, cache);
-            let freed = freed_by(state, orders, overlay, cache);
+            let freed = freed_by(state, orders, overlay, cache, &rows);
             learn_arguments(orders, &mut cache.sizes);
             self.settle_overlay(state, cache, overlay, &freed);
             let quotas = Quotas::of(state, overlay, &freed, self.now());
@@ -117,7 +128,8 @@ impl Controller {
                 room => gather(waits, orders, room, cache),
             };
             let shares = quotas.shares(groups.len());
-            (freed, groups, heads, shares)
+            let presence = presence(state, overlay, &groups);
+            (freed, groups, heads, shares, presence)
         });
         drop(refusals);
         let mut planned = Planned {
@@ -133,6 +145,7 @@ impl Controller {
             seed,
             budget: BUDGET,
             shares,
+            presence,
         };
         let (found, report) = plan(&mut cache.fleet, &groups, &input);
         planned.more = report.cut_short;
@@ -263,6 +276,7 @@ impl Controller {
             free_scratch: node.free_scratch(),
             free_gpus,
             free_gpu_part,
+            free_amounts: node.free_amounts(),
             free_backlog: node.free_backlog(),
             backlog: node.waiting() as u32,
             round_trip: path.round_trip,
@@ -271,7 +285,7 @@ impl Controller {
             price: node.price_at(now),
             carbon,
             milliwatts_core: core.unwrap_or(0),
-            risk: Ppm::ZERO,
+            risk: self.histories.lock().risk(&node.id),
             slowdown_milli: node.standing.slowdown_milli(),
             quarantined: node.standing.is_quarantined(),
         }
@@ -295,79 +309,20 @@ impl Controller {
     }
 }
 
-/// Run times and results of one node's batch: those of a spec in a row count once, by their mean.
-struct Learned<'a> {
-    node: NodeId,
-    cache: &'a mut ViewCache,
-    spec: Digest,
-    sum: u64,
-    bytes: u64,
-    runs: u64,
-}
-
-impl<'a> Learned<'a> {
-    fn of(node: NodeId, cache: &'a mut ViewCache) -> Self {
-        Self {
-            node,
-            cache,
-            spec: Digest::default(),
-            sum: 0,
-            bytes: 0,
-            runs: 0,
-        }
-    }
-
-    /// One more; another spec ends the row.
-    fn run(&mut self, spec: Digest, micros: u64, bytes: u64) {
-        if spec != self.spec {
-            if self.runs > 0
-                && let Some((hardware, core)) = self.cache.fleet.hardware(&self.node)
-            {
-                let mean = Micros(self.sum / self.runs);
-                self.cache.estimates.learn(self.spec, hardware, core, mean);
-                self.cache.pace.learn(self.spec, self.node, core, mean);
-                let mean = ByteCount(self.bytes / self.runs);
-                self.cache.sizes.learn_result(self.spec, mean);
-            }
-            (self.spec, self.sum, self.bytes, self.runs) = (spec, 0, 0, 0);
-        }
-        self.sum = self.sum.saturating_add(micros);
-        self.bytes = self.bytes.saturating_add(bytes);
-        self.runs += 1;
-    }
-}
-
-/// What new tasks bring along: those of a spec in a row count once, by their mean.
-fn learn_arguments(orders: &[Order], sizes: &mut Sizes) {
-    for order in orders {
-        let Order::SubmitBatch(batch) = order else {
-            continue;
-        };
-        for run in batch.tasks.chunk_by(|a, b| a.spec == b.spec) {
-            let of = |task: &Submitted| {
-                let refs: u64 = task.refs.iter().map(|blob| blob.size.0).sum();
-                refs.saturating_add(task.payload.size().0)
-            };
-            let sum = run.iter().map(of).fold(0, u64::saturating_add);
-            let mean = ByteCount(sum / run.len() as u64);
-            sizes.learn_arguments(run[0].spec, mean);
-        }
-    }
-}
-
 /// Room that the orders' completions will free; learns their run times.
 fn freed_by(
     state: &State,
     orders: &[Order],
     overlay: &Overlay,
     cache: &mut ViewCache,
+    rows: &impl Rows,
 ) -> Vec<Freeing> {
     let mut freed = Vec::new();
     for order in orders {
         let Order::CompleteBatch(batch) = order else {
             continue;
         };
-        let mut learn = Learned::of(batch.node, &mut *cache);
+        let mut learn = Learned::of(batch.node, &mut *cache, rows);
         for item in &batch.items {
             let attempt: AttemptRef = item.attempt;
             let Some(task) = state
@@ -386,16 +341,9 @@ fn freed_by(
                 need: task.spec.task.resources,
                 backlog: placed.lease.backlog,
             });
-            let micros = item
-                .ended
-                .saturating_sub(item.started)
-                .0
-                .saturating_mul(1000);
-            let sealed = item.sealed.as_ref();
-            let bytes = sealed.map_or(0, |sealed| sealed.size().0);
-            learn.run(task.spec.digest, micros, bytes);
+            learn.ended(&task, item);
         }
-        learn.run(Digest::default(), 0, 0);
+        learn.end();
     }
     freed
 }

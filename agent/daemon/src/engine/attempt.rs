@@ -243,6 +243,8 @@ mod tests {
                     at_most_once: false,
                 },
                 timing: Timing::default(),
+                policy: None,
+                work: None,
                 priority: 0,
                 forward_secrecy: ForwardSecrecy::Preferred,
                 log_limit: ByteCount(0),

@@ -178,6 +178,8 @@ impl Function {
                 timeout: ask.timeout,
                 ..Timing::default()
             },
+            policy: None,
+            work: None,
             priority: 0,
             forward_secrecy: ForwardSecrecy::Preferred,
             log_limit: ask.log_limit,

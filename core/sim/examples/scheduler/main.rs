@@ -11,7 +11,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
 use farlane_model::{Digest, NodeId, Resources};
-use farlane_plan::{Fleet, Group, NodeView, Plan, PlanInput, plan};
+use farlane_plan::{Fleet, Group, NodeView, Plan, PlanInput, Presence, plan};
 use farlane_sim::{Mix, Random, World};
 use farlane_state::{Genesis, Outcome, RegisterNode, Stamp, State, apply};
 use farlane_units::Millis;
@@ -32,6 +32,7 @@ fn input(seed: u64, budget: u32) -> PlanInput {
         seed,
         budget,
         shares: Vec::new(),
+        presence: Presence::new(),
     }
 }
 

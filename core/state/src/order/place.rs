@@ -127,6 +127,9 @@ fn place(ctx: &mut Ctx, placement: &Placement, quoted: &Quoted) -> Result<(), Re
     if node.generation != placement.generation {
         return Err(Refusal::PlanStale);
     }
+    if !state.company_allows(&spec, node) {
+        return Err(Refusal::CompanyBroken);
+    }
     let boot = node.boots.last().ok_or(Refusal::BootUnknown)?.number;
     let session = &state.sessions[task.session];
     within_quota(ctx, &session.project, &spec.resources)?;
@@ -207,6 +210,7 @@ fn hold(ctx: &mut Ctx, handle: u32, lease: Lease) {
         node.lease(number, held, &need);
     }
     state.placed += 1;
+    state.companies.add(&state.specs.slab[key.spec], on);
     state
         .projects
         .entry(key.project)

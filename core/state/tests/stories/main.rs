@@ -4,6 +4,7 @@
 use farlane_model::ExitKind;
 
 mod calls;
+mod company;
 mod devices;
 mod ends;
 mod fleet;
