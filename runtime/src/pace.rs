@@ -1,9 +1,9 @@
 //! How fast a transfer goes, once it is under way.
 //!
-//! Owns which part of a transfer counts: its second half. The first fills windows and buffers, and says more of how
+//! Owns which part of a transfer counts, and what many come to. Of one it is the second half. The first fills windows and buffers, and says more of how
 //! far the peer is than of how much goes through.
 
-use farlane_units::{ByteCount, Micros};
+use farlane_units::{ByteCount, ByteRate, Micros};
 
 /// Least that must be timed. Source: a second half of 256 KiB fills no buffer of a socket; what is shorter says
 /// nothing of the way.
@@ -45,6 +45,37 @@ impl Pace {
         let bytes = self.moved - before;
         let time = self.last.saturating_sub(since);
         (bytes >= LEAST_TIMED.0 && time > Micros::ZERO).then_some((ByteCount(bytes), time))
+    }
+}
+
+/// Bytes of a transfer that count as much as all before it. Source: choice; 1 MiB begins slowly and says a fifth, 64 MiB
+/// nearly all.
+const WEIGHT: u64 = ByteCount::mib(4).0;
+
+/// A bandwidth that follows what is moved: each transfer counts by its bytes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Throughput(Option<u64>);
+
+impl Throughput {
+    /// So many bytes were moved within `time`.
+    pub fn see(&mut self, bytes: ByteCount, time: Micros) {
+        let Some(rate) = ByteRate::of(bytes, time) else {
+            return;
+        };
+        let Some(known) = self.0 else {
+            self.0 = Some(rate.0);
+            return;
+        };
+        let share = |of: u64, weight: u64| {
+            u128::from(of) * u128::from(weight) / u128::from(bytes.0.saturating_add(WEIGHT))
+        };
+        let mixed = share(rate.0, bytes.0) + share(known, WEIGHT);
+        self.0 = Some(u64::try_from(mixed).unwrap_or(u64::MAX));
+    }
+
+    /// As it is now; `None` before anything was moved.
+    pub fn rate(&self) -> Option<ByteRate> {
+        self.0.map(ByteRate)
     }
 }
 

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,11 +93,11 @@ class Network:
         self.cli("login", str(access))
         return self
 
-    def part(self, log: str, *arguments: str) -> subprocess.Popen[bytes]:
-        """Another `farlane` process that runs beside."""
+    def part(self, log: str, *arguments: str, through: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+        """Another `farlane` process that runs beside, started by the program `through` where one is named."""
         with open(self.folder / f"{log}.log", "ab") as out:
             child = subprocess.Popen(
-                [program(), *arguments],
+                [*through, program(), *arguments],
                 env=self.env,
                 stdin=subprocess.DEVNULL,
                 stdout=out,

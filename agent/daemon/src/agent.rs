@@ -22,6 +22,7 @@ use crate::probe::machine::{self, Machine};
 use crate::probe::python::{self, Found};
 use crate::sandbox::{self, Enforced, Sandbox};
 use crate::user::User;
+use crate::way::Way;
 use crate::{AgentConfig, AgentError, StartError, files, join};
 
 /// Frames and events between the connection and the loop.
@@ -92,8 +93,10 @@ impl Agent {
         let patience = config
             .transfer_patience
             .unwrap_or(crate::progress::PATIENCE);
+        let way = Arc::new(Way::default());
+        let blobs = folder.path("blobs");
         let preparer = Arc::new(Preparer {
-            blobs: Blobs::new(live.clone(), folder.path("blobs"), cache, patience),
+            blobs: Blobs::new(live.clone(), blobs, cache, patience, way.clone()),
             codes: Codes::default(),
             environments: Environments::new(
                 shared.environments,
@@ -123,6 +126,7 @@ impl Agent {
             preparer,
             journal: folder.path("journal"),
             channel: live,
+            way: way.clone(),
             calibration,
         };
         let link = Link {
@@ -134,6 +138,7 @@ impl Agent {
             channel,
             doubted: false,
             proved: None,
+            way,
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

@@ -5,10 +5,12 @@
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use farlane_model::{BlobRef, Digest};
+use farlane_runtime::{Clock, Pace, SystemClock};
 use farlane_units::ByteCount;
 use farlane_wire::hello::BLOB_CHUNK;
 use farlane_wire::v1::fleet_client::FleetClient;
@@ -18,6 +20,7 @@ use tokio::sync::{Semaphore, watch};
 use tonic::transport::Channel;
 
 use crate::progress::{Moved, moving};
+use crate::way::Way;
 
 /// Blobs under way at once. Source: two fill a link; more only add memory.
 const AT_ONCE: usize = 8;
@@ -53,6 +56,7 @@ pub(crate) struct Blobs {
     dir: PathBuf,
     bound: ByteCount,
     turns: Semaphore,
+    way: Arc<Way>,
     /// Digests fetched before, oldest first.
     seen: Mutex<VecDeque<Digest>>,
 }
@@ -63,6 +67,7 @@ impl Blobs {
         dir: PathBuf,
         bound: ByteCount,
         patience: Duration,
+        way: Arc<Way>,
     ) -> Self {
         let _ = std::fs::create_dir_all(&dir);
         Self {
@@ -71,6 +76,7 @@ impl Blobs {
             dir,
             bound,
             turns: Semaphore::new(AT_ONCE),
+            way,
             seen: Mutex::default(),
         }
     }
@@ -137,6 +143,7 @@ impl Blobs {
         let digest = farlane_wire::id::digest_bytes(&blob.digest);
         let request = v1::GetBlobRequest { digest, offset: 0 };
         let moved = Moved::default();
+        let mut pace = Pace::new(blob.size);
         let fetching = async {
             let mut chunks = client.get_blob(request).await?.into_inner();
             let mut out = BytesMut::with_capacity(blob.size.0.min(RESERVED) as usize);
@@ -146,9 +153,11 @@ impl Blobs {
                 if out.len() + chunk.data.len() > blob.size.0 as usize {
                     return Err(tonic::Status::data_loss("longer than was named"));
                 }
+                pace.came(chunk.data.len(), SystemClock.steady());
                 hash.update(&chunk.data);
                 out.extend_from_slice(&chunk.data);
             }
+            self.way.came(&pace);
             let right = *hash.finalize().as_bytes() == blob.digest.0;
             Ok(right.then(|| out.freeze()))
         };

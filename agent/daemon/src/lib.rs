@@ -30,6 +30,7 @@ mod progress;
 mod sandbox;
 mod survey;
 mod user;
+mod way;
 mod worker;
 
 pub use agent::Agent;

@@ -10,6 +10,7 @@
 //! Owns TLS, backoff and the renewal of the certificate. Leaves every frame's meaning to `engine`, but for
 //! pings, which it answers at once.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use farlane_runtime::{Clock, Entropy, SystemClock, SystemEntropy};
@@ -23,6 +24,7 @@ use crate::AgentError;
 use crate::clock::ClusterClock;
 use crate::folder::{Folder, NetworkFile, Transport};
 use crate::join::{self, Proof, Unrenewed};
+use crate::way::{LOOK_EVERY, Way};
 
 /// First wait before a new try. Source: a restarted server is back in about that time.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -36,6 +38,8 @@ const REFUSED_WAIT: Duration = Duration::from_secs(60);
 const UNKNOWN_TRIES: u32 = 5;
 /// Frames under way to the server beyond what HTTP/2 buffers; completions are held to two batches.
 const OUTGOING: usize = 1024;
+/// Before the first look at the other servers: whoever connects has other things to do first.
+const FIRST_LOOK: Duration = Duration::from_secs(5);
 /// A certificate is renewed when less than this is left, or less than a third of its life. Source: design.md,
 /// "Joining": they live 24 h; a third leaves 8 h in which a server may be away.
 const RENEW_BEFORE_MS: u64 = 8 * 3_600_000;
@@ -79,6 +83,7 @@ pub(crate) struct Link {
     pub(crate) doubted: bool,
     /// When a certificate last came without the old one.
     pub(crate) proved: Option<Instant>,
+    pub(crate) way: Arc<Way>,
 }
 
 enum Ended {
@@ -206,11 +211,12 @@ impl Link {
         self.channel.send_replace(Some(channel.clone()));
         // The engine gives a connection up by letting go of this.
         let answers = out.downgrade();
+        let others = hello.others.clone();
         let up = LinkEvent::Up { out, hello, sent };
         if self.events.send(up).await.is_err() {
             return Ended::Unwanted;
         }
-        self.serve(&mut stream, channel, &answers).await
+        self.serve(&mut stream, channel, &answers, others).await
     }
 
     async fn serve(
@@ -218,7 +224,9 @@ impl Link {
         stream: &mut tonic::Streaming<v1::ControlFrame>,
         channel: Channel,
         answers: &mpsc::WeakSender<v1::AgentFrame>,
+        others: Vec<v1::ServerAt>,
     ) -> Ended {
+        let mut look = Box::pin(tokio::time::sleep(FIRST_LOOK));
         let mut renewal = Box::pin(tokio::time::sleep(self.until_renewal()));
         loop {
             tokio::select! {
@@ -242,12 +250,26 @@ impl Link {
                     Err(status) => return refused(true, &status),
                 },
                 () = self.events.closed() => return Ended::Unwanted,
+                () = &mut look, if !others.is_empty() => {
+                    self.look(others.clone());
+                    look = Box::pin(tokio::time::sleep(LOOK_EVERY));
+                }
                 () = &mut renewal => {
                     let wait = self.renew(channel.clone()).await;
                     renewal = Box::pin(tokio::time::sleep(wait));
                 }
             }
         }
+    }
+
+    /// Looks how far the other servers are, beside; each is given up after a while.
+    fn look(&self, others: Vec<v1::ServerAt>) {
+        let identity = (
+            self.transport.certificate_pem.clone(),
+            self.transport.key_pem.clone(),
+        );
+        let ca_pem = self.network.ca_pem.clone();
+        tokio::spawn(self.way.clone().look(others, ca_pem, identity));
     }
 
     /// The stream ended before the server's hello.

@@ -6,7 +6,7 @@
 //! ```
 
 use farlane_model::Glob;
-use farlane_units::{Millis, UsdMicros};
+use farlane_units::{MilliUcu, Millis, UsdMicros};
 
 use crate::calendar::date;
 
@@ -24,7 +24,7 @@ pub const EGRESS_DEFAULT: UsdMicros = UsdMicros(50_000);
 pub enum Rate {
     /// One core for an hour.
     CoreHour,
-    /// One measured unified compute unit for an hour.
+    /// One measured unified compute unit for an hour: of a core, by multiplication of 32-bit floats.
     UcuHour,
     /// One gigabyte (10^9 bytes) out of a region.
     EgressGb,
@@ -179,6 +179,26 @@ impl PriceBook {
         Some(self.entry(Rate::CoreHour, region, device, at)?.price)
     }
 
+    /// The same where the book prices measured units: what it names for a core, else what it names for a unit × how
+    /// many units one core was measured to be. A machine that was not measured has no such price, and nominal
+    /// figures never stand in. *Source*: design.md, "Unified compute units".
+    pub fn core_hour_of(
+        &self,
+        region: &str,
+        device: &str,
+        core: Option<MilliUcu>,
+        at: Millis,
+    ) -> Option<UsdMicros> {
+        if let Some(price) = self.core_hour(region, device, at) {
+            return Some(price);
+        }
+        let unit = self.entry(Rate::UcuHour, region, device, at)?.price;
+        // To the nearest, halves up; no price is below zero.
+        let exact = i128::from(unit.0) * i128::from(core?.0) + 500;
+        let price = i64::try_from(exact / 1000).unwrap_or(i64::MAX);
+        Some(UsdMicros(price).min(MAX_PRICE))
+    }
+
     /// What a gigabyte costs from one region to another: nothing within a region unless an entry names both
     /// without stars, [`EGRESS_DEFAULT`] across regions unless an entry says otherwise.
     pub fn egress_gb(&self, from: &str, to: &str, at: Millis) -> UsdMicros {
@@ -259,6 +279,28 @@ pub(crate) mod tests {
             book.turns(Rate::CoreHour, Millis(50), Millis(100)),
             [Millis(60), Millis(80), Millis(100)]
         );
+    }
+
+    #[test]
+    fn a_unit_prices_the_cores_of_machines_that_were_measured() {
+        let mut unit = entry("*", "cpu", 40_000, 0, 0);
+        unit.scope.rate = Rate::UcuHour;
+        let at = |book: &PriceBook, core: Option<u64>| {
+            let core = core.map(MilliUcu);
+            book.core_hour_of("eu", "cpu", core, Millis(1)).map(|p| p.0)
+        };
+        let book = PriceBook::new(vec![unit.clone()]);
+        assert_eq!(at(&book, Some(1500)), Some(60_000));
+        assert_eq!(at(&book, Some(1)), Some(40));
+        assert_eq!(at(&book, Some(u64::MAX)), Some(MAX_PRICE.0));
+        assert_eq!(at(&book, None), None, "it was not measured");
+        assert_eq!(
+            book.core_hour_of("eu", "A100", Some(MilliUcu(1)), Millis(1)),
+            None
+        );
+        // What is named for a core goes before.
+        let both = PriceBook::new(vec![unit, entry("eu", "*", 7, 0, 0)]);
+        assert_eq!((at(&both, Some(1500)), at(&both, None)), (Some(7), Some(7)));
     }
 
     #[test]

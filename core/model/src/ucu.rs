@@ -102,7 +102,7 @@ pub struct Measured {
     pub disk_write_mib_s: Option<u64>,
     /// Read back, past the page cache; `None` where the disk refused.
     pub disk_read_mib_s: Option<u64>,
-    /// To the servers; `None` until links are measured.
+    /// From the servers, as its transfers showed by then; `None` where nothing was timed.
     pub network_mib_s: Option<u64>,
 }
 

@@ -48,6 +48,14 @@ impl Coordinate {
         }
     }
 
+    /// So far above the only landmark, which stands at the origin: all ways lead through it.
+    pub fn above(round_trip: Micros) -> Self {
+        Self {
+            height: round_trip.0 as f64,
+            ..Self::new(0, true, 0)
+        }
+    }
+
     /// Round trip to another place.
     pub fn to(&self, other: &Self) -> Micros {
         Micros(self.distance(other) as u64)

@@ -1,8 +1,8 @@
 //! Unified compute units, in two profiles that never meet.
 //!
 //! Owns the two types and how they read. Leaves what they are reckoned from to `farlane-model`.
-//! Neither converts to the other or to money. Thousandths of nominal ones come out for display and transport
-//! alone; of measured ones, also for estimates of run times.
+//! Neither converts to the other, and nominal ones never to money. Thousandths of nominal ones come out for display and transport
+//! alone; of measured ones, also for estimates of run times and for price books.
 
 use std::fmt;
 

@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::attach::{Attached, attach};
 use crate::auth::{from, node, peer_node};
 use crate::joining::Joining;
-use crate::{Replies, blob, logs, status};
+use crate::{Replies, blob, logs, probe, status};
 
 /// The handlers of `Fleet`.
 pub struct FleetService {
@@ -78,6 +78,7 @@ impl Attached for AgentSession {
 impl Fleet for FleetService {
     type ControlStream = Replies<v1::ControlFrame>;
     type GetBlobStream = Replies<v1::BlobChunk>;
+    type ProbeStream = Replies<v1::ProbeChunk>;
 
     async fn enrol(
         &self,
@@ -152,5 +153,29 @@ impl Fleet for FleetService {
         let (blobs, reach) = (self.controller.blobs(), Reach::Everybody);
         let chunks = blob::get(blobs, reach, request.into_inner()).await?;
         Ok(Response::new(chunks))
+    }
+
+    async fn probe(
+        &self,
+        request: Request<Streaming<v1::ProbeChunk>>,
+    ) -> Result<Response<Self::ProbeStream>, Status> {
+        let node = self.trusted(&request)?;
+        if !self.controller.may_probe(node) {
+            let message = "a node probes the leader, and once an hour";
+            return Err(ErrorCode::QuotaExceeded.status(message));
+        }
+        let timed = probe::take(request.into_inner()).await?;
+        if let Some((bytes, time)) = timed {
+            self.controller.came(node, bytes, time);
+        }
+        Ok(Response::new(probe::give()))
+    }
+
+    async fn echo(
+        &self,
+        request: Request<v1::EchoRequest>,
+    ) -> Result<Response<v1::EchoReply>, Status> {
+        self.trusted(&request)?;
+        Ok(Response::new(v1::EchoReply {}))
     }
 }

@@ -13,6 +13,7 @@ mod joining;
 mod logs;
 mod network;
 mod peer;
+mod probe;
 
 use std::pin::Pin;
 use std::sync::Arc;

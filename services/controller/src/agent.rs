@@ -111,6 +111,7 @@ impl Controller {
             epoch: self.consensus.read(|s| s.epoch()),
             cluster_time_ms: now.0,
             leader: String::new(),
+            others: self.others.clone(),
         }));
         self.leases
             .lock()

@@ -130,6 +130,8 @@ pub struct Parts {
     pub server: u64,
     /// Regions of the servers, as far as they are known.
     pub homes: Vec<(u64, Arc<str>)>,
+    /// The other servers, which agents look at.
+    pub others: Vec<v1::ServerAt>,
     /// This server's name for people.
     pub name: String,
     /// Where this server is reached.
@@ -164,6 +166,7 @@ pub struct Controller {
     between: Mutex<Arc<farlane_plan::Links>>,
     server: u64,
     homes: Vec<(u64, Arc<str>)>,
+    others: Vec<v1::ServerAt>,
     ungranted: Mutex<Ungranted>,
     /// Never locked while the state is read, save by a round of planning.
     refusals: Mutex<Refusals>,
@@ -208,6 +211,7 @@ impl Controller {
             between: Mutex::default(),
             server: parts.server,
             homes: parts.homes,
+            others: parts.others,
             ungranted: Mutex::default(),
             refusals: Mutex::default(),
             histories: Mutex::default(),

@@ -13,7 +13,9 @@ use std::sync::Arc;
 
 use farlane_model::NodeId;
 use farlane_plan::Survey;
+use farlane_runtime::Throughput;
 use farlane_units::{ByteCount, ByteRate, Micros};
+use farlane_wire::hello::PROBE_PAUSE_MS;
 
 /// Share of a new round trip in the smoothed one, and in its deviation. Source: RFC 6298 has 1/8 and 1/4 for every
 /// segment; here is one in three seconds.
@@ -26,10 +28,6 @@ const FIRST: u32 = 4;
 const WINDOW: Micros = Micros(300 * 1_000_000);
 /// A longer round trip is not believed. Source: a lease; whoever needs longer cannot keep one.
 const MAX_ROUND_TRIP: Micros = Micros(crate::LEASE.0 * 1000);
-/// Bytes of a sample that count as much as all samples before it. Source: choice; a transfer of 1 MiB begins slowly
-/// and says a fifth, one of 64 MiB nearly all.
-const WEIGHT: u64 = ByteCount::mib(4).0;
-
 /// A round trip that follows what is measured.
 #[derive(Debug, Clone, Copy, Default)]
 struct RoundTrip {
@@ -85,37 +83,23 @@ impl RoundTrip {
     }
 }
 
-/// A bandwidth that follows what is moved.
-#[derive(Debug, Clone, Copy, Default)]
-struct Bandwidth(Option<u64>);
-
-impl Bandwidth {
-    fn see(&mut self, bytes: u64, rate: u64) {
-        let Some(known) = self.0 else {
-            self.0 = Some(rate);
-            return;
-        };
-        let share = |of: u64, weight: u64| {
-            u128::from(of) * u128::from(weight) / u128::from(bytes.saturating_add(WEIGHT))
-        };
-        let mixed = share(rate, bytes) + share(known, WEIGHT);
-        self.0 = Some(u64::try_from(mixed).unwrap_or(u64::MAX));
-    }
-}
-
 /// What is known of one node's way here.
 #[derive(Debug)]
 struct Path {
     region: Arc<str>,
+    /// Named among those that changed.
+    changed: bool,
     /// The stream on which it is asked.
     stream: u64,
     /// What was asked, and when.
     asked: Option<(u64, Micros)>,
     trip: RoundTrip,
     /// To the servers, measured here.
-    up: Bandwidth,
+    up: Throughput,
     /// From the servers, as the agent says.
     down: Option<ByteRate>,
+    /// When it probed last.
+    probed: Option<Micros>,
     /// To other servers, as the agent says.
     servers: Vec<(u64, Micros)>,
 }
@@ -129,6 +113,13 @@ pub(crate) struct Seen {
     pub least: Micros,
     /// The slower way of those known.
     pub bandwidth: Option<ByteRate>,
+}
+
+/// Each once, however long nobody asks.
+fn note(changed: &mut Vec<NodeId>, node: NodeId, path: &mut Path) {
+    if !std::mem::replace(&mut path.changed, true) {
+        changed.push(node);
+    }
 }
 
 /// All nodes' ways to this leader.
@@ -150,11 +141,13 @@ impl Paths {
     ) {
         let path = self.nodes.entry(node).or_insert_with(|| Path {
             region: region.clone(),
+            changed: false,
             stream,
             asked: None,
             trip: RoundTrip::default(),
-            up: Bandwidth::default(),
+            up: Throughput::default(),
             down: None,
+            probed: None,
             servers: Vec::new(),
         });
         path.region = region.clone();
@@ -173,7 +166,7 @@ impl Paths {
         let age = now.saturating_sub(asked).0;
         if age > path.trip.smoothed {
             path.trip.see(age, now.0);
-            self.changed.push(node);
+            note(&mut self.changed, node, path);
         }
         false
     }
@@ -197,18 +190,30 @@ impl Paths {
         if again {
             path.asked = Some((next, now));
         }
-        self.changed.push(node);
+        note(&mut self.changed, node, path);
         again
     }
 
     /// So many bytes came from a node within `time`.
     pub fn came(&mut self, node: NodeId, bytes: ByteCount, time: Micros) {
-        if let Some(path) = self.nodes.get_mut(&node)
-            && let Some(rate) = ByteRate::of(bytes, time)
-        {
-            path.up.see(bytes.0, rate.0);
-            self.changed.push(node);
+        if let Some(path) = self.nodes.get_mut(&node) {
+            path.up.see(bytes, time);
+            note(&mut self.changed, node, path);
         }
+    }
+
+    /// Whether a node that is attached here may probe now: its last one was long enough ago.
+    pub fn may_probe(&mut self, node: NodeId, now: Micros) -> bool {
+        let Some(path) = self.nodes.get_mut(&node) else {
+            return false;
+        };
+        // Clocks and the way itself take their part of an agent's pause.
+        let pause = Micros(PROBE_PAUSE_MS * 900);
+        let may = path.probed.is_none_or(|at| now.saturating_sub(at) >= pause);
+        if may {
+            path.probed = Some(now);
+        }
+        may
     }
 
     /// What an agent says that it measured.
@@ -218,7 +223,7 @@ impl Paths {
         };
         if down.is_some() && down != path.down {
             path.down = down;
-            self.changed.push(node);
+            note(&mut self.changed, node, path);
         }
         if !servers.is_empty() {
             path.servers = servers;
@@ -239,7 +244,13 @@ impl Paths {
 
     /// Nodes that are nearer or further than before, since this was asked last.
     pub fn take_changed(&mut self) -> Vec<NodeId> {
-        std::mem::take(&mut self.changed)
+        let changed = std::mem::take(&mut self.changed);
+        for node in &changed {
+            if let Some(path) = self.nodes.get_mut(node) {
+                path.changed = false;
+            }
+        }
+        changed
     }
 
     /// Everything by region, for what lies between regions; `server` is this one.
@@ -265,7 +276,7 @@ impl Paths {
             return Seen::default();
         };
         let least = path.trip.least[0].min(path.trip.least[1]);
-        let up = path.up.0.map(ByteRate);
+        let up = path.up.rate();
         Seen {
             round_trip: Micros(path.trip.smoothed),
             least: match path.trip.count {
@@ -383,5 +394,9 @@ mod tests {
         assert_eq!(paths.of(NODE).bandwidth, after);
         paths.told(NODE, Some(ByteRate(5)), Vec::new());
         assert_eq!(paths.of(NODE).bandwidth, Some(ByteRate(5)));
+        // A probe an hour, and none of nodes that are not here.
+        let hour = Micros(PROBE_PAUSE_MS * 1000);
+        assert!(paths.may_probe(NODE, second) && !paths.may_probe(NODE, Micros(hour.0 / 2)));
+        assert!(paths.may_probe(NODE, hour) && !paths.may_probe(NodeId([2; 32]), hour));
     }
 }

@@ -13,10 +13,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farlane_ledger::{CPU, Draft, MAX_ENTRIES, PriceBook, Rate, check};
-use farlane_model::{Digest, NodeId};
+use farlane_model::{Digest, NodeId, NodeSpec, WorkKind};
 use farlane_state::{DatedPrice, MAX_DATED_PRICES, Node, NodePrices, Order, SetPrices};
 use farlane_store::{BookRow, NewBook, StoreError};
-use farlane_units::Millis;
+use farlane_units::{MilliUcu, Millis};
 use farlane_wire::{id, v1};
 
 use crate::{Caller, ControlError, Controller};
@@ -46,15 +46,31 @@ pub(crate) fn device_of(_: &Node) -> &'static str {
     CPU
 }
 
-/// What a book says of a node from [`BEHIND`] to [`AHEAD`].
-fn schedule(book: &PriceBook, region: &str, device: &str, now: Millis) -> Vec<DatedPrice> {
+/// What one core of a node was measured to be; `None` before it was.
+fn core_of(spec: &NodeSpec) -> Option<MilliUcu> {
+    let measured = spec.measured.as_ref()?;
+    let all = measured.ucu(WorkKind::Fp32).thousandths();
+    Some(MilliUcu(all / u64::from(measured.cores.max(1))))
+}
+
+/// What a book says from [`BEHIND`] to [`AHEAD`] of a node whose cores were measured to be so much.
+fn schedule(
+    book: &PriceBook,
+    region: &str,
+    device: &str,
+    core: Option<MilliUcu>,
+    now: Millis,
+) -> Vec<DatedPrice> {
     let from = now.saturating_sub(BEHIND);
-    let turns = book.turns(Rate::CoreHour, from, now.saturating_add(AHEAD));
+    let mut turns = book.turns(Rate::CoreHour, from, now.saturating_add(AHEAD));
+    turns.extend(book.turns(Rate::UcuHour, from, now.saturating_add(AHEAD)));
+    turns.sort_unstable();
+    turns.dedup();
     let first = std::iter::once((Millis::ZERO, from));
     let mut held = None;
     let mut out = Vec::new();
     for (since, at) in first.chain(turns.into_iter().map(|at| (at, at))) {
-        let core_hour = book.core_hour(region, device, at);
+        let core_hour = book.core_hour_of(region, device, core, at);
         if core_hour != held {
             out.push(DatedPrice { since, core_hour });
             held = core_hour;
@@ -254,7 +270,8 @@ impl Controller {
         if let Err(error) = self.read_books().await {
             tracing::debug!(%error, %node, "the node's price follows once accounts can be read");
         }
-        let prices = schedule(&self.book(&provider), region, CPU, self.now());
+        // A machine is measured once it has joined.
+        let prices = schedule(&self.book(&provider), region, CPU, None, self.now());
         let nodes = vec![NodePrices { node, prices }];
         SetPrices { nodes }
     }
@@ -271,16 +288,19 @@ impl Controller {
     }
 
     fn prices_due(&self, now: Millis) -> Vec<NodePrices> {
-        let mut known: HashMap<(Digest, Arc<str>, &str), Vec<DatedPrice>> = HashMap::new();
+        type Alike<'a> = (Digest, Arc<str>, &'a str, Option<MilliUcu>);
+        let mut known: HashMap<Alike<'_>, Vec<DatedPrice>> = HashMap::new();
         self.consensus.read(|state| {
             let mut due = Vec::new();
             for node in state.nodes().filter(|n| !n.revoked) {
-                let key = (node.provider, node.region.clone(), device_of(node));
-                let wanted = known
-                    .entry(key)
-                    .or_insert_with_key(|(provider, region, device)| {
-                        schedule(&self.book(provider), region, device, now)
-                    });
+                let core = core_of(&node.spec);
+                let key = (node.provider, node.region.clone(), device_of(node), core);
+                let wanted =
+                    known
+                        .entry(key)
+                        .or_insert_with_key(|(provider, region, device, core)| {
+                            schedule(&self.book(provider), region, device, *core, now)
+                        });
                 if from_now(&node.prices, now) != from_now(wanted, now) {
                     due.push(NodePrices {
                         node: node.id,
@@ -340,6 +360,9 @@ mod tests {
             entry("eu-*", 3, 5, Some(6)),
             entry("eu-*", 4, 30, None),
         ]);
+        let schedule = |book: &PriceBook, region: &str, device: &str, now: Millis| {
+            schedule(book, region, device, None, now)
+        };
         let told = schedule(&book, "eu-west", CPU, NOW);
         let to_come = [dated(2, Some(1)), dated(5, Some(3)), dated(6, Some(1))];
         assert_eq!(told, [vec![always(2)], to_come.to_vec()].concat());
@@ -350,6 +373,20 @@ mod tests {
         // Seen two hours later it is as if it had always been.
         let later = Millis(NOW.0 + 2 * HOUR);
         assert_eq!(schedule(&begins, "eu", CPU, later), [always(1)]);
+    }
+
+    #[test]
+    fn units_price_cores_that_were_measured_and_turn_at_their_dates() {
+        let mut unit = entry("*", 20_000, -5, None);
+        let mut later = entry("*", 30_000, 3, None);
+        (unit.scope.rate, later.scope.rate) = (Rate::UcuHour, Rate::UcuHour);
+        let book = PriceBook::new(vec![unit, later]);
+        let told = |core| schedule(&book, "eu", CPU, core, NOW);
+        assert_eq!(told(None), []);
+        assert_eq!(
+            told(Some(MilliUcu(1500))),
+            [always(30_000), dated(3, Some(45_000))]
+        );
     }
 
     #[test]
@@ -371,7 +408,8 @@ mod tests {
     #[test]
     fn many_changes_in_a_day_leave_what_holds_and_the_next() {
         let each = (0..24).map(|n| entry("*", n, n, None)).collect();
-        let told = schedule(&PriceBook::new(each), "eu", CPU, Millis(NOW.0 + HOUR / 2));
+        let at = Millis(NOW.0 + HOUR / 2);
+        let told = schedule(&PriceBook::new(each), "eu", CPU, None, at);
         assert_eq!(told.len(), MAX_DATED_PRICES);
         assert_eq!((told[0], told[7]), (dated(0, Some(0)), dated(7, Some(7))));
     }

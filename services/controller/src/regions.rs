@@ -97,6 +97,11 @@ impl Controller {
         self.paths.lock().came(node, bytes, time);
     }
 
+    /// Whether a node may probe now how much goes through.
+    pub fn may_probe(&self, node: NodeId) -> bool {
+        self.paths.lock().may_probe(node, self.clock.steady())
+    }
+
     /// Every region with a registered node that is not removed.
     pub fn list_regions(&self) -> v1::ListRegionsReply {
         let (now, steady) = (self.now(), self.clock.steady());

@@ -20,6 +20,7 @@ use farlane_units::ByteCount;
 use farlane_wire::channel::{
     CONNECTION_WINDOW, KEEPALIVE, KEEPALIVE_TIMEOUT, MAX_FRAME, STREAM_WINDOW,
 };
+use farlane_wire::v1::ServerAt;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -183,6 +184,7 @@ impl Server {
             shutdown: shutdown.clone(),
             server: config.id,
             homes: config.homes(),
+            others: others(&config),
             name: format!("server {}", config.id),
             urls: urls.clone(),
             blob_limit: config.blob_limit.0,
@@ -269,6 +271,16 @@ pub(crate) fn file_error(path: &Path) -> impl FnOnce(std::io::Error) -> ServerEr
         path: path.to_owned(),
         source,
     }
+}
+
+/// The servers beside this one, as agents are told of them.
+fn others(config: &ServerConfig) -> Vec<ServerAt> {
+    let others = config.members.iter().filter(|m| m.id != config.id);
+    let others = others.map(|m| ServerAt {
+        server: m.id,
+        url: m.url.clone(),
+    });
+    others.collect()
 }
 
 /// The carbon feed that the configuration names.

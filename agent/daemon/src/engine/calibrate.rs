@@ -1,6 +1,6 @@
-//! When this machine is measured: while it has nothing to do, and what is known of it is old.
+//! When this machine and its way to the servers are measured: while it has nothing to do, and what is known is old.
 //!
-//! Owns the moment, the stop, and what becomes of the result. Leaves measuring to `crate::calibrate`.
+//! Owns the moment, the stop, and what becomes of the result. Leaves measuring to `crate::calibrate` and `crate::way`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +10,7 @@ use farlane_runtime::{Clock, SystemClock};
 use farlane_wire::v1;
 use farlane_wire::v1::agent_frame::Body;
 
+use super::attempt::Beside;
 use super::{Done, Engine};
 use crate::calibrate::{self, Broken, kept};
 use crate::clock::ClusterClock;
@@ -37,6 +38,8 @@ pub(super) struct Calibrator {
     not_before: u64,
     /// While it runs.
     stop: Option<Arc<AtomicBool>>,
+    /// A probe of the way, which ends when this goes.
+    probe: Option<Beside>,
 }
 
 impl Calibrator {
@@ -46,6 +49,7 @@ impl Calibrator {
             worked_at: ClusterClock::steady(),
             not_before: 0,
             stop: None,
+            probe: None,
         }
     }
 
@@ -67,6 +71,7 @@ impl Calibrator {
     /// Measuring gives way.
     pub(super) fn work_came(&mut self) {
         self.worked_at = ClusterClock::steady();
+        self.probe = None;
         if let Some(stop) = &self.stop {
             stop.store(true, Ordering::Relaxed);
         }
@@ -101,11 +106,16 @@ impl Engine {
         );
         let (cpus, memory) = (self.spec.cpus, self.spec.memory.0);
         let (done, stopped) = (self.done.clone(), stop.clone());
+        let way = self.way.clone();
         // A thread of its own: it takes the lowest priority, and keeps it.
         let thread = std::thread::Builder::new().name("farlane-measure".into());
         let begun = thread.spawn(move || {
             let (path, wall) = (folder.path(""), SystemClock.wall());
             let measured = calibrate::measure(cpus, memory, &path, wall, &stopped);
+            let measured = measured.map(|measured| Measured {
+                network_mib_s: way.down().map(|rate| rate.0 >> 20),
+                ..measured
+            });
             if let Ok(measured) = measured {
                 kept::keep(&folder, machine, measured);
             }
@@ -118,6 +128,27 @@ impl Engine {
                 calibrator.not_before = now + AGAIN_MS;
             }
         }
+    }
+
+    /// Probes how much goes through, where nothing was timed for long and the machine itself is not being measured.
+    pub(super) fn probe_when_idle(&mut self) {
+        let calibrator = &mut self.calibrator;
+        let idle = ClusterClock::steady().saturating_sub(calibrator.worked_at);
+        if idle < calibrator.calibration.idle_ms
+            || calibrator.stop.is_some()
+            || !self.way.is_stale()
+        {
+            return;
+        }
+        let Some(channel) = self.channel.borrow().clone() else {
+            return;
+        };
+        let way = self.way.clone();
+        calibrator.probe = Some(Beside::spawn(async move {
+            if let Err(status) = way.probe(channel).await {
+                tracing::debug!(%status, "how much goes through could not be probed");
+            }
+        }));
     }
 
     /// Tells the control plane what came of it.

@@ -81,6 +81,7 @@ impl Engine {
         self.lease_until = self.lease_until.max(sent + self.lease_ms);
         self.round_trip_micros = ClusterClock::steady().saturating_sub(sent) * 1000;
         self.outbox.reconnected();
+        self.way.connected();
         self.give_prekeys(FIRST_PREKEYS);
         self.heartbeat();
     }

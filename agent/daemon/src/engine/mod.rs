@@ -44,6 +44,7 @@ use crate::calibrate::Broken;
 use crate::clock::ClusterClock;
 use crate::link::{LinkEvent, frame};
 use crate::sandbox::Sandbox;
+use crate::way::Way;
 use crate::worker::Event;
 use attempt::{Attempt, Prepared, Specs, Token};
 pub(crate) use calibrate::Calibration;
@@ -76,6 +77,7 @@ pub(crate) struct Setup {
     pub(crate) preparer: Arc<Preparer>,
     pub(crate) journal: std::path::PathBuf,
     pub(crate) channel: watch::Receiver<Option<Channel>>,
+    pub(crate) way: Arc<Way>,
     pub(crate) calibration: Calibration,
 }
 
@@ -127,6 +129,8 @@ pub(crate) struct Engine {
     calibrator: Calibrator,
     /// Not before this, on the steady clock.
     next_challenge: u64,
+    channel: watch::Receiver<Option<Channel>>,
+    way: Arc<Way>,
     /// Why the network does not take this node.
     over: Option<AgentError>,
 }
@@ -244,6 +248,8 @@ impl Engine {
             tasks_run: 0,
             calibrator: Calibrator::new(setup.calibration),
             next_challenge: 0,
+            channel: setup.channel,
+            way: setup.way,
             over: None,
         }
     }
@@ -281,8 +287,8 @@ impl Engine {
             sent_ms: ClusterClock::steady(),
             running,
             waiting,
-            down_bytes_s: 0,
-            servers: Vec::new(),
+            down_bytes_s: self.way.down().map_or(0, |rate| rate.0),
+            servers: self.way.tell_servers(),
         };
         self.tell(v1::agent_frame::Body::Heartbeat(beat));
         self.pools.retire(ClusterClock::steady());
@@ -300,6 +306,7 @@ impl Engine {
             };
             self.tell(v1::agent_frame::Body::Prekeys(stock));
         }
+        self.probe_when_idle();
         self.calibrate_when_idle();
     }
 

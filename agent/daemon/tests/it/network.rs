@@ -43,6 +43,9 @@ pub struct Seen {
     /// Nonces that came back.
     pub pongs: Vec<Bytes>,
     pub answers: Vec<v1::ChallengeAnswer>,
+    pub beats: Vec<v1::Heartbeat>,
+    /// Bytes of each probe.
+    pub probes: Vec<usize>,
     /// The certificate shown at each connection.
     pub certificates: Vec<Vec<u8>>,
     pub renewals: u32,
@@ -84,6 +87,8 @@ pub struct Treatment {
     pub refuses_uploads: Option<ErrorCode>,
     /// How far its clock is ahead of the machine's.
     pub skew_ms: i64,
+    /// Servers that the node hears of.
+    pub others: Vec<v1::ServerAt>,
     /// Uploads make no progress.
     pub stalls_uploads: bool,
     /// The next download makes no progress.
@@ -103,6 +108,7 @@ impl Default for Treatment {
             unknown: 0,
             refuses_uploads: None,
             skew_ms: 0,
+            others: Vec::new(),
             stalls_uploads: false,
             stalls_downloads: false,
         }

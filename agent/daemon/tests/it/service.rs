@@ -177,6 +177,31 @@ impl Fleet for Service {
         });
         Ok(Response::new(ReceiverStream::new(receive)))
     }
+
+    type ProbeStream = Frames<v1::ProbeChunk>;
+    async fn probe(
+        &self,
+        request: Request<Streaming<v1::ProbeChunk>>,
+    ) -> Result<Response<Self::ProbeStream>, Status> {
+        let (mut chunks, mut bytes) = (request.into_inner(), Vec::new());
+        while let Some(chunk) = chunks.message().await? {
+            bytes.push(chunk.data);
+        }
+        let all = bytes.iter().map(Bytes::len).sum();
+        self.network.note(|seen| seen.probes.push(all));
+        let (send, receive) = mpsc::channel(4);
+        tokio::spawn(async move {
+            for data in bytes {
+                let _ = send.send(Ok(v1::ProbeChunk { data })).await;
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(receive)))
+    }
+
+    async fn echo(&self, _: Request<v1::EchoRequest>) -> Result<Response<v1::EchoReply>, Status> {
+        assert!(self.leader.is_some(), "the leader asks by itself");
+        Ok(Response::new(v1::EchoReply {}))
+    }
 }
 
 impl Network {
@@ -246,6 +271,7 @@ impl Network {
                     epoch: 1,
                     cluster_time_ms: self.cluster_ms(),
                     leader: String::new(),
+                    others: self.treatment.lock().others.clone(),
                 });
                 let body = Some(greeting);
                 let _ = send.send(Ok(v1::ControlFrame { body })).await;
@@ -263,6 +289,7 @@ impl Network {
                 None
             }
             Out::Heartbeat(beat) => renews.then(|| {
+                self.note(|seen| seen.beats.push(beat.clone()));
                 In::Heartbeat(v1::HeartbeatAck {
                     sent_ms: beat.sent_ms,
                     cluster_time_ms: self.cluster_ms(),
