@@ -20,6 +20,7 @@ use crate::link::Link;
 use crate::probe::device::{self, Devices};
 use crate::probe::machine::{self, Machine};
 use crate::probe::python::{self, Found};
+use crate::progress::PATIENCE;
 use crate::sandbox::{self, Enforced, Sandbox};
 use crate::user::User;
 use crate::way::Way;
@@ -90,9 +91,7 @@ impl Agent {
         let (end, ended) = oneshot::channel();
         let pythons = probed.found.pythons;
         let cache = config.blob_cache.unwrap_or(BLOB_CACHE);
-        let patience = config
-            .transfer_patience
-            .unwrap_or(crate::progress::PATIENCE);
+        let patience = config.transfer_patience.unwrap_or(PATIENCE);
         let way = Arc::new(Way::default());
         let blobs = folder.path("blobs");
         let preparer = Arc::new(Preparer {
