@@ -2,7 +2,8 @@
 
 use farlane::{Network, v1};
 use farlane_ledger::decimal;
-use farlane_units::UsdMicros;
+use farlane_model::{PolicyName, PolicyPrices, UnknownPolicy};
+use farlane_units::{Ppm, UsdMicros};
 use serde_json::{Value, json};
 
 use crate::connect::{Target, block_on};
@@ -64,6 +65,74 @@ struct Set {
     /// Dollars a calendar month, in UTC; `none` for no bound.
     #[arg(long, value_name = "USD", value_parser = dollars)]
     budget: Option<Bound>,
+    /// What placing its calls minimises where they name no policy: balanced, fast, cheap or green; `none` is balanced.
+    #[arg(long, value_name = "NAME", value_parser = policy)]
+    policy: Option<NamedPolicy>,
+    /// Dollars that an hour of waiting is worth, in a policy of the project's own.
+    #[arg(long, value_name = "USD", value_parser = dollars)]
+    hour_usd: Option<Bound>,
+    /// Dollars that a tonne of CO2e is worth, in a policy of the project's own.
+    #[arg(long, value_name = "USD", value_parser = dollars)]
+    tonne_usd: Option<Bound>,
+    /// Of a lost attempt's cost, how much its chance counts; 1 is all of it.
+    #[arg(long, value_name = "TIMES", value_parser = times)]
+    risk: Option<Bound>,
+}
+
+/// A policy as a flag names it, or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct NamedPolicy(Option<PolicyName>);
+
+fn policy(name: &str) -> Result<NamedPolicy, String> {
+    if name == "none" {
+        return Ok(NamedPolicy(None));
+    }
+    let policy: PolicyName = name
+        .parse()
+        .map_err(|error: UnknownPolicy| error.to_string())?;
+    Ok(NamedPolicy(Some(policy)))
+}
+
+fn times(text: &str) -> Result<Bound, String> {
+    bound(text, 6)
+}
+
+/// What holds of the policy with these flags: the named one, with what is named of its prices.
+fn own_policy(held: Option<v1::PolicyPrices>, args: &Set) -> Option<v1::PolicyPrices> {
+    let on_wire = |name: PolicyName| {
+        let prices = name.prices();
+        v1::PolicyPrices {
+            hour_usd_micros: prices.hour.0,
+            tonne_usd_micros: prices.tonne.0,
+            risk_ppm: prices.risk.0,
+        }
+    };
+    let base = match args.policy {
+        Some(NamedPolicy(name)) => name.map(on_wire),
+        None => held,
+    };
+    let of = |flag: Option<Bound>| flag.and_then(|bound| bound.0);
+    let (hour, tonne, risk) = (of(args.hour_usd), of(args.tonne_usd), of(args.risk));
+    if hour.is_none() && tonne.is_none() && risk.is_none() {
+        return base;
+    }
+    let base = base.unwrap_or_else(|| on_wire(PolicyName::Balanced));
+    let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    Some(v1::PolicyPrices {
+        hour_usd_micros: hour.map_or(base.hour_usd_micros, signed),
+        tonne_usd_micros: tonne.map_or(base.tonne_usd_micros, signed),
+        risk_ppm: risk.map_or(base.risk_ppm, |n| u32::try_from(n).unwrap_or(u32::MAX)),
+    })
+}
+
+/// For people.
+fn policy_words(policy: Option<v1::PolicyPrices>) -> String {
+    let prices = |p: v1::PolicyPrices| PolicyPrices {
+        hour: UsdMicros(p.hour_usd_micros),
+        tonne: UsdMicros(p.tonne_usd_micros),
+        risk: Ppm(p.risk_ppm),
+    };
+    policy.map_or_else(|| "balanced".to_owned(), |p| prices(p).words())
 }
 
 /// A bound as a flag names it: a number in the smallest unit, or none.
@@ -212,6 +281,10 @@ fn print(project: &v1::ProjectView) -> Result<(), Problem> {
         budget.map_or_else(|| "no bound".to_owned(), |b| show::money(UsdMicros(b))),
     ]);
     table.print("")?;
+    show::line(&format!(
+        "calls that name no policy are placed by {}",
+        policy_words(set.policy)
+    ))?;
     show::line(&format!("{} tasks wait", project.queued))
 }
 
@@ -225,6 +298,7 @@ fn changed(held: v1::ProjectSettings, args: &Set) -> v1::ProjectSettings {
         max_milli_cpus: or(args.max_cpus, held.max_milli_cpus),
         max_milli_gpus: or(args.max_gpus, held.max_milli_gpus),
         budget_usd_micros: budget.unwrap_or(held.budget_usd_micros),
+        policy: own_policy(held.policy, args),
     }
 }
 
@@ -264,6 +338,7 @@ fn as_json(project: &v1::ProjectView) -> Value {
             "milli_gpus": set.max_milli_gpus,
             "budget_usd_micros": set.budget_usd_micros,
         },
+        "policy": policy_words(set.policy),
         "held": {
             "tasks": project.tasks,
             "milli_cpus": project.milli_cpus,
@@ -309,6 +384,10 @@ mod tests {
             max_cpus: Some(Bound(Some(1500))),
             max_gpus: None,
             budget: None,
+            policy: None,
+            hour_usd: None,
+            tonne_usd: None,
+            risk: None,
         };
         let with = v1::ProjectSettings {
             max_milli_cpus: Some(1500),
@@ -323,6 +402,30 @@ mod tests {
             ..with
         };
         assert_eq!(changed(held, &args), lifted);
+        // A policy by name, one price of it changed, and none again.
+        assert!(
+            policy("gren")
+                .expect_err("it is none")
+                .contains("did you mean \"green\"?")
+        );
+        args.policy = Some(policy("green").expect("it is one"));
+        args.hour_usd = Some(Bound(Some(7)));
+        let own = own_policy(None, &args).expect("it is set");
+        assert_eq!(
+            (own.hour_usd_micros, own.tonne_usd_micros),
+            (7, 100_000_000_000)
+        );
+        assert_eq!(
+            own_policy(
+                Some(own),
+                &Set {
+                    policy: None,
+                    hour_usd: None,
+                    ..args
+                }
+            ),
+            Some(own)
+        );
         assert_eq!(of(1500, Some(4000), &milli), "1.500 of 4");
     }
 }

@@ -3,7 +3,7 @@
 //! Owns the arithmetic of quotas. Leaves when they are asked to the orders, who may set them to the use cases, and
 //! how the weight counts to `farlane-plan`.
 
-use farlane_model::{KeyId, ProjectId, Resources};
+use farlane_model::{KeyId, PolicyName, PolicyPrices, ProjectId, Resources, TaskSpec};
 use farlane_units::{Millis, Month, UsdMicros};
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +22,8 @@ pub struct ProjectSettings {
     pub weight: u32,
     /// What it may never pass.
     pub quota: Quota,
+    /// What placing its calls minimises where they name no policy; `None`: `balanced`.
+    pub policy: Option<PolicyPrices>,
 }
 
 impl Default for ProjectSettings {
@@ -29,6 +31,7 @@ impl Default for ProjectSettings {
         Self {
             weight: DEFAULT_WEIGHT,
             quota: Quota::default(),
+            policy: None,
         }
     }
 }
@@ -200,6 +203,17 @@ impl<'a> ProjectView<'a> {
     /// What it may never pass.
     pub fn quota(&self) -> Quota {
         self.set().map_or_else(Quota::default, |s| s.settings.quota)
+    }
+    /// What it has set for calls that name no policy.
+    pub fn own_policy(&self) -> Option<PolicyPrices> {
+        self.set().and_then(|set| set.settings.policy)
+    }
+    /// What placing a call of it minimises.
+    pub fn policy(&self, spec: &TaskSpec) -> PolicyPrices {
+        let named = spec.policy.map(PolicyName::prices);
+        named
+            .or(self.own_policy())
+            .unwrap_or(PolicyName::Balanced.prices())
     }
     /// Charges of the month that `now` lies in.
     pub fn spent(&self, now: Millis) -> UsdMicros {

@@ -115,7 +115,11 @@ fn take(w: &mut World, step: Step) {
             let order = SetProject {
                 project: project(),
                 after: set.map_or(0, |s| s.revision),
-                settings: ProjectSettings { weight: 1, quota },
+                settings: ProjectSettings {
+                    weight: 1,
+                    quota,
+                    policy: None,
+                },
                 by: key(),
             };
             assert_eq!(w.order(order), Outcome::Done);

@@ -31,8 +31,10 @@ impl Controller {
                 .map_err(|e| ControlError::invalid(e.to_string()))?;
             let digest = Digest::of(&request.spec_bytes);
             let mut cache = self.view.lock();
-            self.consensus.read(|state| self.refresh(state, &mut cache));
-            let group = cache.group(digest, &spec.into(), 1);
+            let group = self.consensus.read(|state| {
+                self.refresh(state, &mut cache);
+                cache.group(state, digest, &spec.into(), 1)
+            });
             let explained = explain(&mut cache.fleet, &group);
             return Ok(reply("asked", &cache.fleet, &group, explained));
         }
@@ -67,7 +69,7 @@ fn live_reply(
 ) -> v1::ExplainReply {
     let granter = state.granter_for(live.session);
     let refused = refused.filter(|r| granter == Some(r.granter));
-    let group = cache.group(live.spec.digest, &live.spec.task, 1);
+    let group = cache.group(state, live.spec.digest, &live.spec.task, 1);
     let group = Group {
         granter: granter.is_some(),
         not_on: refused.as_ref().map_or_else(Vec::new, |r| r.nodes.clone()),

@@ -19,6 +19,7 @@ const MAX_GROUPS: usize = 256;
 
 /// Groups with as many heads as there could be room for.
 struct Gathered<'a> {
+    state: &'a State,
     cache: &'a mut ViewCache,
     waiting: Vec<Group>,
     heads: Vec<Vec<TaskId>>,
@@ -47,7 +48,9 @@ impl Gathered<'_> {
                 let at = self.heads.len();
                 let not_on = key.2.clone();
                 self.index.insert(key, at);
-                let group = self.cache.group(digest, spec, tasks.len() as u32);
+                let group = self
+                    .cache
+                    .group(self.state, digest, spec, tasks.len() as u32);
                 self.waiting.push(Group {
                     since: at as u64,
                     not_on,
@@ -88,6 +91,7 @@ pub(crate) fn gather(
             && fleet.feasible(digest, spec, &[])
     });
     let mut all = Gathered {
+        state,
         cache,
         waiting: Vec::new(),
         heads: Vec::new(),

@@ -45,7 +45,7 @@ impl Controller {
                 let verdict = verdicts.entry(queue.spec.digest).or_insert_with(|| {
                     let (digest, task) = (queue.spec.digest, &queue.spec.task);
                     (!cache.fleet.feasible(&digest, task, &[])).then(|| {
-                        let group = cache.group(digest, task, 1);
+                        let group = cache.group(state, digest, task, 1);
                         reason(&explain(&mut cache.fleet, &group))
                     })
                 });

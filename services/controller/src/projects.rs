@@ -3,9 +3,10 @@
 //! Owns these use cases. What is in force lies in the replicated state alone; accounts keep names and tenants, and
 //! the audit of who set what. Leaves quotas' arithmetic to `farlane-state`.
 
+use farlane_model::PolicyPrices;
 use farlane_state::{ProjectSettings, Quota, SetProject, State};
 use farlane_store::{Project, Scope};
-use farlane_units::{Millis, Month, UsdMicros};
+use farlane_units::{Millis, Month, Ppm, UsdMicros};
 use farlane_wire::{id, v1};
 
 use crate::{Caller, ControlError, Controller};
@@ -54,6 +55,7 @@ impl Controller {
                 gpus: wanted.max_milli_gpus,
                 budget: wanted.budget_usd_micros.map(UsdMicros),
             },
+            policy: wanted.policy.map(prices).transpose()?,
         };
         let named = self.store.projects().get(project).await?;
         let named = named.ok_or(ControlError::UnknownProject)?;
@@ -79,6 +81,18 @@ impl Controller {
     }
 }
 
+/// A policy's prices from the wire.
+fn prices(policy: v1::PolicyPrices) -> Result<PolicyPrices, ControlError> {
+    let prices = PolicyPrices {
+        hour: UsdMicros(policy.hour_usd_micros),
+        tonne: UsdMicros(policy.tonne_usd_micros),
+        risk: Ppm(policy.risk_ppm),
+    };
+    let checked = prices.check();
+    checked.map_err(|bad| ControlError::invalid(bad.to_string()))?;
+    Ok(prices)
+}
+
 /// What is in force, in words for the audit.
 fn told(state: &State, project: &Project) -> String {
     let known = state.project(&project.id);
@@ -87,8 +101,10 @@ fn told(state: &State, project: &Project) -> String {
     let budget = quota
         .budget
         .map_or_else(|| "none".to_owned(), |b| b.to_string());
+    let policy = known.own_policy();
+    let policy = policy.map_or_else(|| "none".to_owned(), |p| p.words());
     format!(
-        "weight {}, tasks {}, milli-cores {}, milli-gpus {}, budget {budget}",
+        "weight {}, tasks {}, milli-cores {}, milli-gpus {}, budget {budget}, policy {policy}",
         known.weight(),
         bound(quota.tasks),
         bound(quota.cpus),
@@ -110,6 +126,11 @@ fn view(state: &State, project: &Project, now: Millis) -> v1::ProjectView {
             max_milli_cpus: quota.cpus,
             max_milli_gpus: quota.gpus,
             budget_usd_micros: quota.budget.map(|b| b.0),
+            policy: known.own_policy().map(|prices| v1::PolicyPrices {
+                hour_usd_micros: prices.hour.0,
+                tonne_usd_micros: prices.tonne.0,
+                risk_ppm: prices.risk.0,
+            }),
         }),
         revision: set.map_or(0, |s| s.revision),
         changed_ms: set.map_or(0, |s| s.at.0),

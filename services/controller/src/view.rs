@@ -76,7 +76,13 @@ struct Grid {
 
 impl ViewCache {
     /// A group of these tasks, for the plan or to be explained.
-    pub fn group(&mut self, digest: Digest, spec: &Arc<TaskSpec>, tasks: u32) -> Group {
+    pub fn group(
+        &mut self,
+        state: &State,
+        digest: Digest,
+        spec: &Arc<TaskSpec>,
+        tasks: u32,
+    ) -> Group {
         let lock = spec.environment.map_or(ByteCount::ZERO, |e| e.lock.size);
         let code = spec.code.size.saturating_add(lock);
         let (arguments, result) = self.sizes.sizes(&digest);
@@ -92,7 +98,7 @@ impl ViewCache {
             warm,
             bytes_there: code.saturating_add(arguments),
             bytes_back: result,
-            policy: Policy::of(spec.policy.unwrap_or_default().prices()),
+            policy: Policy::of(state.project(&spec.project).policy(spec)),
             granter: true,
             not_on: Vec::new(),
             gang: 1,

@@ -23,7 +23,9 @@ pub struct SetProject {
 
 fn valid(settings: &ProjectSettings) -> bool {
     let budget = settings.quota.budget;
-    (1..=MAX_WEIGHT).contains(&settings.weight) && budget.is_none_or(|b| b >= UsdMicros::ZERO)
+    settings.policy.is_none_or(|policy| policy.check().is_ok())
+        && (1..=MAX_WEIGHT).contains(&settings.weight)
+        && budget.is_none_or(|b| b >= UsdMicros::ZERO)
 }
 
 impl SetProject {

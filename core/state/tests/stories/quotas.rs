@@ -15,6 +15,7 @@ fn set(w: &mut World, quota: Quota) -> Outcome {
         settings: ProjectSettings {
             weight: 2000,
             quota,
+            policy: None,
         },
         by: key(),
     })
@@ -147,6 +148,7 @@ fn settings_are_changed_by_who_saw_the_last() {
         settings: ProjectSettings {
             weight,
             quota: NONE,
+            policy: None,
         },
         by: key(),
     };

@@ -107,3 +107,38 @@ fn what_is_no_quote_is_dropped_and_the_placement_holds() {
     assert!(matches!(outcome, Outcome::Placed { placed: 1, .. }));
     assert_eq!(lease_quote(&w, 1), None);
 }
+
+#[test]
+fn a_call_is_placed_by_its_own_policy_else_by_its_projects_else_balanced() {
+    let mut w = World::new();
+    let named = TaskSpec {
+        policy: Some(PolicyName::Fast),
+        ..task_spec("f")
+    };
+    let of = |w: &World, spec: &TaskSpec| w.state.project(&project()).policy(spec);
+    assert_eq!(of(&w, &task_spec("f")), PolicyName::Balanced.prices());
+    let own = PolicyPrices {
+        hour: UsdMicros(3_000_000),
+        ..PolicyName::Green.prices()
+    };
+    let set = |after, policy| SetProject {
+        project: project(),
+        after,
+        settings: ProjectSettings {
+            policy: Some(policy),
+            ..ProjectSettings::default()
+        },
+        by: key(),
+    };
+    assert_eq!(w.order(set(0, own)), Outcome::Done);
+    w.restart();
+    assert_eq!(of(&w, &task_spec("f")), own);
+    assert_eq!(of(&w, &named), PolicyName::Fast.prices());
+    let absurd = PolicyPrices {
+        hour: UsdMicros(-1),
+        ..own
+    };
+    let after = w.state.project(&project()).set().unwrap().revision;
+    let refused = Outcome::Refused(Refusal::SettingsInvalid);
+    assert_eq!(w.order(set(after, absurd)), refused);
+}
