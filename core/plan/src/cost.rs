@@ -134,6 +134,7 @@ pub(crate) struct Traits {
     pub egress: Egress,
     pub carbon: Option<u32>,
     pub milliwatts_core: u32,
+    pub milliwatts_gpu: u32,
     pub risk: Ppm,
 }
 
@@ -153,9 +154,15 @@ impl Traits {
     /// What an hour of it emits here; `None` where nobody knows.
     pub fn emits(&self, group: &Group) -> Option<MicroGramsCo2> {
         let carbon = self.carbon.filter(|_| self.milliwatts_core > 0)?;
-        // Thousandths of a watt × thousandths of a core × g/kWh: a billion of them are a gram an hour.
-        let cores = u64::from(group.spec.resources.cpus.0);
-        let rate = u128::from(self.milliwatts_core) * u128::from(cores) * u128::from(carbon);
+        let held = &group.spec.resources;
+        if held.gpus.0 > 0 && self.milliwatts_gpu == 0 {
+            return None;
+        }
+        // Thousandths of a watt × thousandths of what it holds × g/kWh: a billion of them are a gram an hour.
+        let draws = |each: u32, held: u32| u128::from(each) * u128::from(held);
+        let draws =
+            draws(self.milliwatts_core, held.cpus.0) + draws(self.milliwatts_gpu, held.gpus.0);
+        let rate = draws * u128::from(carbon);
         u64::try_from(rate / 1000).ok().map(MicroGramsCo2)
     }
 
@@ -187,7 +194,9 @@ impl Traits {
             known => known,
         };
         let hours = self.run_micros(group) / MICROS_AN_HOUR;
-        let kwh = f64::from(milliwatts) / 1_000_000.0 * cores(group) * hours;
+        let gpus = f64::from(group.spec.resources.gpus.0) / 1000.0;
+        let draws = f64::from(milliwatts) * cores(group) + f64::from(self.milliwatts_gpu) * gpus;
+        let kwh = draws / 1_000_000.0 * hours;
         kwh * f64::from(self.carbon.unwrap_or(UNKNOWN_CARBON))
     }
 

@@ -42,6 +42,7 @@ struct Key {
     risk: u32,
     carbon: Option<u32>,
     milliwatts_core: u32,
+    milliwatts_gpu: u32,
     slowdown_milli: u32,
     quarantined: bool,
 }
@@ -490,6 +491,7 @@ fn key(node: &NodeView, hardware: u64) -> Key {
         risk: step(u64::from(node.risk.0)),
         carbon: node.carbon,
         milliwatts_core: node.milliwatts_core,
+        milliwatts_gpu: node.milliwatts_gpu,
         slowdown_milli: node.slowdown_milli,
         quarantined: node.quarantined,
     }
@@ -507,6 +509,7 @@ fn traits(key: &Key, node: &NodeView, rates: Rates) -> Traits {
         egress: key.egress,
         carbon: key.carbon,
         milliwatts_core: key.milliwatts_core,
+        milliwatts_gpu: key.milliwatts_gpu,
         risk: Ppm(u32::try_from(middle(key.risk)).unwrap_or(u32::MAX)),
     }
 }

@@ -54,6 +54,9 @@ pub struct NodeView {
     pub carbon: Option<u32>,
     /// What one busy core draws, with its share of cooling, thousandths of a watt; 0 where unknown.
     pub milliwatts_core: u32,
+    /// What one of its accelerators draws at full load, likewise; 0 where it has
+    /// none, or where nobody knows: then it counts for nothing here, and what a task emits is unknown.
+    pub milliwatts_gpu: u32,
     /// Chance that an attempt is lost here.
     pub risk: Ppm,
     /// Runs take so much longer than its claim says, as audits found; 1000 where nothing is known.

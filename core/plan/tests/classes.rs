@@ -40,6 +40,7 @@ fn node(id: u8, cores: u32, region: &str, price: i64) -> NodeView {
         price: UsdMicros(price),
         carbon: None,
         milliwatts_core: 0,
+        milliwatts_gpu: 0,
         risk: Ppm(0),
         slowdown_milli: 1000,
         quarantined: false,
@@ -174,4 +175,40 @@ fn long_tasks_do_not_wait_behind_others_on_a_node() {
     // One runs; a minute behind it would bind the others to a node that may not be the first with room.
     assert_eq!(placed(known(60_000_000)), 1);
     assert_eq!(placed(known(1_000)), 3);
+}
+
+#[test]
+fn what_a_gpu_draws_counts_for_who_holds_one() {
+    let gpu = Device {
+        kind: DeviceKind::Gpu { cuda_cores: 1 },
+        model: "A100".into(),
+        memory: ByteCount::gib(40),
+        tdp_watts: 400,
+        id: "GPU-0".into(),
+    };
+    let carbon = |milliwatts_gpu: u32, gpus: u32| {
+        let bare = node(1, 4, "eu", 50_000);
+        let mut fleet = Fleet::new();
+        fleet.put(NodeView {
+            spec: Arc::new(NodeSpec {
+                devices: vec![gpu.clone()],
+                ..(*bare.spec).clone()
+            }),
+            free_gpus: MilliGpu(1000),
+            carbon: Some(400),
+            milliwatts_core: 5_000,
+            milliwatts_gpu,
+            ..bare
+        });
+        let mut spec = (*task(1000, 11, &["eu"])).clone();
+        spec.resources.gpus = MilliGpu(gpus);
+        let explained = explain(&mut fleet, &group(Arc::new(spec), 1, 0));
+        let (_, terms) = explained.best.unwrap();
+        let term = terms.iter().find(|t| t.kind == TermKind::Carbon).unwrap();
+        term.usd_micros
+    };
+    let (without, with) = (carbon(620_000, 0), carbon(620_000, 1000));
+    // 5 W of a core, and 620 W of the GPU beside it.
+    assert!((with / without - 125.0).abs() < 0.01, "{with} {without}");
+    assert!((carbon(620_000, 500) / without - 63.0).abs() < 0.01);
 }

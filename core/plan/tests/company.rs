@@ -44,6 +44,7 @@ fn node(id: u8, region: &str, price: i64) -> NodeView {
         price: UsdMicros(price),
         carbon: Some(300),
         milliwatts_core: 5000,
+        milliwatts_gpu: 0,
         risk: Ppm(0),
         region: region.into(),
         online: true,

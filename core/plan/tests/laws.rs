@@ -41,6 +41,7 @@ fn node(id: u8, cores: u32, region: &str, price: i64) -> NodeView {
         price: UsdMicros(price),
         carbon: None,
         milliwatts_core: 0,
+        milliwatts_gpu: 0,
         risk: Ppm(0),
         slowdown_milli: 1000,
         quarantined: false,

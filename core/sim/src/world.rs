@@ -143,6 +143,7 @@ impl World {
             price: UsdMicros(kind.core_hour() * region.price / 1000),
             carbon: Some(region.grid.at(0)),
             milliwatts_core: kind.milliwatts_core(),
+            milliwatts_gpu: 0,
             risk: kind.risk,
             slowdown_milli: 1000,
             quarantined: false,

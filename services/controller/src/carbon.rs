@@ -11,7 +11,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use farlane_ledger::{CarbonTable, Intensity, PowerModel, STANDS_IN};
+use farlane_ledger::{CPU, CarbonTable, Intensity, PowerModel, STANDS_IN};
+use farlane_model::Device;
 use farlane_state::Node;
 use farlane_store::{KeptCarbon, StoreError};
 use farlane_units::{Micros, Millis};
@@ -90,6 +91,18 @@ fn is_due(kept: Option<&KeptCarbon>, source: &str, wall: Millis) -> bool {
         return true;
     };
     wall.saturating_sub(kept.fetched) >= REFRESH
+}
+
+/// What one of a node's accelerators draws at most, with its share of cooling, thousandths of a watt: the limit that
+/// its driver names, else what its model is known for; 0 where neither is known.
+pub(crate) fn gpu_milliwatts(devices: &[Device]) -> u32 {
+    let pue = PowerModel::of(CPU).map_or(1_000_000, |power| u64::from(power.pue.0));
+    let of = |device: &Device| match u64::from(device.tdp_watts) * 1000 {
+        0 => PowerModel::of(&device.model).map_or(0, |power| power.full.0),
+        limit => limit,
+    };
+    let most = devices.iter().map(of).max().unwrap_or(0);
+    u32::try_from(most.saturating_mul(pue) / 1_000_000).unwrap_or(u32::MAX)
 }
 
 impl Controller {
@@ -198,6 +211,22 @@ impl Controller {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_accelerator_draws_its_limit_else_what_its_model_is_known_for() {
+        let device = |tdp_watts, model: &str| Device {
+            kind: farlane_model::DeviceKind::Gpu { cuda_cores: 1 },
+            model: model.to_owned(),
+            memory: farlane_units::ByteCount::gib(1),
+            tdp_watts,
+            id: String::new(),
+        };
+        // Times 1.56, what its site takes for each watt of it.
+        assert_eq!(gpu_milliwatts(&[device(300, "A100")]), 468_000);
+        assert_eq!(gpu_milliwatts(&[device(0, "A100")]), 624_000);
+        assert_eq!(gpu_milliwatts(&[device(0, "of ours")]), 0);
+        assert_eq!(gpu_milliwatts(&[]), 0);
+    }
 
     #[test]
     fn a_feed_is_read_once_an_hour_whatever_clocks_do() {

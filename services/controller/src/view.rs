@@ -16,6 +16,7 @@ use farlane_state::{Node, Order, Rows, State, TouchMark, Turn};
 use farlane_units::{ByteCount, MilliGpu, Millis};
 
 use crate::Controller;
+use crate::carbon::gpu_milliwatts;
 use crate::company::presence;
 use crate::gather::{Waits, gather};
 use crate::learn::{Learned, learn_arguments};
@@ -291,6 +292,7 @@ impl Controller {
             price: node.price_at(now),
             carbon,
             milliwatts_core: core.unwrap_or(0),
+            milliwatts_gpu: gpu_milliwatts(&node.spec.devices),
             risk: self.histories.lock().risk(&node.id),
             slowdown_milli: node.standing.slowdown_milli(),
             quarantined: node.standing.is_quarantined(),
