@@ -15,6 +15,7 @@ mod random;
 mod report;
 mod round;
 mod run;
+pub mod same_plan;
 mod scenario;
 mod silence;
 mod work;

@@ -334,7 +334,25 @@ pub fn scheduler(rounds: &[Value]) -> String {
             Bar::AtMost(100.0),
         ),
         (
-            "  state and fleet a node",
+            "a small project's wait, p99",
+            "wait_alone_ms",
+            "ms",
+            Bar::None,
+        ),
+        (
+            "  beside 1,000,000 unfit",
+            "wait_beside_unfit_ms",
+            "ms",
+            Bar::AtMost(2.0 * median("wait_alone_ms")),
+        ),
+        (
+            "  beside 1,000,000 waiting",
+            "wait_beside_waiting_ms",
+            "ms",
+            Bar::None,
+        ),
+        (
+            "state and fleet a node",
             "bytes_a_node",
             "B",
             Bar::AtMost(1536.0),

@@ -6,13 +6,14 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod applied;
+mod floods;
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
 use farlane_model::{Digest, NodeId, Resources};
 use farlane_plan::{Fleet, Group, NodeView, Plan, PlanInput, Presence, plan};
-use farlane_sim::{Mix, Random, World};
+use farlane_sim::{Mix, Random, World, same_plan};
 use farlane_state::{Genesis, Outcome, RegisterNode, Stamp, State, apply};
 use farlane_units::Millis;
 
@@ -238,11 +239,20 @@ fn stamp(index: u64) -> Stamp {
 }
 
 fn main() {
+    let plan = same_plan::digest().to_string();
+    assert_eq!(
+        plan,
+        same_plan::DIGEST,
+        "this build plans otherwise than others"
+    );
     let bytes = bytes_a_node();
     let (p50, p99) = one_decision(10_000, 20_000);
     let applied = applied::rate(10_000, 40);
+    let (alone, beside_unfit, beside_waiting) = floods::waits();
     println!(
-        "{{\"placements_per_s\": {:.0}, \"applied_per_s\": {applied:.0}, \"decision_p50_ms\": {p50:.4}, \"decision_p99_ms\": {p99:.4}, \
+        "{{\"placements_per_s\": {:.0}, \"applied_per_s\": {applied:.0}, \
+         \"wait_alone_ms\": {alone}, \"wait_beside_unfit_ms\": {beside_unfit}, \
+         \"wait_beside_waiting_ms\": {beside_waiting}, \"decision_p50_ms\": {p50:.4}, \"decision_p99_ms\": {p99:.4}, \
          \"round_of_5000_ms\": {:.2}, \"gangs_per_s\": {:.0}, \"bytes_a_node\": {bytes}}}",
         throughput(10_000, 200),
         large_round(100_000),

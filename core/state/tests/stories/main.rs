@@ -9,6 +9,7 @@ mod devices;
 mod ends;
 mod fleet;
 mod keeping;
+mod odd;
 mod prices;
 mod quotas;
 mod receipts;
