@@ -4,7 +4,7 @@
 //! bit. Leaves holding a build against it to the test and the bench.
 
 use farlane_model::Digest;
-use farlane_plan::{Fleet, PlanInput, plan};
+use farlane_plan::{Fleet, PlanInput, Presence, plan};
 use farlane_units::{Millis, Ppm};
 
 use crate::{Mix, Random, World};
@@ -38,6 +38,7 @@ pub fn digest() -> Digest {
             seed,
             budget: 3000,
             shares: Vec::new(),
+            presence: Presence::default(),
         };
         let (found, _) = plan(&mut fleet, &groups, &input);
         for a in &found.assignments {
