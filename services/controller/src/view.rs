@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use farlane_audit::Pace;
 use farlane_ledger::{CPU, PowerModel};
-use farlane_model::{AttemptRef, Digest, NodeId, TaskSpec};
+use farlane_model::{AttemptRef, Digest, MAX_QUOTE_BYTES, NodeId, TaskSpec};
 use farlane_plan::{
     Egress, Estimates, Fleet, Group, NodeView, PlanInput, Policy, Shadow, Shape, Sizes, plan,
 };
@@ -165,7 +165,10 @@ impl Controller {
             let group = &groups[assignment.group];
             let quote = cache.fleet.quote(group, assignment).to_bytes();
             let first = planned.placements.len() as u32;
-            planned.quotes.push((first, quote.into()));
+            // What the state could not read would stop it: what is not well formed is not proposed.
+            if to > from && quote.len() <= MAX_QUOTE_BYTES {
+                planned.quotes.push((first, quote.into()));
+            }
             let need = group.spec.resources;
             planned
                 .placements
