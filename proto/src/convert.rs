@@ -183,6 +183,7 @@ const fn lost_number(cause: LostCause) -> (v1::LostCause, i32) {
         LostCause::NodeRestarted => (v1::LostCause::NodeRestarted, 0),
         LostCause::NodeRemoved => (v1::LostCause::NodeRemoved, 0),
         LostCause::Sandbox => (v1::LostCause::Sandbox, 0),
+        LostCause::GangBroken => (v1::LostCause::GangBroken, 0),
     }
 }
 
@@ -197,6 +198,7 @@ fn lost_cause(cause: v1::LostCause, detail: i32) -> Option<LostCause> {
         v1::LostCause::NodeRestarted => LostCause::NodeRestarted,
         v1::LostCause::NodeRemoved => LostCause::NodeRemoved,
         v1::LostCause::Sandbox => LostCause::Sandbox,
+        v1::LostCause::GangBroken => LostCause::GangBroken,
     })
 }
 
@@ -275,6 +277,7 @@ mod tests {
             LostCause::NodeRestarted,
             LostCause::NodeRemoved,
             LostCause::Sandbox,
+            LostCause::GangBroken,
         ];
         let mut all: Vec<_> = lost.into_iter().map(ExitKind::Lost).collect();
         all.extend([

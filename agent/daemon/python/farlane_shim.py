@@ -60,10 +60,23 @@ def Affinity(tag, scope="node", required=True):
 present, absent = "present", "absent"
 
 
+class Gang:
+    """The tasks that run at once with this one."""
+
+    __slots__ = ("attempt", "id", "rank", "size")
+
+    def __init__(self, state):
+        # Named by its first task; that and the attempt are the same for all that run together.
+        self.id = _ulid((int.from_bytes(state.task, "big") - state.rank).to_bytes(16, "big"))
+        self.rank = state.rank
+        self.size = state.size
+        self.attempt = state.attempt
+
+
 class Context:
     """What a running task may know of itself."""
 
-    __slots__ = ("attempt", "deadline", "id", "node", "region", "_state")
+    __slots__ = ("attempt", "deadline", "gang", "id", "node", "region", "_state")
 
     def __init__(self, state):
         self._state = state
@@ -72,6 +85,8 @@ class Context:
         self.node = state.node
         self.region = state.region
         self.deadline = state.deadline / 1000 if state.deadline else None
+        # None for a task on its own.
+        self.gang = Gang(state) if state.size else None
 
     @property
     def remaining(self):

@@ -17,8 +17,9 @@ import struct
 import sys
 import time
 
-# Agent to worker. TASK: kind, flags, _, code, attempt, blobs, token, deadline, task, log limit, memory, body.
-TASK = struct.Struct("<BBHIIIQQ16sQQQ")
+# Agent to worker. TASK: kind, flags, _, code, attempt, blobs, token, deadline, task, log limit, memory, rank,
+# gang, body.
+TASK = struct.Struct("<BBHIIIQQ16sQQHHQ")
 # CODE: kind, _, _, code, body. DROP: the same with an empty body.
 CODE = struct.Struct("<BBHIQ")
 # Worker to agent. RESULT: kind, outcome, flags, cpu in us, peak memory in KiB, token, begin and end in monotonic ns, body.
@@ -57,6 +58,9 @@ class State:
     dropped = 0
     node = ""
     region = ""
+    rank = 0
+    # How many its gang has; 0 without one.
+    size = 0
 
 
 class Worker:
@@ -146,9 +150,11 @@ class Worker:
             if n == 0:
                 os._exit(0)
             if buffer[0] == KIND_TASK:
-                _, flags, _, code, attempt, blobs, token, deadline, task, limit, memory, total = unpack(buffer)
+                _, flags, _, code, attempt, blobs, token, deadline, task, limit, memory, rank, size, total = unpack(
+                    buffer
+                )
                 State.token, State.attempt, State.deadline, State.task = token, attempt, deadline, task
-                State.log_left, State.dropped = limit, 0
+                State.log_left, State.dropped, State.rank, State.size = limit, 0, rank, size
                 if blobs == 0:
                     body = self.read_body(TASK.size, n, total)
                 else:

@@ -90,7 +90,7 @@ pub fn run(args: Args) -> Result<(), Problem> {
         };
         table.row([
             id(&task.task),
-            show::name(&task.function),
+            function(task),
             phase(task),
             show::relative(task.submitted_ms, now),
             ran,
@@ -101,6 +101,15 @@ pub fn run(args: Args) -> Result<(), Problem> {
         ]);
     }
     table.print("no tasks here")
+}
+
+/// Its function, and of a gang's task its rank and how many there are.
+fn function(task: &v1::TaskView) -> String {
+    let name = show::name(&task.function);
+    match task.gang_size {
+        0 => name,
+        size => format!("{name} [{}/{size}]", task.gang_rank),
+    }
 }
 
 /// A task's identity as people write it; hexadecimal where it is none.
@@ -151,6 +160,7 @@ fn lost(exit: &v1::Exit) -> String {
         v1::LostCause::NodeRestarted => "node restarted".to_owned(),
         v1::LostCause::NodeRemoved => "node removed".to_owned(),
         v1::LostCause::Sandbox => "sandbox".to_owned(),
+        v1::LostCause::GangBroken => "gang broken".to_owned(),
     }
 }
 
@@ -162,6 +172,9 @@ pub fn as_json(task: &v1::TaskView) -> Value {
         "phase": phase(task),
         "attempt": task.attempt,
         "retries": task.retries,
+        "gang": (task.gang_size > 0).then(|| json!({
+            "rank": task.gang_rank, "size": task.gang_size,
+        })),
         "node": hex(&task.node),
         "node_name": task.node_name,
         "region": task.region,

@@ -47,6 +47,8 @@ pub enum LostCause {
     NodeRemoved,
     /// The sandbox could not be made, or the worker broke its protocol.
     Sandbox,
+    /// Another member of its gang was lost, or ended without a result; this one did nothing wrong.
+    GangBroken,
 }
 
 /// An exit with words for people.

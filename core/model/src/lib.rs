@@ -6,6 +6,7 @@
 mod contradiction;
 mod device;
 mod exit;
+mod gang;
 mod glob;
 mod id;
 mod kin;
@@ -23,6 +24,7 @@ mod work;
 
 pub use device::{Device, DeviceKind, DeviceType, MAX_DEVICES, UnknownDeviceType, nominal_cpu};
 pub use exit::{Exit, ExitKind, LostCause, MAX_EXIT_MESSAGE};
+pub use gang::{Gang, GangRegions, MAX_GANG};
 pub use glob::{BadGlob, Glob, is_region};
 pub use id::{BadId, BootId, Digest, KeyId, NodeId, ProjectId, SessionId, TaskId, TenantId};
 pub use kin::Kin;

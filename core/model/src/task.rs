@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::request::bounded;
 use crate::{
-    Amount, Company, Declared, Digest, GpuRequest, NodeId, NodeRequest, PolicyName, ProjectId,
-    PythonVersion, TaskId,
+    Amount, Company, Declared, Digest, Gang, GpuRequest, NodeId, NodeRequest, PolicyName,
+    ProjectId, PythonVersion, TaskId,
 };
 
 /// Sealed bytes up to this size lie in a row; larger ones are blobs. Source: design.md,
@@ -165,6 +165,8 @@ pub struct TaskSpec {
     pub node: NodeRequest,
     /// Among which others.
     pub company: Company,
+    /// One of so many that run at once; `None`: on its own.
+    pub gang: Option<Gang>,
     /// Again?
     pub retry: Retry,
     /// Until when.
@@ -228,6 +230,7 @@ impl TaskSpec {
             amounts: Vec::new(),
             node: NodeRequest::any(python),
             company: Company::default(),
+            gang: None,
             retry: Retry::default(),
             timing: Timing::default(),
             policy: None,
@@ -284,7 +287,8 @@ impl TaskSpec {
         self.gpu.check(self.resources.gpus)?;
         Amount::check(&self.amounts)?;
         self.node.check()?;
-        self.company.check()
+        self.company.check()?;
+        Gang::check(self.gang.as_ref(), self.retry.at_most_once)
     }
 }
 

@@ -38,6 +38,11 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// What so much waiting is worth.
+    pub(crate) fn worth(&self, micros: f64) -> f64 {
+        micros / MICROS_AN_HOUR * self.hour_usd_micros
+    }
+
     /// `balanced`.
     pub const BALANCED: Self = Self::of(PolicyName::Balanced.prices());
     /// `fast`.
@@ -173,7 +178,7 @@ impl Traits {
         }
     }
 
-    fn run_micros(&self, group: &Group) -> f64 {
+    pub(crate) fn run_micros(&self, group: &Group) -> f64 {
         self.run(group).0 as f64
     }
 
@@ -216,7 +221,7 @@ impl Traits {
     /// Expected cost of one more task here; `ahead` are those that wait here already.
     pub fn bill(&self, group: &Group, ahead: u32, here: &Here) -> Bill {
         let policy = &group.policy;
-        let worth = |micros: f64| micros / MICROS_AN_HOUR * policy.hour_usd_micros;
+        let worth = |micros| policy.worth(micros);
         let run = self.run_micros(group);
         let price = run / MICROS_AN_HOUR * cores(group) * self.price.0 as f64;
         let (transfer, egress) = (self.transfer_micros(group), self.egress(group));

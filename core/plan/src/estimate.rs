@@ -133,6 +133,11 @@ impl Work {
         }
     }
 
+    /// Whether nothing is known of it.
+    pub(crate) fn is_guess(&self) -> bool {
+        self.factor == 1.0 && self.by_class.is_empty() && self.shape.declared.is_none()
+    }
+
     /// On a node of this class, whose cores have these rates.
     pub fn on(&self, class: u64, rates: &Rates) -> Micros {
         if let Ok(at) = self.by_class.binary_search_by_key(&class, |known| known.0) {

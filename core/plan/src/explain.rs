@@ -168,6 +168,7 @@ fn quarantined(fleet: &Fleet) -> bool {
 }
 
 fn summary(fleet: &Fleet, group: &Group, best: Option<&Best>) -> String {
+    let gang = || crate::gang::summary(fleet, group).filter(|_| group.is_gang());
     match best {
         _ if fleet.is_empty() => {
             "no node has joined yet; add one with `farlane tokens create`".to_owned()
@@ -175,6 +176,7 @@ fn summary(fleet: &Fleet, group: &Group, best: Option<&Best>) -> String {
         Some(_) if !group.granter => {
             "nobody who can grant it is attached; keep the client running or start `farlane granter`".to_owned()
         }
+        _ if let Some(said) = gang() => said,
         Some(best) if best.ahead == Some(0) => {
             format!("{} in {} fits and has room", best.name(fleet), best.class.region())
         }

@@ -19,6 +19,7 @@ mod estimate;
 mod estimator;
 mod explain;
 mod fleet;
+mod gang;
 mod lack;
 mod links;
 mod quote;
@@ -39,5 +40,6 @@ pub use links::{Basis, Link, Links, Survey};
 pub use search::plan;
 pub use sizes::Sizes;
 pub use view::{
-    Assignment, Egress, Group, Left, MAX_WARM, NodeView, Plan, PlanInput, Report, Share,
+    Assignment, Egress, Gangs, Group, Left, MAX_WARM, NodeView, Plan, PlanInput, Report,
+    Reservation, Share,
 };

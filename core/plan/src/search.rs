@@ -8,12 +8,16 @@
 //! ```
 //! What is taken is journalled and given back at the end: planning changes nothing.
 
+mod gang;
+mod reserve;
+
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 
 use farlane_model::{NodeId, ProjectId, Resources};
 use farlane_units::Micros;
 
+use self::reserve::Kept;
 use crate::company::{Here, Presence};
 use crate::cost::Traits;
 use crate::fleet::{Fleet, Totals};
@@ -25,10 +29,6 @@ use crate::view::{Assignment, Group, Left, Plan, PlanInput, Report};
 const SOON: Micros = Micros(500_000);
 /// A project's weight where nobody set one.
 const WEIGHT: u32 = 1000;
-/// Regions that a gang is tried in, those with the cheapest class first, before the cheapest of them takes it.
-/// Source: choice; what a region costs differs little among a gang's members, so the order is nearly right.
-const GANG_REGIONS: usize = 3;
-
 /// A class that could take a group's next task, at this cost. Ordered by cost, then by its best node.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Offer {
@@ -147,7 +147,10 @@ pub fn plan(fleet: &mut Fleet, groups: &[Group], input: &PlanInput) -> (Plan, Re
         presence: input.presence.clone(),
         taken: HashMap::new(),
         looked: 0,
+        input,
+        kept: Kept::default(),
     };
+    round.keep_known();
     while round.budget > 0
         && let Some(Reverse(Next { project, .. })) = heap.pop()
     {
@@ -164,6 +167,7 @@ pub fn plan(fleet: &mut Fleet, groups: &[Group], input: &PlanInput) -> (Plan, Re
             .any(|(n, g)| *n > 0 && g.granter);
     round.give_back();
     let (plan, mut report) = (round.plan, round.report);
+    report.reserved = round.kept.reserved;
     report.unfit.sort_unstable();
     (plan, report)
 }
@@ -228,6 +232,9 @@ pub(crate) struct Round<'a> {
     pub taken: HashMap<(NodeId, String), u32>,
     /// Single nodes looked at.
     pub looked: usize,
+    pub input: &'a PlanInput,
+    /// Nodes that gangs wait for.
+    kept: Kept,
 }
 
 impl Round<'_> {
@@ -240,10 +247,10 @@ impl Round<'_> {
             }
             let size = self.groups[group].gang.max(1);
             let need = &self.groups[group].spec.resources;
-            let placed = match size {
+            let placed = match self.groups[group].is_gang() {
                 _ if !turn.left.holds(need, size) => false,
-                1 => self.place_one(group),
-                _ => self.place_gang(group),
+                false => self.place_one(group),
+                true => self.place_gang(group),
             };
             if !placed {
                 turn.groups.pop();
@@ -265,7 +272,16 @@ impl Round<'_> {
     /// Places the group's next task where it now costs least. False where there is no room for it.
     fn place_one(&mut self, group: usize) -> bool {
         self.look(group);
-        let Some(offer) = self.cheapest(group) else {
+        let offer = self.cheapest(group);
+        // What would wait elsewhere runs at once where a gang waits for longer.
+        if offer.as_ref().is_none_or(|o| o.ahead > 0) && self.backfill(group) {
+            let offers = self.offers[group].iter_mut();
+            offers
+                .zip(offer)
+                .for_each(|(offers, offer)| offers.push(Reverse(offer)));
+            return true;
+        }
+        let Some(offer) = offer else {
             return false;
         };
         let other = self.runner_up(group, &offer);
@@ -276,82 +292,6 @@ impl Round<'_> {
             offers.push(Reverse(fresh));
         }
         true
-    }
-
-    /// Places a whole gang in one region, all of it running at once. False where no region has the room.
-    fn place_gang(&mut self, group: usize) -> bool {
-        let size = self.groups[group].gang;
-        if self.budget < size || self.wanted[group] < size {
-            // Less than a gang is left of it, or of the round.
-            self.budget = match self.wanted[group] < size {
-                true => self.budget,
-                false => 0,
-            };
-            return false;
-        }
-        self.look(group);
-        let mut best: Option<(f64, Vec<Offer>)> = None;
-        for region in self.gang_regions(group) {
-            let Some((cost, members)) = self.gang_in(group, &region, size) else {
-                continue;
-            };
-            if best.as_ref().is_none_or(|(least, _)| cost < *least) {
-                best = Some((cost, members));
-            }
-        }
-        let Some((_, members)) = best else {
-            return false;
-        };
-        for offer in &members {
-            self.take(group, offer, None);
-        }
-        // What the classes have left is looked at again with the next one.
-        self.offers[group] = None;
-        true
-    }
-
-    /// Regions in the order of their cheapest class, the first few of them.
-    fn gang_regions(&self, group: usize) -> Vec<std::sync::Arc<str>> {
-        let offers = self.offers[group].iter().flatten().map(|Reverse(o)| o);
-        let mut offers: Vec<&Offer> = offers.filter(|o| o.ahead == 0).collect();
-        offers.sort_unstable();
-        let mut regions: Vec<std::sync::Arc<str>> = Vec::new();
-        for offer in offers {
-            let region = self.fleet.class(offer.class).region();
-            if regions.len() < GANG_REGIONS && !regions.contains(region) {
-                regions.push(region.clone());
-            }
-        }
-        regions
-    }
-
-    /// Where a gang would lie in a region, and what it would cost; nothing is taken.
-    fn gang_in(&mut self, group: usize, region: &str, size: u32) -> Option<(f64, Vec<Offer>)> {
-        let offers = self.offers[group].iter().flatten().map(|Reverse(o)| o);
-        let mut local: Offers = offers
-            .filter(|o| o.ahead == 0 && **self.fleet.class(o.class).region() == *region)
-            .map(|o| Reverse(o.clone()))
-            .collect();
-        let need = &self.groups[group].spec.resources;
-        let mark = self.journal.len();
-        let (mut cost, mut members) = (0.0, Vec::with_capacity(size as usize));
-        while members.len() < size as usize
-            && let Some(Reverse(offer)) = local.pop()
-        {
-            let mut free = *self.fleet.class(offer.class).free(offer.place);
-            self.journal.push((offer.class, offer.place, free));
-            free.take(need);
-            self.fleet.class_mut(offer.class).set(offer.place, free);
-            if let Some(fresh) = self.again(group, &offer)
-                && fresh.ahead == 0
-            {
-                local.push(Reverse(fresh));
-            }
-            cost += offer.cost;
-            members.push(offer);
-        }
-        self.undo_to(mark);
-        (members.len() == size as usize).then_some((cost, members))
     }
 
     /// Makes the group's offers, the first time.
@@ -433,11 +373,27 @@ impl Round<'_> {
         if self.is_particular(group) {
             self.note(group, offer.id);
         }
-        let class = self.fleet.class(offer.class);
-        if self.versions.len() <= offer.class as usize {
-            self.versions.resize(offer.class as usize + 1, 0);
+        self.changed(offer.class);
+        self.assign(group, generation, offer, other);
+    }
+
+    /// What offers say of a class holds no more.
+    fn changed(&mut self, class: u32) {
+        if self.versions.len() <= class as usize {
+            self.versions.resize(class as usize + 1, 0);
         }
-        self.versions[offer.class as usize] += 1;
+        self.versions[class as usize] += 1;
+    }
+
+    /// Notes where one task goes.
+    fn assign(
+        &mut self,
+        group: usize,
+        generation: u32,
+        offer: &Offer,
+        runner_up: Option<(NodeId, f64)>,
+    ) {
+        let (of, traits) = (&self.groups[group], &self.fleet.class(offer.class).traits);
         self.wanted[group] -= 1;
         self.budget -= 1;
         self.report.placed += 1;
@@ -448,10 +404,10 @@ impl Round<'_> {
                 node: offer.id,
                 generation,
                 tasks: 1,
-                bill: class.traits.bill(of, offer.ahead, &offer.here),
-                run: class.traits.run(of),
-                emits: class.traits.emits(of),
-                runner_up: other,
+                bill: traits.bill(of, offer.ahead, &offer.here),
+                run: traits.run(of),
+                emits: traits.emits(of),
+                runner_up,
             }),
         }
     }

@@ -104,7 +104,7 @@ pub struct Group {
     pub granter: bool,
     /// Nodes that their granter has refused.
     pub not_on: Vec<NodeId>,
-    /// Placed together or not at all, this many at a time, in one region; 1 for tasks on their own.
+    /// Placed together or not at all, this many at a time; 1 for tasks on their own.
     pub gang: u32,
 }
 
@@ -185,6 +185,28 @@ pub struct PlanInput {
     pub shares: Vec<Share>,
     /// Where those lie that waiting tasks want to be near or far from, or beside which they spread.
     pub presence: Presence,
+    /// What gangs wait for.
+    pub gangs: Gangs,
+}
+
+/// Nodes kept for a gang that found no room at its turn, until all of it has room. What is expected to end before
+/// that may still run there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reservation {
+    /// Ascending.
+    pub nodes: Vec<NodeId>,
+    /// When they were expected to have the room; this does not move.
+    pub at: Millis,
+}
+
+/// What a plan knows of gangs that wait.
+#[derive(Debug, Clone, Default)]
+pub struct Gangs {
+    /// What [`Report::reserved`] of the last round said for the gang at the head of a group (index).
+    pub known: Vec<(usize, Reservation)>,
+    /// When a node is expected to have ended all that it has; ascending by node, without those that have nothing.
+    /// `None`: no room is to be kept but what is known.
+    pub ends: Option<Vec<(NodeId, Millis)>>,
 }
 
 /// So many tasks of a group, from its head, onto a node.
@@ -224,4 +246,6 @@ pub struct Report {
     pub unfit: Vec<usize>,
     /// The budget ended before the work.
     pub cut_short: bool,
+    /// Room that is kept for the gang at the head of a group (index).
+    pub reserved: Vec<(usize, Reservation)>,
 }

@@ -111,6 +111,10 @@ const INPUT: PlanInput = PlanInput {
     budget: 10_000,
     shares: Vec::new(),
     presence: Presence::new(),
+    gangs: Gangs {
+        known: Vec::new(),
+        ends: None,
+    },
 };
 
 #[test]

@@ -100,6 +100,7 @@ fn run(nodes: &[NodeView], groups: &[Group], presence: Presence) -> BTreeMap<u8,
         budget: 1000,
         shares: Vec::new(),
         presence,
+        gangs: Gangs::default(),
     };
     let (found, _) = plan(&mut fleet, groups, &input);
     let mut counts = BTreeMap::new();
@@ -276,6 +277,7 @@ fn the_answer_names_the_next_best_class_and_a_quote_keeps_it() {
         budget: 1,
         shares: Vec::new(),
         presence: Presence::new(),
+        gangs: Gangs::default(),
     };
     let groups = [asked];
     let (found, _) = plan(&mut fleet, &groups, &input);

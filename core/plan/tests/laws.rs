@@ -133,6 +133,10 @@ const INPUT: PlanInput = PlanInput {
     budget: 10_000,
     shares: Vec::new(),
     presence: Presence::new(),
+    gangs: Gangs {
+        known: Vec::new(),
+        ends: None,
+    },
 };
 
 /// What a node of these rates and this accelerator counts as.

@@ -1,8 +1,8 @@
 //! One round: what waits and what is free, to the planner or another chooser, and its answer to the judge.
 
 use farlane_model::{NodeId, TaskId};
-use farlane_plan::{Group, Left, NodeView, PlanInput, Presence, Shape, Share, Work, plan};
-use farlane_state::{Outcome, Place, Placement};
+use farlane_plan::{Gangs, Group, Left, NodeView, PlanInput, Presence, Shape, Share, Work, plan};
+use farlane_state::{Outcome, Place, Placement, WaitingQueue};
 use farlane_units::{ByteCount, Micros, Millis};
 
 use crate::run::{EPOCH, Simulation};
@@ -28,6 +28,7 @@ impl Simulation {
             budget: BUDGET,
             shares: self.shares(),
             presence: Presence::new(),
+            gangs: Gangs::default(),
         };
         let (found, report) = match &mut self.peer {
             None => plan(&mut self.fleet, &groups, &input),
@@ -80,30 +81,25 @@ impl Simulation {
             let Some(client) = self.clients.iter().find(|c| c.session == queue.session.id) else {
                 continue;
             };
-            let most = queue
-                .count()
-                .min(room.next_multiple_of(client.gang as usize)) as u32;
-            let most = most / client.gang * client.gang;
-            if most == 0 {
-                continue;
+            for (gang, some) in runs(&queue, room) {
+                groups.push(Group {
+                    spec: queue.spec.task.clone(),
+                    digest: queue.spec.digest,
+                    tasks: some.len() as u32,
+                    urgency: 0,
+                    since: heads.len() as u64,
+                    work: Work::of(Micros(0)),
+                    start: Micros(0),
+                    warm: std::sync::Arc::new([]),
+                    bytes_there: ByteCount::ZERO,
+                    bytes_back: ByteCount::ZERO,
+                    policy: client.policy,
+                    granter: true,
+                    not_on: Vec::new(),
+                    gang,
+                });
+                heads.push(some);
             }
-            heads.push(queue.heads().take(most as usize).collect());
-            groups.push(Group {
-                spec: queue.spec.task.clone(),
-                digest: queue.spec.digest,
-                tasks: most,
-                urgency: 0,
-                since: heads.len() as u64,
-                work: Work::of(Micros(0)),
-                start: Micros(0),
-                warm: std::sync::Arc::new([]),
-                bytes_there: ByteCount::ZERO,
-                bytes_back: ByteCount::ZERO,
-                policy: client.policy,
-                granter: true,
-                not_on: Vec::new(),
-                gang: client.gang,
-            });
         }
         for group in &mut groups {
             group.work = self.estimates.work(&group.digest, Shape::of(&group.spec));
@@ -154,4 +150,25 @@ impl Simulation {
         }
         self.mark = Some(self.state.touch_mark());
     }
+}
+
+/// The heads of a queue as they are placed: so many at a time, gangs with as many members left together.
+fn runs(queue: &WaitingQueue<'_>, room: usize) -> Vec<(u32, Vec<TaskId>)> {
+    if queue.spec.task.gang.is_none() {
+        return vec![(1, queue.heads().take(room).collect())];
+    }
+    let mut runs: Vec<(u32, Vec<TaskId>)> = Vec::new();
+    let mut left = room;
+    for gang in queue.gangs() {
+        let size = gang.len() as u32;
+        match runs.iter_mut().find(|(of, _)| *of == size) {
+            Some((_, some)) => some.extend(gang),
+            None => runs.push((size, gang)),
+        }
+        left = left.saturating_sub(size as usize);
+        if left == 0 {
+            break;
+        }
+    }
+    runs
 }

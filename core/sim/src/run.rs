@@ -223,8 +223,13 @@ impl Simulation {
         let client = &mut self.clients[at];
         let first_seq = client.next_seq;
         client.next_seq += count as u64;
+        let mut kind = 0;
         let drawn = (0..count as u64).map(|n| {
-            let kind = client.draw(&mut self.random);
+            let drawn = client.draw(&mut self.random);
+            // What belongs together asks the same.
+            if n % u64::from(client.gang) == 0 {
+                kind = drawn;
+            }
             if self.jobs.len() < MAX_JOBS {
                 self.jobs.push(Job {
                     client: at as u32,

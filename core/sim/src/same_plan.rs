@@ -4,7 +4,7 @@
 //! bit. Leaves holding a build against it to the test and the bench.
 
 use farlane_model::Digest;
-use farlane_plan::{Fleet, PlanInput, Presence, plan};
+use farlane_plan::{Fleet, Gangs, PlanInput, Presence, plan};
 use farlane_units::{Millis, Ppm};
 
 use crate::{Mix, Random, World};
@@ -39,6 +39,7 @@ pub fn digest() -> Digest {
             budget: 3000,
             shares: Vec::new(),
             presence: Presence::default(),
+            gangs: Gangs::default(),
         };
         let (found, _) = plan(&mut fleet, &groups, &input);
         for a in &found.assignments {

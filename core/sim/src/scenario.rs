@@ -1,5 +1,6 @@
 //! What is simulated, as people write it.
 
+use farlane_model::MAX_GANG;
 use farlane_plan::Policy;
 use serde::{Deserialize, Serialize};
 
@@ -179,9 +180,9 @@ impl Project {
                 "a part of one, or a whole number up to 64",
             ),
             (
-                (1..=512).contains(&self.gang),
+                (1..=u32::from(MAX_GANG)).contains(&self.gang),
                 named("gang"),
-                "between 1 and 512",
+                "between 1 and 256",
             ),
             (
                 self.regions.len() <= 64

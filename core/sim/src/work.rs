@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use farlane_model::{
-    BlobRef, Digest, Glob, ProjectId, PythonVersion, Resources, SessionId, TaskSpec,
+    BlobRef, Digest, Gang, GangRegions, Glob, ProjectId, PythonVersion, Resources, SessionId,
+    TaskSpec,
 };
 use farlane_plan::Policy;
 use farlane_units::{ByteCount, MilliCpu, MilliGpu};
@@ -130,6 +131,10 @@ fn spec(project: ProjectId, of: &Project, cores: f64) -> TaskSpec {
     let globs = of.regions.iter().map(|r| Glob::new(r.as_str()));
     spec.node.regions = globs.filter_map(Result::ok).collect();
     spec.retry.lost = 100;
+    spec.gang = (of.gang > 1).then_some(Gang {
+        size: of.gang as u16,
+        regions: GangRegions::One,
+    });
     spec
 }
 

@@ -158,6 +158,7 @@ fn exit_numbers(kind: ExitKind) -> (u8, u8, i32) {
                 LostCause::NodeRestarted => (6, 0),
                 LostCause::NodeRemoved => (7, 0),
                 LostCause::Sandbox => (8, 0),
+                LostCause::GangBroken => (9, 0),
             };
             (3, cause, detail)
         }
@@ -183,6 +184,7 @@ fn exit_kind(kind: u8, cause: u8, detail: i32) -> Option<ExitKind> {
             6 => LostCause::NodeRestarted,
             7 => LostCause::NodeRemoved,
             8 => LostCause::Sandbox,
+            9 => LostCause::GangBroken,
             _ => return None,
         }),
         4 => ExitKind::TimedOut,
@@ -213,6 +215,7 @@ mod tests {
             ExitKind::Lost(LostCause::NodeRestarted),
             ExitKind::Lost(LostCause::NodeRemoved),
             ExitKind::Lost(LostCause::Sandbox),
+            ExitKind::Lost(LostCause::GangBroken),
             ExitKind::TimedOut,
             ExitKind::Cancelled,
             ExitKind::EnvFailed,

@@ -42,6 +42,10 @@ impl State {
                 value,
             );
         }
+        for ((session, first), size) in self.gangs.iter() {
+            let first = self.sessions[*session].task_id(*first);
+            put(&mut out, Table::Gangs, &keys::task(first), size);
+        }
         for (until, project, key) in &self.idempotency_ends {
             let mut name = b"ends".to_vec();
             name.extend_from_slice(&keys::idempotency(*project, *key));

@@ -20,6 +20,7 @@ mod codec;
 mod command;
 mod companies;
 mod due;
+mod gang;
 mod image;
 mod load;
 mod node;
@@ -42,6 +43,7 @@ mod turn;
 pub use apply::apply;
 pub use capacity::DeviceLoad;
 pub use command::{Command, Order, Stamp, UnknownCommand};
+pub use gang::Member;
 pub use load::LoadError;
 pub use node::{
     Boot, CONTEXT_LIFE, Context, DatedPrice, MAX_PREKEYS, Node, PREKEYS_LOW, PrekeyKind,

@@ -121,6 +121,7 @@ impl State {
                 let id = ProjectId::from_slice(key).ok()?;
                 self.projects.entry(id).or_default().row = read(&value)?;
             }
+            Table::Gangs => self.load_gang(TaskId::from_slice(key).ok()?, read(&value)?)?,
             Table::Finished | Table::Results | Table::Batches => {}
         }
         Some(())

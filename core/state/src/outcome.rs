@@ -152,6 +152,21 @@ pub enum Refusal {
     /// What it requires of others near it does not hold there.
     #[error("a task that it must be near is not there, or one that it must be apart from is")]
     CompanyBroken,
+    /// Its gang comes whole: all of it in one batch, and of a plan all that have not finished.
+    #[error("its gang of {size} did not come whole")]
+    GangSplit {
+        /// Of the gang.
+        size: u32,
+    },
+    /// Its gang stays in one region.
+    #[error("its gang was to be placed in more than one region")]
+    GangApart,
+    /// Another of its gang does not fit, so none is placed.
+    #[error("rank {rank} of its gang could not be placed")]
+    GangUnplaced {
+        /// Which.
+        rank: u16,
+    },
     /// Nobody attached can grant it.
     #[error("no granter of the project is attached")]
     NoGranter,

@@ -93,6 +93,26 @@ impl<'a> WaitingQueue<'a> {
         head.and_then(|h| self.state.tasks.get(h))
             .map_or(Millis::ZERO, |t| t.submitted)
     }
+    /// From the head, the gangs that wait in it: those of a gang that have not finished come together. Empty where
+    /// its tasks are on their own.
+    pub fn gangs(&self) -> impl Iterator<Item = Vec<TaskId>> + use<'a> {
+        let (state, id) = (self.state, self.session.id);
+        let handle = state
+            .session_ids
+            .get(&id)
+            .copied()
+            .filter(|_| self.spec.task.gang.is_some());
+        let mut waiting = self.queue.iter().copied().peekable();
+        std::iter::from_fn(move || {
+            let (first, handle) = (waiting.next()?, handle?);
+            let gang = state.gangs.find(handle, first);
+            let mut gathered = vec![id.task(first)];
+            while let Some(seq) = waiting.next_if(|seq| state.gangs.find(handle, *seq) == gang) {
+                gathered.push(id.task(seq));
+            }
+            Some(gathered)
+        })
+    }
     /// From the head, in order of submission.
     pub fn heads(&self) -> impl Iterator<Item = TaskId> + use<'a> {
         let session = self.session.id;

@@ -43,17 +43,19 @@ pub enum Table {
     Sinks = 15,
     /// Project → what is set of it, and what its month came to.
     Projects = 16,
+    /// A gang's first task → its size, while a member is unfinished.
+    Gangs = 17,
     /// Task → finished task. Not loaded.
-    Finished = 17,
+    Finished = 18,
     /// Session ‖ (index, n) → which task finished there. Not loaded.
-    Results = 18,
+    Results = 19,
     /// Session ‖ (index, ordinal) → a node's signature over a batch. Not loaded.
-    Batches = 19,
+    Batches = 20,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Table; 20] = [
+    pub const ALL: [Table; 21] = [
         Table::Cluster,
         Table::Nodes,
         Table::Prekeys,
@@ -71,15 +73,16 @@ impl Table {
         Table::Outbox,
         Table::Sinks,
         Table::Projects,
+        Table::Gangs,
         Table::Finished,
         Table::Results,
         Table::Batches,
     ];
     /// Those that `State::load` reads, in the order it wants them.
-    pub const LOADED: [Table; 17] = {
-        let mut out = [Table::Cluster; 17];
+    pub const LOADED: [Table; 18] = {
+        let mut out = [Table::Cluster; 18];
         let mut i = 0;
-        while i < 17 {
+        while i < 18 {
             out[i] = Table::ALL[i];
             i += 1;
         }
@@ -110,6 +113,7 @@ impl Table {
             Table::Outbox => "outbox",
             Table::Sinks => "sinks",
             Table::Projects => "projects",
+            Table::Gangs => "gangs",
             Table::Finished => "finished",
             Table::Results => "results",
             Table::Batches => "batches",
@@ -222,7 +226,7 @@ mod tests {
             assert_eq!(Table::from_u8(i as u8), Some(*table));
         }
         assert_eq!(Table::from_u8(Table::ALL.len() as u8), None);
-        assert_eq!(Table::LOADED.last(), Some(&Table::Projects));
+        assert_eq!(Table::LOADED.last(), Some(&Table::Gangs));
     }
 
     #[test]

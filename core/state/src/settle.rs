@@ -7,6 +7,7 @@ use farlane_units::{ByteCount, MilliCpu, Millis, NanoGramsCo2, UsdMicros};
 use crate::Change;
 use crate::apply::Ctx;
 use crate::capacity::Need;
+use crate::gang::Member;
 use crate::row::{Cursor, FinishedTask, OutboxEvent, ResultRow, Usage, keys};
 use crate::rows::Table;
 use crate::task::{Lease, Task, known};
@@ -208,8 +209,13 @@ impl Ctx<'_> {
         });
     }
 
-    /// Ends the attempt without ending the task.
+    /// Ends the attempt without ending the task; the rest of its gang comes back with it.
     pub fn requeue(&mut self, handle: u32) {
+        self.requeue_one(handle);
+        self.recall_gang(handle);
+    }
+
+    pub(crate) fn requeue_one(&mut self, handle: u32) {
         self.release(handle);
         let task = &self.state.tasks[handle];
         let (key, seq) = (self.state.queue_key(task), task.seq);
@@ -230,22 +236,29 @@ impl Ctx<'_> {
         }
     }
 
-    /// Takes a retry after a loss; false when none is left.
+    /// Takes a retry after a loss, of the whole gang; false when none is left.
     pub fn spend_lost(&mut self, handle: u32) -> bool {
-        let task = &mut self.state.tasks[handle];
+        let task = &self.state.tasks[handle];
         let retry = self.state.specs.slab[task.spec].task.retry;
         let again = !retry.at_most_once && task.lost < retry.lost;
-        task.lost += u16::from(again);
+        self.spend(handle, |task| task.lost += u16::from(again));
         again
     }
 
-    /// Takes a retry after an exception; false when none is left.
+    /// Takes a retry after an exception, of the whole gang; false when none is left.
     pub fn spend_raised(&mut self, handle: u32) -> bool {
-        let task = &mut self.state.tasks[handle];
+        let task = &self.state.tasks[handle];
         let retry = self.state.specs.slab[task.spec].task.retry;
         let again = !retry.at_most_once && task.raised < retry.raised;
-        task.raised += u16::from(again);
+        self.spend(handle, |task| task.raised += u16::from(again));
         again
+    }
+
+    fn spend(&mut self, handle: u32, take: impl Fn(&mut Task)) {
+        take(&mut self.state.tasks[handle]);
+        for other in self.state.kin(handle) {
+            take(&mut self.state.tasks[other]);
+        }
     }
 
     /// The task leaves the state; its row holds all that will be asked of it.
@@ -260,10 +273,12 @@ impl Ctx<'_> {
             let (key, seq) = (self.state.queue_key(task), task.seq);
             self.state.queues.remove(key, seq);
         }
+        let gang = self.state.member(&self.state.tasks[handle]);
         let Some(task) = self.state.tasks.remove(handle) else {
             return;
         };
-        self.put_finished(attempt, &task, lease, ending);
+        let exit = ending.exit.clone();
+        self.put_finished(attempt, &task, gang, lease, ending);
         let session = &mut self.state.sessions[task.session];
         session.drop_task(task.seq);
         session.kept += 1;
@@ -275,10 +290,18 @@ impl Ctx<'_> {
             session: attempt.task.session(),
             task: attempt.task,
         });
+        self.member_left(&task, &exit);
     }
 
     /// The rows of a live task go, those of a finished one come.
-    fn put_finished(&mut self, id: AttemptRef, task: &Task, lease: Option<Lease>, ending: Ending) {
+    fn put_finished(
+        &mut self,
+        id: AttemptRef,
+        task: &Task,
+        gang: Option<Member>,
+        lease: Option<Lease>,
+        ending: Ending,
+    ) {
         let at = Cursor {
             index: self.stamp.index,
             ordinal: self.state.entry.finished,
@@ -316,6 +339,7 @@ impl Ctx<'_> {
             region: node.map(|n| n.region.to_string()).unwrap_or_default(),
             forward_secret: lease.as_ref().is_some_and(|l| l.forward_secret),
             quote: lease.map(|l| l.quoted.bytes().clone()).unwrap_or_default(),
+            gang: gang.map(|g| (g.rank, g.size)),
         };
         let key = keys::task(id.task);
         self.writes.delete(Table::Tasks, &key);

@@ -8,6 +8,7 @@ use farlane_model::{AttemptRef, Digest, KeyId, NodeId, ProjectId, SessionId, Tas
 use farlane_units::Millis;
 
 use crate::companies::Companies;
+use crate::gang::Gangs;
 use crate::project::ProjectLoad;
 use crate::queue::{QueueKey, Queues};
 use crate::row::{ClusterRow, MAX_OUTBOX, OutboxKey, RevocationsRow};
@@ -29,6 +30,7 @@ pub struct State {
     pub(crate) specs: Specs,
     pub(crate) tasks: Slab<Task>,
     pub(crate) queues: Queues,
+    pub(crate) gangs: Gangs,
     pub(crate) placed: usize,
     pub(crate) granters: BTreeMap<SessionId, Granter>,
     pub(crate) standing: BTreeMap<ProjectId, BTreeSet<SessionId>>,
@@ -95,6 +97,7 @@ impl State {
             specs: Specs::new(),
             tasks: Slab::new(),
             queues: Queues::default(),
+            gangs: Gangs::default(),
             placed: 0,
             granters: BTreeMap::new(),
             standing: BTreeMap::new(),
@@ -305,6 +308,7 @@ impl State {
             spent: task.spent,
             emitted: known(task.emitted),
             wrapped_key: &task.wrapped_key,
+            gang: self.member(task),
             placed,
         })
     }

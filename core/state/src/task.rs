@@ -4,6 +4,7 @@ use bytes::Bytes;
 use farlane_model::{AttemptRef, BootId, Quote, SessionId, TaskId, TaskPhase};
 use farlane_units::{MicroGramsCo2, Millis, NanoGramsCo2, UsdMicros};
 
+use crate::gang::Member;
 use crate::row::AttemptRow;
 use crate::{Node, Session, Spec};
 
@@ -141,6 +142,8 @@ pub struct LiveTask<'a> {
     pub emitted: Option<NanoGramsCo2>,
     /// The task key under the session's key.
     pub wrapped_key: &'a [u8; 48],
+    /// Its place in its gang.
+    pub gang: Option<Member>,
     /// Where it is placed.
     pub placed: Option<PlacedOn<'a>>,
 }

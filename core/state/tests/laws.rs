@@ -43,6 +43,10 @@ enum Step {
     Refuse {
         task: (u8, u64),
     },
+    /// Gangs that wait, each member somewhere.
+    PlaceGangs {
+        nodes: Vec<u8>,
+    },
     Tick {
         ms: u64,
     },
@@ -94,10 +98,11 @@ fn call() -> impl Strategy<Value = (u8, u64)> {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        6 => (0u8..2, -2i8..2, 1u64..5, 0u8..7, prop::option::weighted(0.2, 0u8..3))
+        6 => (0u8..2, -2i8..2, 1u64..5, 0u8..8, prop::option::weighted(0.2, 0u8..3))
             .prop_map(|(session, from, n, spec, idempotency)| Step::Submit { session, from, n, spec, idempotency }),
         10 => (prop::collection::vec(call(), 1..6), 1u8..4, prop::bool::weighted(0.1))
             .prop_map(|(tasks, node, stale)| Step::Place { tasks, node, stale }),
+        4 => prop::collection::vec(1u8..4, 2..8).prop_map(|nodes| Step::PlaceGangs { nodes }),
         8 => (1u8..4, 1u8..4, prop::collection::vec((0u8..2, 1u64..14, 1u32..4, 0u8..7), 1..5))
             .prop_map(|(node, boot, items)| Step::Complete { node, boot, items }),
         4 => (call(), 1u32..4, any::<bool>())
@@ -132,7 +137,7 @@ fn id((session, seq): (u8, u64)) -> TaskId {
 fn spec(n: u8) -> TaskSpec {
     let mut spec = task_spec(
         [
-            "plain", "wide", "bounded", "once", "gpus", "part", "licensed",
+            "plain", "wide", "bounded", "once", "gpus", "part", "licensed", "gang",
         ][n as usize],
     );
     match n {
@@ -153,6 +158,13 @@ fn spec(n: u8) -> TaskSpec {
         }
         4 => spec.resources.gpus = MilliGpu(1000),
         5 => spec.resources.gpus = MilliGpu(400),
+        7 => {
+            spec.gang = Some(Gang {
+                size: 2,
+                regions: GangRegions::Any,
+            });
+            spec.retry.raised = 1;
+        }
         6 => spec.amounts = vec![Amount::new("license", 1).unwrap()],
         _ => spec.retry.lost = 1,
     }
@@ -207,6 +219,20 @@ fn take(w: &mut World, step: Step) {
                 order.placements.iter_mut().for_each(|p| p.generation += 1);
             }
             w.order(order);
+        }
+        Step::PlaceGangs { nodes } => {
+            let waiting: Vec<TaskId> = w
+                .state
+                .waiting()
+                .flat_map(|q| q.gangs().collect::<Vec<_>>())
+                .flatten()
+                .collect();
+            let one = |(task, n): (TaskId, u8)| w.place_order(&[task], n).placements[0];
+            let placements = waiting.into_iter().zip(nodes).map(one).collect();
+            w.order(Place {
+                placements,
+                ..Place::default()
+            });
         }
         Step::Complete { node, boot, items } => {
             let owner = items[0].0;
@@ -445,6 +471,23 @@ fn books_balance(w: &mut World, books: &mut Books) {
     assert_eq!(counts.outbox as usize, w.count(Table::Outbox));
 }
 
+/// Either each unfinished member of a gang holds a lease or none does, and all were leased equally often.
+fn gangs_hold(w: &World) {
+    let mut seen: BTreeMap<TaskId, (bool, u32, u16)> = BTreeMap::new();
+    for live in w.state.tasks() {
+        let Some(member) = live.gang else {
+            assert!(live.spec.task.gang.is_none(), "{} is in no gang", live.id);
+            continue;
+        };
+        assert!(member.rank < member.size);
+        let backlog = live.placed.is_some_and(|p| p.lease.backlog);
+        assert!(!backlog, "{} waits at a node", live.id);
+        let of = (live.placed.is_some(), live.attempt, live.lost);
+        assert_eq!(*seen.entry(member.first).or_insert(of), of, "{}", live.id);
+    }
+    assert_eq!(w.count(Table::Gangs), seen.len());
+}
+
 fn finishes(story: &str) -> BTreeMap<&str, usize> {
     let mut out = BTreeMap::new();
     for line in story.lines() {
@@ -476,6 +519,7 @@ proptest! {
             held = capacity_holds(&w, &held);
             devices = devices_hold(&w, &devices);
             books_balance(&mut w, &mut books);
+            gangs_hold(&w);
         }
         for (task, times) in finishes(&story) {
             prop_assert_eq!(times, 1, "{} finished {} times", task, times);
@@ -492,7 +536,7 @@ proptest! {
     }
 
     #[test]
-    fn any_rows_are_a_state_or_refused(table in 0u8..20, key in prop::collection::vec(any::<u8>(), 0..60), value in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn any_rows_are_a_state_or_refused(table in 0u8..21, key in prop::collection::vec(any::<u8>(), 0..60), value in prop::collection::vec(any::<u8>(), 0..200)) {
         let mut w = World::new();
         w.submit('A', 1, 2, &task_spec("f"));
         let mut rows = w.rows.clone();

@@ -1,7 +1,7 @@
 //! What a payload holds: the keys of a task's blobs, and its arguments.
 //!
 //! ```text
-//! version(1) | spec digest(32) | code key(32) | 0, or 1 and environment key(32) | n(2) |
+//! version(1) | spec digest(32) | rank(2) | code key(32) | 0, or 1 and environment key(32) | n(2) |
 //! n × (digest(32) size(8) key(32)) | arguments
 //! ```
 //! Integers are big-endian. Clients compress the encoding, pad it and seal it; what the arguments'
@@ -26,6 +26,8 @@ pub struct Payload {
     /// BLAKE3 of the canonical `TaskSpec` that the client asked for. A standing granter learns the
     /// spec from the control plane; the node refuses a granted spec that is another.
     pub spec: Digest,
+    /// Its place in its gang, from 0; 0 for a task on its own.
+    pub rank: u16,
     /// Opens the function's blob.
     pub code_key: BlobKey,
     /// Opens the environment's lock; absent for the bare interpreter.
@@ -44,10 +46,11 @@ pub struct BadPayload;
 impl Payload {
     /// Its bytes. Blobs beyond [`MAX_BLOBS`] are a bug of the caller, which decoding refuses.
     pub fn encode(&self) -> Vec<u8> {
-        let fixed = 1 + 32 + KEY_BYTES + 1 + KEY_BYTES + 2;
+        let fixed = 1 + 32 + 2 + KEY_BYTES + 1 + KEY_BYTES + 2;
         let mut out = Vec::with_capacity(fixed + self.blobs.len() * BLOB + self.arguments.len());
         out.put_u8(VERSION);
         out.put_slice(self.spec.as_bytes());
+        out.put_u16(self.rank);
         out.put_slice(self.code_key.expose());
         match &self.env_key {
             None => out.put_u8(0),
@@ -76,6 +79,7 @@ impl Payload {
         let mut spec = Digest::default();
         from.try_copy_to_slice(&mut spec.0)
             .map_err(|_| BadPayload)?;
+        let rank = from.try_get_u16().map_err(|_| BadPayload)?;
         let code_key = take_key(&mut from)?;
         let env_key = match from.try_get_u8().map_err(|_| BadPayload)? {
             0 => None,
@@ -101,6 +105,7 @@ impl Payload {
         }
         Ok(Self {
             spec,
+            rank,
             code_key,
             env_key,
             arguments: from,
@@ -129,6 +134,7 @@ mod tests {
         for env_key in [None, Some(BlobKey::generate())] {
             let payload = Payload {
                 spec: Digest::of(b"spec"),
+                rank: 3,
                 code_key: BlobKey::generate(),
                 env_key,
                 arguments: Bytes::from_static(b"arguments"),

@@ -17,7 +17,7 @@ from concurrent.futures import TimeoutError as WaitTimeout
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from . import _context, _map, _options
+from . import _context, _gang, _map, _options
 from ._errors import ClientClosed, ConnectionError, FarlaneError, OptionError
 from ._farlane import Native, silence
 from ._function import Handles, RemoteFunction
@@ -226,6 +226,15 @@ class Client(Executor):
             return_exceptions,
             chunksize > 1,
         )
+
+    def gang(self, fn: Callable[..., R], *iterables: Iterable[Any]) -> list[Future[R]]:
+        """Runs `fn` for each item of `iterables`, all at once or not at all, and returns their futures by rank.
+
+        Inside, `fl.context().gang` says rank and size. Where one is lost or raises all begin again, as often as
+        `max_retries` and `retry_exceptions` say; where one ends without a result all end. `gang_regions="any"`
+        lets them lie in several regions.
+        """
+        return _gang.submit(self, fn, iterables)
 
     def attach(self, id: str) -> Future[Any]:
         """The future of any task of the project, submitted by whomever."""

@@ -13,20 +13,39 @@ from typing import Any
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
+def _ulid(raw: bytes) -> str:
+    value = int.from_bytes(raw, "big")
+    return "".join(_ALPHABET[value >> 5 * (25 - i) & 31] for i in range(26))
+
+
+class Gang:
+    """The tasks that run at once with this one."""
+
+    __slots__ = ("attempt", "id", "rank", "size")
+
+    def __init__(self, state: Any) -> None:
+        # Named by its first task; that and the attempt are the same for all that run together.
+        self.id: str = _ulid((int.from_bytes(state.task, "big") - state.rank).to_bytes(16, "big"))
+        self.rank: int = state.rank
+        self.size: int = state.size
+        self.attempt: int = state.attempt
+
+
 class Context:
     """The running task."""
 
-    __slots__ = ("_state", "attempt", "deadline", "id", "node", "region")
+    __slots__ = ("_state", "attempt", "deadline", "gang", "id", "node", "region")
 
     def __init__(self, state: Any) -> None:
         self._state = state
-        value = int.from_bytes(state.task, "big")
-        self.id: str = "".join(_ALPHABET[value >> 5 * (25 - i) & 31] for i in range(26))
+        self.id: str = _ulid(state.task)
         self.attempt: int = state.attempt
         self.node: str = state.node
         self.region: str = state.region
         # Seconds since the epoch; None without one.
         self.deadline: float | None = state.deadline / 1000 if state.deadline else None
+        # None for a task on its own.
+        self.gang: Gang | None = Gang(state) if state.size else None
 
     @property
     def remaining(self) -> float | None:

@@ -143,6 +143,7 @@ _LOST = {
     "lease_expired": "its node was not heard of for the time of a lease",
     "node_restarted": "its node's agent started anew",
     "node_removed": "its node was removed",
+    "gang_broken": "another member of its gang was lost, or ended without a result",
     "sandbox": "its sandbox could not be made, or the worker broke its protocol",
 }
 

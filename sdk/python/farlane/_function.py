@@ -150,12 +150,12 @@ class Handles:
             _remember(self._by_identity, id(function), handle)
         return handle
 
-    def spec(self, handle: Handle, key: Any, options: dict[str, Any]) -> Spec:
-        """The spec of a handle under merged options; `key` tells sets of options apart."""
+    def spec(self, handle: Handle, key: Any, options: dict[str, Any], gang: int = 0) -> Spec:
+        """The spec of a handle under merged options; `key` tells sets of options apart, and sizes of gangs."""
         found = handle.specs.get(key)
         if found is not None:
             return found
-        native = _options.native(options, handle.name)
+        native = _options.native(options, handle.name, gang)
         spec = self._native.spec(native, handle.code, self._environment(options["env"]))
         if len(handle.specs) >= _MAX_HANDLES:
             handle.specs.clear()

@@ -42,6 +42,7 @@ class Options(TypedDict, total=False):
     spread: str | None
     affinity: Wish | Iterable[Wish]
     anti_affinity: Wish | Iterable[Wish]
+    gang_regions: str
     max_retries: int
     retry_exceptions: bool | int
     timeout: float | None
@@ -83,6 +84,7 @@ DEFAULTS: dict[str, Any] = {
     "spread": None,
     "affinity": (),
     "anti_affinity": (),
+    "gang_regions": "one",
     "max_retries": 3,
     "retry_exceptions": 0,
     "timeout": None,
@@ -221,8 +223,8 @@ def _retry_exceptions(value: Any, max_retries: int) -> int:
     return _whole("retry_exceptions", value, 0, 1000)
 
 
-def native(options: Mapping[str, Any], function: str) -> dict[str, Any]:
-    """The form that the Rust half takes: everything filled in, in plain units."""
+def native(options: Mapping[str, Any], function: str, gang: int = 0) -> dict[str, Any]:
+    """The form that the Rust half takes: everything filled in, in plain units. `gang` calls run at once; 0: each alone."""
     from . import _place
 
     if options["encryption"] not in ("sealed", "forward-secret"):
@@ -235,6 +237,10 @@ def native(options: Mapping[str, Any], function: str) -> dict[str, Any]:
         _place.choice("precision", options["precision"], _PRECISIONS)
     if not isinstance(options["at_most_once"], bool):
         raise OptionError(f"at_most_once must be True or False, not {options['at_most_once']!r}")
+    if options["gang_regions"] not in ("one", "any"):
+        _place.choice("gang_regions", options["gang_regions"], ("one", "any"))
+    if gang and options["at_most_once"]:
+        raise OptionError("a gang begins again as a whole when a member is lost, so it cannot run at_most_once")
     max_retries = _whole("max_retries", options["max_retries"], 0, 1000)
     for text in ("name", "idempotency_key"):
         if options[text] is not None and (not isinstance(options[text], str) or not options[text]):
@@ -250,6 +256,8 @@ def native(options: Mapping[str, Any], function: str) -> dict[str, Any]:
         "memory": size("memory", options["memory"]),
         "scratch": size("scratch", options["scratch"]),
         **_place.native(options),
+        "gang": gang,
+        "gang_anywhere": options["gang_regions"] == "any",
         "python": python,
         "tier": _TIERS[options["sandbox"]],
         "max_retries": 0 if options["at_most_once"] else max_retries,

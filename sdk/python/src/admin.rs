@@ -49,6 +49,8 @@ pub fn task_view(py: Python<'_>, client: Client, task: TaskId) -> PyResult<Bound
     out.set_item("node_name", view.node_name)?;
     out.set_item("region", view.region)?;
     out.set_item("retries", view.retries)?;
+    let gang = (view.gang_rank, view.gang_size);
+    out.set_item("gang", (gang.1 > 0).then_some(gang))?;
     out.set_item("cost_usd_micros", view.cost_usd_micros)?;
     Ok(out)
 }

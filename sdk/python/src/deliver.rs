@@ -376,6 +376,7 @@ fn ended(py: Python<'_>, exit: Exit) -> PyResult<Py<PyAny>> {
                 LostCause::NodeRestarted => ("node_restarted", 0),
                 LostCause::NodeRemoved => ("node_removed", 0),
                 LostCause::Sandbox => ("sandbox", 0),
+                LostCause::GangBroken => ("gang_broken", 0),
             };
             ("lost", cause, detail)
         }

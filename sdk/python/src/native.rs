@@ -201,6 +201,28 @@ impl Native {
         Ok(task.seq())
     }
 
+    /// Queues calls that run at once or not at all, each as `submit` takes it, and returns the first one's
+    /// sequence number.
+    fn gang(&self, py: Python<'_>, spec: &Spec, members: Vec<Member>) -> PyResult<u64> {
+        let mut tokens = Vec::with_capacity(members.len());
+        let calls = members
+            .into_iter()
+            .map(|(pickled, future, blobs, idempotency_key)| {
+                let token = self.futures.keep(future);
+                tokens.push(token);
+                Call {
+                    spec: spec.0.clone(),
+                    arguments: frame(&pickled, &blobs),
+                    blobs: blobs.iter().map(|(_, blob)| blob.get().0.clone()).collect(),
+                    idempotency_key,
+                    token,
+                }
+            });
+        let calls = calls.collect();
+        self.push_gang(py, calls)
+            .inspect_err(|_| tokens.iter().for_each(|token| self.futures.forget(*token)))
+    }
+
     /// Asks for calls to be cancelled.
     fn cancel(&self, py: Python<'_>, tasks: Vec<String>, reason: &str) -> PyResult<()> {
         let tasks = tasks
@@ -329,6 +351,33 @@ impl Native {
         }
     }
 }
+
+impl Native {
+    fn push_gang(&self, py: Python<'_>, mut calls: Vec<Call>) -> PyResult<u64> {
+        let mut patience = Duration::ZERO;
+        loop {
+            let client = &self.client;
+            let pushed = py
+                .detach(|| client.submit_gang_within(calls, patience))
+                .map_err(|error| raise(py, &error))?;
+            match pushed {
+                Ok(tasks) => return Ok(tasks.first().map_or(0, |task| task.seq())),
+                Err(back) => calls = back,
+            }
+            // The window is full: wait for acknowledgements.
+            patience = LOOK_UP;
+            py.check_signals()?;
+        }
+    }
+}
+
+/// One call of a gang: its pickle, its future, its buffers, its idempotency key.
+type Member = (
+    Vec<u8>,
+    Py<PyAny>,
+    Vec<(bool, Py<Argument>)>,
+    Option<String>,
+);
 
 /// Waits in steps, looking up for signals between them.
 fn patiently(

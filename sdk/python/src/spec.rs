@@ -2,9 +2,9 @@
 
 use farlane::Template;
 use farlane_model::{
-    Affinity, Amount, Company, Declared, Demand, Direction, ForwardSecrecy, Glob, GpuRequest,
-    LabelRule, NodeRequest, PolicyName, PythonVersion, Resources, Retry, Scope, Strength, Tier,
-    Timing, UnknownPolicy, VersionRange, WorkKind,
+    Affinity, Amount, Company, Declared, Demand, Direction, ForwardSecrecy, Gang, GangRegions,
+    Glob, GpuRequest, LabelRule, NodeRequest, PolicyName, PythonVersion, Resources, Retry, Scope,
+    Strength, Tier, Timing, UnknownPolicy, VersionRange, WorkKind,
 };
 use farlane_units::{ByteCount, MilliCpu, MilliGpu, Millis, UsdMicros};
 use pyo3::exceptions::PyValueError;
@@ -130,6 +130,15 @@ fn declared(options: &Bound<'_, PyDict>) -> PyResult<Option<Declared>> {
     Ok((flops > 0 || bytes > 0).then_some(some))
 }
 
+fn gang(options: &Bound<'_, PyDict>) -> PyResult<Option<Gang>> {
+    let size: u16 = get(options, "gang")?;
+    let regions = match get::<bool>(options, "gang_anywhere")? {
+        true => GangRegions::Any,
+        false => GangRegions::One,
+    };
+    Ok((size > 0).then_some(Gang { size, regions }))
+}
+
 /// Reads the options that `farlane._options` has checked and normalised.
 pub fn template(options: &Bound<'_, PyDict>) -> PyResult<Template> {
     let (major, minor): (u8, u8) = get(options, "python")?;
@@ -169,6 +178,7 @@ pub fn template(options: &Bound<'_, PyDict>) -> PyResult<Template> {
             max_carbon: get(options, "max_carbon")?,
         },
         company: company(options)?,
+        gang: gang(options)?,
         retry: Retry {
             lost: get(options, "max_retries")?,
             raised: get(options, "retry_exceptions")?,

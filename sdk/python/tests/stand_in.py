@@ -34,6 +34,12 @@ class FakeNative:
         self.calls[seq] = (spec, pickled, future, blobs, idempotency_key)
         return seq
 
+    def gang(self, spec, members):
+        first = len(self.calls) + 1
+        for pickled, future, blobs, key in members:
+            self.submit(spec, pickled, future, blobs, key)
+        return first
+
     def task_id(self, seq):
         return f"task-{seq}"
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use farlane_model::{
-    Amount, BlobRef, Company, Declared, Demand, Digest, EnvRef, ForwardSecrecy, GpuRequest,
+    Amount, BlobRef, Company, Declared, Demand, Digest, EnvRef, ForwardSecrecy, Gang, GpuRequest,
     LOG_LIMIT, NodeRequest, PolicyName, ProjectId, PythonVersion, Resources, Retry, TaskSpec,
     Timing,
 };
@@ -105,6 +105,8 @@ pub struct Template {
     pub node: NodeRequest,
     /// Among which others. Affinities in any order.
     pub company: Company,
+    /// One of so many that run at once; see [`crate::Client::submit_gang`].
+    pub gang: Option<Gang>,
     /// Again?
     pub retry: Retry,
     /// Until when.
@@ -131,6 +133,7 @@ impl Template {
             amounts: Vec::new(),
             node: NodeRequest::any(python),
             company: Company::default(),
+            gang: None,
             retry: Retry::default(),
             timing: Timing::default(),
             policy: None,
@@ -172,6 +175,8 @@ pub(crate) struct SpecInner {
     pub grants: u32,
     /// Where it may run.
     pub place: Arc<NodeRequest>,
+    /// One of so many that run at once.
+    pub gang: Option<Gang>,
     pub canonical: Bytes,
     pub code: Upload,
     pub environment: Option<Upload>,
@@ -201,6 +206,7 @@ impl Spec {
             amounts: template.amounts,
             node: template.node,
             company: template.company,
+            gang: template.gang,
             retry: template.retry,
             timing: template.timing,
             policy: template.policy,
@@ -214,6 +220,7 @@ impl Spec {
         Ok(Self(Arc::new(SpecInner {
             digest: Digest::of(&canonical),
             grants: attempts_allowed(&spec.retry),
+            gang: spec.gang,
             place: Arc::new(spec.node),
             canonical,
             code: code.0.clone(),

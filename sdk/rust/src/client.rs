@@ -6,7 +6,7 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use bytes::Bytes;
-use farlane_model::{Digest, NodeId, PythonVersion, SessionId, TaskId, TaskSpec};
+use farlane_model::{BadSpec, Digest, NodeId, PythonVersion, SessionId, TaskId, TaskSpec};
 use farlane_seal::identity::Identity;
 use farlane_seal::{SessionKey, StreamContext, StreamKind, TaskKey, random, stream, vault};
 use farlane_wire::v1;
@@ -282,6 +282,39 @@ impl Client {
         })
     }
 
+    /// Submits calls that run at once or not at all, waiting without end for room in the window; see
+    /// [`Template::gang`]. Their ids, in the order of their ranks.
+    ///
+    /// *Errors*: not as many calls as their one spec's gang has, or of several specs; the client is closed, or the
+    /// connection was given up.
+    pub async fn submit_gang(&self, calls: Vec<Call>) -> Result<Vec<TaskId>, Error> {
+        let size = whole_gang(&calls)?;
+        let first = self.0.shared.queue.push_gang_async(calls).await?;
+        Ok(self.tasks_from(first, size))
+    }
+
+    /// The same, waiting for room at most `patience`, which may be zero; the calls come back where there was none.
+    ///
+    /// *Errors*: as [`Client::submit_gang`].
+    pub fn submit_gang_within(
+        &self,
+        calls: Vec<Call>,
+        patience: Duration,
+    ) -> Result<Result<Vec<TaskId>, Vec<Call>>, Error> {
+        let size = whole_gang(&calls)?;
+        Ok(
+            match self.0.shared.queue.push_gang_within(calls, patience)? {
+                Push::Queued(first) => Ok(self.tasks_from(first, size)),
+                Push::Full(calls) => Err(calls),
+            },
+        )
+    }
+
+    fn tasks_from(&self, first: u64, size: u16) -> Vec<TaskId> {
+        let seqs = first..first + u64::from(size);
+        seqs.map(|seq| self.session().task(seq)).collect()
+    }
+
     /// Asks for tasks to be cancelled; their results say whether that came in time.
     pub fn cancel(&self, tasks: Vec<TaskId>, reason: &str) {
         self.0.shared.queue.ask(Ask::Cancel {
@@ -347,5 +380,23 @@ impl Client {
     /// there, unless it never got there: see [`Client::settle`].
     pub fn close(&self) {
         self.0.shared.queue.end();
+    }
+}
+
+/// How many calls a gang has.
+///
+/// *Errors*: not as many as their one spec's gang, or of several specs.
+fn whole_gang(calls: &[Call]) -> Result<u16, Error> {
+    let spec = calls.first().map(|call| &call.spec);
+    let gang = spec.and_then(|spec| spec.0.gang);
+    let one_spec = calls
+        .windows(2)
+        .all(|two| two[0].spec.digest() == two[1].spec.digest());
+    match gang.filter(|gang| usize::from(gang.size) == calls.len() && one_spec) {
+        Some(gang) => Ok(gang.size),
+        None => Err(Error::Spec(BadSpec::OutOfBounds {
+            field: "gang",
+            bound: "as many calls as the spec's gang has, all of that spec",
+        })),
     }
 }

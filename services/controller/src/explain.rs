@@ -31,9 +31,13 @@ impl Controller {
                 .map_err(|e| ControlError::invalid(e.to_string()))?;
             let digest = Digest::of(&request.spec_bytes);
             let mut cache = self.view.lock();
+            let gang = spec.gang.map_or(1, |gang| gang.size.into());
             let group = self.consensus.read(|state| {
                 self.refresh(state, &mut cache);
-                cache.group(state, digest, &spec.into(), 1)
+                Group {
+                    gang,
+                    ..cache.group(state, digest, &spec.into(), gang)
+                }
             });
             let explained = explain(&mut cache.fleet, &group);
             return Ok(reply("asked", &cache.fleet, &group, explained));
@@ -69,8 +73,12 @@ fn live_reply(
 ) -> v1::ExplainReply {
     let granter = state.granter_for(live.session);
     let refused = refused.filter(|r| granter == Some(r.granter));
-    let group = cache.group(state, live.spec.digest, &live.spec.task, 1);
+    let gang = live
+        .gang
+        .map_or(1, |member| state.gang(&member).count() as u32);
+    let group = cache.group(state, live.spec.digest, &live.spec.task, gang);
     let group = Group {
+        gang,
         granter: granter.is_some(),
         not_on: refused.as_ref().map_or_else(Vec::new, |r| r.nodes.clone()),
         ..group
@@ -102,6 +110,7 @@ fn live_reply(
     let Some(placed) = live.placed else {
         reply.summary.push_str(&company(state, &live.spec.task));
         reply.summary.push_str(&ahead(state, live));
+        reply.summary.push_str(&kept(state, cache, live));
         return reply;
     };
     reply.node_name = placed.node.spec.name.clone();
@@ -111,6 +120,10 @@ fn live_reply(
     };
     let (attempt, name, region) = (live.attempt, &reply.node_name, &placed.node.region);
     reply.summary = format!("attempt {attempt} is on {name} in {region}{waits}");
+    if let Some(gang) = live.gang {
+        let more = format!("; rank {} of a gang of {}", gang.rank, gang.size);
+        reply.summary.push_str(&more);
+    }
     of_then(&mut reply, Quote::from_bytes(&quoted(live)));
     reply
 }
@@ -136,10 +149,23 @@ fn company(state: &State, spec: &TaskSpec) -> String {
     }
 }
 
+/// Whether room is kept for its gang.
+fn kept(state: &State, cache: &ViewCache, live: &LiveTask<'_>) -> String {
+    let first = live.gang.and_then(|member| state.gang(&member).next());
+    let Some(kept) = first.and_then(|first| cache.reserved.of(&first.id)) else {
+        return String::new();
+    };
+    let (nodes, left) = (kept.nodes.len(), kept.at.saturating_sub(state.now()));
+    let seconds = left.0.div_ceil(1000);
+    format!("; room is kept for it on {nodes} node(s), expected in {seconds} s")
+}
+
 /// How many tasks of its project go before it.
 fn ahead(state: &State, live: &LiveTask<'_>) -> String {
     let spec = &live.spec.task;
     let mut before = 0;
+    // Its own gang goes with it.
+    let first = live.gang.map_or(live.id, |gang| gang.first);
     let mine = state.waiting().filter(|q| q.project == spec.project);
     for queue in mine.filter(|q| q.priority >= spec.priority) {
         let own = queue.session.id == live.session.id && queue.spec.digest == live.spec.digest;
@@ -148,7 +174,7 @@ fn ahead(state: &State, live: &LiveTask<'_>) -> String {
             true if own => queue
                 .heads()
                 .take(MAX_PLACE)
-                .take_while(|t| *t < live.id)
+                .take_while(|t| *t < first)
                 .count(),
             true => 0,
             false => queue.count(),

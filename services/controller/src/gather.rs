@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use farlane_model::{Digest, NodeId, SessionId, TaskId, TaskSpec};
 use farlane_plan::Group;
-use farlane_state::{Order, State, SubmitBatch};
+use farlane_state::{Order, State, SubmitBatch, WaitingQueue};
 
 use crate::overlay::Overlay;
 use crate::quota::Quotas;
@@ -23,7 +23,7 @@ struct Gathered<'a> {
     cache: &'a mut ViewCache,
     waiting: Vec<Group>,
     heads: Vec<Vec<TaskId>>,
-    index: HashMap<(SessionId, Digest, Vec<NodeId>), usize>,
+    index: HashMap<(SessionId, Digest, Vec<NodeId>, u32), usize>,
 }
 
 impl Gathered<'_> {
@@ -35,10 +35,23 @@ impl Gathered<'_> {
         tasks: Vec<TaskId>,
         not_on: Vec<NodeId>,
     ) {
+        self.add_gangs(session, digest, spec, tasks, not_on, 1);
+    }
+
+    /// Tasks that are placed so many at a time.
+    fn add_gangs(
+        &mut self,
+        session: SessionId,
+        digest: Digest,
+        spec: &Arc<TaskSpec>,
+        tasks: Vec<TaskId>,
+        not_on: Vec<NodeId>,
+        gang: u32,
+    ) {
         if tasks.is_empty() {
             return;
         }
-        let key = (session, digest, not_on);
+        let key = (session, digest, not_on, gang);
         match self.index.get(&key) {
             Some(at) => {
                 self.heads[*at].extend(tasks);
@@ -54,6 +67,7 @@ impl Gathered<'_> {
                 self.waiting.push(Group {
                     since: at as u64,
                     not_on,
+                    gang,
                     ..group
                 });
                 self.heads.push(tasks);
@@ -100,6 +114,10 @@ pub(crate) fn gather(
     for queue in queues {
         let fresh = queue.heads().filter(|t| !overlay.places(t));
         let (session, digest, spec) = (queue.session.id, queue.spec.digest, &queue.spec.task);
+        if spec.gang.is_some() {
+            waiting_gangs(&queue, waits, &mut all);
+            continue;
+        }
         let Some(refusals) = waits.refusals else {
             all.add(
                 session,
@@ -132,12 +150,69 @@ pub(crate) fn gather(
             all.add(session, digest, spec, tasks, not_on);
         }
     }
+    kept_gangs(waits, &mut all);
     for order in orders {
         if let Order::SubmitBatch(batch) = order {
             submitted(state, batch, room, &mut all);
         }
     }
     (all.waiting, all.heads)
+}
+
+/// Adds the gangs at a queue's head, those with as many members left together.
+fn waiting_gangs(queue: &WaitingQueue<'_>, waits: Waits, all: &mut Gathered<'_>) {
+    let (session, digest, spec) = (queue.session.id, queue.spec.digest, &queue.spec.task);
+    let fresh = queue
+        .gangs()
+        .filter(|g| !g.iter().any(|t| waits.overlay.places(t)));
+    let mut left = BUDGET as usize;
+    for gang in fresh {
+        let Some(rest) = left.checked_sub(gang.len()) else {
+            break;
+        };
+        left = rest;
+        let not_on = refused_of(&gang, queue.granter, waits.refusals);
+        let size = gang.len() as u32;
+        all.add_gangs(session, digest, spec, gang, not_on, size);
+    }
+}
+
+/// Adds gangs that room is kept for and whose queues were not looked at: their nodes are not to be given away.
+fn kept_gangs(waits: Waits, all: &mut Gathered<'_>) {
+    let state = waits.state;
+    let kept: Vec<TaskId> = all.cache.reserved.gangs().collect();
+    for first in kept {
+        if waits.overlay.places(&first) || all.heads.iter().any(|head| head.contains(&first)) {
+            continue;
+        }
+        let task = state.task(first).filter(|t| t.placed.is_none());
+        let Some((task, member)) = task.and_then(|t| Some((t, t.gang?))) else {
+            continue;
+        };
+        let granter = state.granter_for(task.session);
+        if granter.is_some() && waits.quotas.leave(&task.session.project) {
+            let gang: Vec<TaskId> = state.gang(&member).map(|t| t.id).collect();
+            let (session, digest, size) = (task.session.id, task.spec.digest, gang.len() as u32);
+            let not_on = refused_of(&gang, granter, waits.refusals);
+            all.add_gangs(session, digest, &task.spec.task, gang, not_on, size);
+        }
+    }
+}
+
+/// Nodes that were refused for any of a gang: none of it goes there.
+fn refused_of(
+    gang: &[TaskId],
+    granter: Option<SessionId>,
+    refusals: Option<&Refusals>,
+) -> Vec<NodeId> {
+    let Some((granter, known)) = granter.zip(refusals) else {
+        return Vec::new();
+    };
+    let refused = gang.iter().filter_map(|task| known.of(*task, granter));
+    let mut nodes: Vec<NodeId> = refused.flat_map(|r| r.nodes.iter().copied()).collect();
+    nodes.sort_unstable();
+    nodes.dedup();
+    nodes
 }
 
 /// Adds what a submission will queue once it is applied. What it resends is queued, placed or
@@ -155,29 +230,29 @@ fn submitted(state: &State, batch: &SubmitBatch, room: usize, all: &mut Gathered
             read.insert(Digest::of(bytes), Arc::new(spec));
         }
     }
-    let mut run: Option<(Digest, Arc<TaskSpec>, Vec<TaskId>)> = None;
-    let fresh = (batch.first_seq..)
-        .zip(&batch.tasks)
-        .filter(|(seq, _)| *seq >= session.next_seq);
-    for (seq, task) in fresh.take(room) {
-        let same = run
-            .as_ref()
-            .is_some_and(|(digest, ..)| *digest == task.spec);
-        if !same {
-            if let Some((digest, spec, tasks)) = run.take() {
-                all.add(session.id, digest, &spec, tasks, Vec::new());
+    let resent = session.next_seq - batch.first_seq;
+    let fresh = batch.tasks.get(resent as usize..).unwrap_or_default();
+    let (mut first, mut room) = (session.next_seq, room);
+    for run in fresh.chunk_by(|a, b| a.spec == b.spec) {
+        let (digest, from) = (run[0].spec, first);
+        first += run.len() as u64;
+        let known = state.spec(&digest).map(|s| s.task.clone());
+        let Some(spec) = known.or_else(|| read.get(&digest).cloned()) else {
+            continue;
+        };
+        let ids = |n: usize| (from..).take(n).map(|seq| session.task_id(seq)).collect();
+        match spec.gang {
+            None => {
+                let most = run.len().min(room);
+                room -= most;
+                all.add(session.id, digest, &spec, ids(most), Vec::new());
             }
-            let known = state.spec(&task.spec).map(|s| s.task.clone());
-            let Some(spec) = known.or_else(|| read.get(&task.spec).cloned()) else {
-                continue;
-            };
-            run = Some((task.spec, spec, Vec::new()));
+            // What is left of the last is refused.
+            Some(gang) => {
+                let size = usize::from(gang.size);
+                let whole = ids(run.len() / size * size);
+                all.add_gangs(session.id, digest, &spec, whole, Vec::new(), size as u32);
+            }
         }
-        if let Some((_, _, tasks)) = &mut run {
-            tasks.push(session.task_id(seq));
-        }
-    }
-    if let Some((digest, spec, tasks)) = run {
-        all.add(session.id, digest, &spec, tasks, Vec::new());
     }
 }

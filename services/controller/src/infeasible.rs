@@ -7,12 +7,13 @@
 use std::collections::{BTreeMap, HashMap};
 
 use farlane_model::{Digest, Exit, ExitKind, NodeId, TaskId};
-use farlane_plan::explain;
-use farlane_state::Refuse;
+use farlane_plan::{Group, explain};
+use farlane_state::{Member, Refuse, State, WaitingQueue};
 use farlane_units::Millis;
 
 use crate::Controller;
-use crate::refusals::MAX_NODES;
+use crate::refusals::{MAX_NODES, Refused};
+use crate::view::ViewCache;
 
 /// How long a task waits for the first node of a network. Source: design.md, "Settled small things".
 const GRACE: Millis = Millis(10_000);
@@ -42,8 +43,12 @@ impl Controller {
                 if cache.fleet.is_empty() && queue.oldest().saturating_add(GRACE) > now {
                     continue;
                 }
-                let verdict = verdicts.entry(queue.spec.digest).or_insert_with(|| {
-                    let (digest, task) = (queue.spec.digest, &queue.spec.task);
+                let (digest, task) = (queue.spec.digest, &queue.spec.task);
+                if task.gang.is_some() {
+                    found.extend(never_at_once(state, &queue, cache));
+                    continue;
+                }
+                let verdict = verdicts.entry(digest).or_insert_with(|| {
                     (!cache.fleet.feasible(&digest, task, &[])).then(|| {
                         let group = cache.group(state, digest, task, 1);
                         reason(&explain(&mut cache.fleet, &group))
@@ -73,6 +78,25 @@ impl Controller {
     }
 }
 
+/// The first gang of a queue that can never run at once, with the reason; the next is looked at when it has ended.
+fn never_at_once(
+    state: &State,
+    queue: &WaitingQueue<'_>,
+    cache: &mut ViewCache,
+) -> Option<(String, Vec<TaskId>)> {
+    let (digest, task) = (queue.spec.digest, &queue.spec.task);
+    let gang = queue.gangs().next()?;
+    let size = gang.len() as u32;
+    if cache.fleet.feasible_gang(&digest, task, &[], size) {
+        return None;
+    }
+    let group = Group {
+        gang: size,
+        ..cache.group(state, digest, task, size)
+    };
+    Some((reason(&explain(&mut cache.fleet, &group)), gang))
+}
+
 impl Controller {
     /// Orders that finish tasks whose granter has refused every node that fits, with its reason.
     pub(crate) fn refused_everywhere(&self) -> Vec<farlane_state::Order> {
@@ -92,6 +116,14 @@ impl Controller {
                     .filter(|t| t.placed.is_none())
                     .filter(|t| state.granter_for(t.session) == Some(refused.granter));
                 let Some(task) = waits else { continue };
+                if let Some(member) = &task.gang {
+                    let (nodes, left) = gang_refused(state, member, &refusals);
+                    let (digest, spec) = (&task.spec.digest, &task.spec.task);
+                    if !cache.fleet.feasible_gang(digest, spec, &nodes, left) {
+                        ended.entry(refused.reason.clone()).or_default().push(*id);
+                    }
+                    continue;
+                }
                 let mut hopeless = || {
                     let (digest, spec) = (&task.spec.digest, &task.spec.task);
                     refused.nodes.len() >= MAX_NODES
@@ -114,6 +146,20 @@ impl Controller {
         }
         orders
     }
+}
+
+/// Nodes that were refused for any member of a gang, and how many of it have not finished.
+fn gang_refused(
+    state: &State,
+    member: &Member,
+    refusals: &[(TaskId, Refused)],
+) -> (Vec<NodeId>, u32) {
+    let left: Vec<TaskId> = state.gang(member).map(|t| t.id).collect();
+    let theirs = refusals.iter().filter(|(id, _)| left.contains(id));
+    let mut nodes: Vec<NodeId> = theirs.flat_map(|(_, r)| r.nodes.iter().copied()).collect();
+    nodes.sort_unstable();
+    nodes.dedup();
+    (nodes, left.len() as u32)
 }
 
 /// The summary, and what each class of node lacks.

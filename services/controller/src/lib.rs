@@ -44,6 +44,7 @@ mod query;
 mod quota;
 mod refusals;
 mod regions;
+mod reserve;
 mod results;
 mod session;
 mod sweep;

@@ -85,6 +85,8 @@ impl Controller {
             emitted_ng: task.emitted.map(|ng| ng.0),
             quote_bytes: quoted(task),
             retries: u32::from(task.lost) + u32::from(task.raised),
+            gang_rank: task.gang.map_or(0, |gang| gang.rank.into()),
+            gang_size: task.gang.map_or(0, |gang| gang.size.into()),
             spec_bytes: task.spec.bytes.clone(),
             wrapped_key: Bytes::copy_from_slice(task.wrapped_key),
             wrapped_session_key: task.session.wrapped_session_key.clone(),
@@ -200,6 +202,8 @@ fn finished_summary(state: &State, finished: &FinishedTask) -> v1::TaskView {
         quote_bytes: finished.quote.clone(),
         exit: Some(finished.exit.clone().into()),
         retries: finished.retries,
+        gang_rank: finished.gang.map_or(0, |(rank, _)| rank.into()),
+        gang_size: finished.gang.map_or(0, |(_, size)| size.into()),
         spec_bytes: spec.map(|s| s.bytes.clone()).unwrap_or_default(),
         wrapped_key: finished.wrapped_key.clone(),
         wrapped_session_key: session

@@ -22,6 +22,7 @@ use crate::gather::{Waits, gather};
 use crate::learn::{Learned, learn_arguments};
 use crate::overlay::{Freeing, Overlay, Placing};
 use crate::quota::Quotas;
+use crate::reserve::Reserved;
 use crate::warm::Warmth;
 
 /// Placements of one entry. Source: at 52 B each they take a tenth of an entry's bound.
@@ -57,6 +58,8 @@ pub(crate) struct ViewCache {
     /// Nodes that the fleet holds less what was on its way.
     overlaid: Vec<NodeId>,
     grid: Grid,
+    /// Room kept for gangs.
+    pub reserved: Reserved,
     rounds: u64,
     /// Whose queues the next round looks at.
     pub turn: Turn,
@@ -118,7 +121,7 @@ impl Controller {
         // Held for the round only where there are any: a usual call's end does not wait for it.
         let refusals = Some(self.refusals.lock()).filter(|r| !r.is_empty());
         let rows = self.consensus.rows();
-        let (freed, groups, heads, shares, presence) = self.consensus.read(|state| {
+        let (freed, groups, heads, shares, presence, gangs) = self.consensus.read(|state| {
             self.refresh(state, cache);
             let freed = freed_by(state, orders, overlay, cache, &rows);
             learn_arguments(orders, &mut cache.sizes);
@@ -136,7 +139,11 @@ impl Controller {
             };
             let shares = quotas.shares(groups.len());
             let presence = presence(state, overlay, &groups);
-            (freed, groups, heads, shares, presence)
+            let view = (&mut cache.estimates, &cache.fleet);
+            let gangs = cache
+                .reserved
+                .input(state, &groups, &heads, view, self.now());
+            (freed, groups, heads, shares, presence, gangs)
         });
         drop(refusals);
         let mut planned = Planned {
@@ -153,9 +160,11 @@ impl Controller {
             budget: BUDGET,
             shares,
             presence,
+            gangs,
         };
         let (found, report) = plan(&mut cache.fleet, &groups, &input);
         planned.more = report.cut_short;
+        cache.reserved.take(report.reserved, &heads);
         let mut taken = vec![0usize; heads.len()];
         for assignment in &found.assignments {
             let head = &heads[assignment.group];

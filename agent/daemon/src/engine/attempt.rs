@@ -127,6 +127,8 @@ pub(crate) fn places(mut set: u64) -> impl Iterator<Item = usize> {
 /// All that a worker needs.
 #[derive(Debug)]
 pub(crate) struct Prepared {
+    /// Its place in its gang.
+    pub(crate) rank: u16,
     pub(crate) code: Arc<Code>,
     pub(crate) arguments: Bytes,
     pub(crate) blobs: Vec<Bytes>,
@@ -237,6 +239,7 @@ mod tests {
                     minor: 11,
                 }),
                 company: Company::default(),
+                gang: None,
                 retry: Retry {
                     lost: 0,
                     raised: 0,

@@ -219,6 +219,10 @@ impl Engine {
             task: attempt.at.task.to_bytes(),
             log_limit: spec.spec.log_limit.0,
             memory: spec.spec.resources.memory.0,
+            gang: spec
+                .spec
+                .gang
+                .map_or((0, 0), |gang| (prepared.rank, gang.size)),
         };
         let was_idle = worker.queue.is_empty();
         let sent = transmit(worker, &head, prepared, was_idle);

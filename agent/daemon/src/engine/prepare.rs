@@ -182,9 +182,10 @@ impl Preparer {
         let code = self
             .codes
             .ready(spec.code.digest, order.grant.tenant, &payload.code_key)?;
-        let arguments = payload.arguments;
+        let (rank, arguments) = (payload.rank, payload.arguments);
         Some(Ok(Prepared {
             code,
+            rank,
             arguments,
             blobs: Vec::new(),
             environment: None,
@@ -233,6 +234,7 @@ impl Preparer {
         }
         Ok(Prepared {
             code,
+            rank: payload.rank,
             arguments: payload.arguments,
             blobs,
             environment,
@@ -314,6 +316,10 @@ fn open_payload(order: &Order, sealed: Bytes) -> Result<Payload, Unready> {
         return Err(Unready::Refused(
             "the task asked for other terms than were granted",
         ));
+    }
+    // A task on its own is as a gang of one.
+    if payload.rank >= order.spec.spec.gang.map_or(1, |gang| gang.size) {
+        return Err(Unready::Refused("the task's rank is none of its gang's"));
     }
     Ok(payload)
 }

@@ -243,7 +243,7 @@ mod tests {
         Worker::new(TemplateNumber(1), link, 0)
     }
 
-    fn task(token: u64) -> [u8; 72] {
+    fn task(token: u64) -> [u8; 76] {
         let head = TaskHead {
             flags: 0,
             code: 1,
@@ -254,6 +254,7 @@ mod tests {
             task: [0; 16],
             log_limit: 0,
             memory: 0,
+            gang: (0, 0),
         };
         head.encode(0)
     }

@@ -14,7 +14,7 @@ const LOG: u8 = 3;
 /// In an answer's flags: the worker's last.
 const LAST: u16 = 1;
 /// Bytes of a task's head.
-const TASK_HEAD: usize = 72;
+const TASK_HEAD: usize = 76;
 const CODE_HEAD: usize = 16;
 const RESULT_HEAD: usize = 44;
 const LOG_HEAD: usize = 16;
@@ -36,6 +36,8 @@ pub(crate) struct TaskHead {
     pub(crate) task: [u8; 16],
     pub(crate) log_limit: u64,
     pub(crate) memory: u64,
+    /// Rank and size of its gang; 0 and 0 without one.
+    pub(crate) gang: (u16, u16),
 }
 
 impl TaskHead {
@@ -52,6 +54,8 @@ impl TaskHead {
         put.bytes(&self.task);
         put.bytes(&self.log_limit.to_le_bytes());
         put.bytes(&self.memory.to_le_bytes());
+        put.bytes(&self.gang.0.to_le_bytes());
+        put.bytes(&self.gang.1.to_le_bytes());
         put.bytes(&(len as u64).to_le_bytes());
         out
     }
@@ -244,6 +248,7 @@ mod tests {
             task: [9; 16],
             log_limit: 1,
             memory: 0,
+            gang: (0, 0),
         }
     }
 

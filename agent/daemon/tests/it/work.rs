@@ -169,6 +169,7 @@ impl Function {
                 ..NodeRequest::any(version())
             },
             company: Company::default(),
+            gang: None,
             retry: Retry {
                 lost: 3,
                 raised: 0,
@@ -208,6 +209,7 @@ impl Function {
         let key = TaskKey::generate();
         let payload = Payload {
             spec: Digest::of(&self.spec_bytes),
+            rank: 0,
             code_key: self.code_key.clone(),
             env_key: self.env_key.clone(),
             arguments: self.calls[n].clone(),

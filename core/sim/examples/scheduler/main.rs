@@ -12,7 +12,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
 use farlane_model::{Digest, NodeId, Resources};
-use farlane_plan::{Fleet, Group, NodeView, Plan, PlanInput, Presence, plan};
+use farlane_plan::{Fleet, Gangs, Group, NodeView, Plan, PlanInput, Presence, plan};
 use farlane_sim::{Mix, Random, World, same_plan};
 use farlane_state::{Genesis, Outcome, RegisterNode, Stamp, State, apply};
 use farlane_units::Millis;
@@ -34,6 +34,7 @@ fn input(seed: u64, budget: u32) -> PlanInput {
         budget,
         shares: Vec::new(),
         presence: Presence::new(),
+        gangs: Gangs::default(),
     }
 }
 

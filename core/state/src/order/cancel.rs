@@ -36,8 +36,15 @@ impl Cancel {
             if ctx.state.sessions[session].project != self.project {
                 continue;
             }
-            ctx.end(handle, exit.clone());
+            // The rest of its gang ends with it.
             tasks.push(id);
+            tasks.extend(
+                ctx.state
+                    .kin(handle)
+                    .into_iter()
+                    .map(|h| ctx.attempt_ref(h).task),
+            );
+            ctx.end(handle, exit.clone());
         }
         Ok(Outcome::Cancelled { tasks })
     }

@@ -10,6 +10,7 @@ mod expire;
 mod genesis;
 mod open_session;
 mod place;
+mod place_gang;
 mod publish_revocations;
 mod refuse;
 mod register_node;
@@ -21,6 +22,7 @@ mod set_project;
 mod set_standing;
 mod stock_prekeys;
 mod submit_batch;
+mod submit_gang;
 mod update_node;
 
 pub use ack_outbox::AckOutbox;

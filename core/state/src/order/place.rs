@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use farlane_model::{ForwardSecrecy, MAX_QUOTE_BYTES, NodeId, ProjectId, Resources, TaskId};
 
-use super::MAX_LEADER_BATCH;
+use super::{MAX_LEADER_BATCH, place_gang};
 use crate::apply::Ctx;
 use crate::capacity::Need;
 use crate::codec::{Reader, Write};
@@ -94,22 +94,81 @@ impl Place {
             .reserve(self.placements.len(), self.placements.len() * 160);
         ctx.changes.reserve(self.placements.len() * 2);
         let (mut placed, mut refused) = (0, Vec::new());
-        let mut quotes = self.quotes.iter().peekable();
-        let mut quoted = Quoted::default();
-        for (at, placement) in (0u32..).zip(&self.placements) {
-            if let Some((_, quote)) = quotes.next_if(|(from, _)| *from == at) {
-                quoted = Quoted::new(quote);
+        let mut quotes = Quotes::of(&self.quotes);
+        let mut rest = &self.placements[..];
+        while let Some(first) = rest.first() {
+            let (count, gang) = place_gang::run(ctx, rest);
+            let (these, left) = rest.split_at(count);
+            let done = match gang {
+                None => place(ctx, first, quotes.next(), Start::OrLater)
+                    .map_err(|refusal| (first.task, refusal)),
+                Some(gang) => place_gang::place_whole(ctx, gang, these, &mut quotes),
+            };
+            match done {
+                Ok(()) => placed += count as u32,
+                Err((task, refusal)) => {
+                    let first = gang.map_or(task.seq(), |((_, first), _)| first);
+                    let rank = (task.seq() - first) as u16;
+                    let others = these.iter().map(|p| p.task).filter(|t| *t != task);
+                    refused.push((task, refusal));
+                    refused.extend(others.map(|t| (t, Refusal::GangUnplaced { rank })));
+                }
             }
-            match place(ctx, placement, &quoted) {
-                Ok(()) => placed += 1,
-                Err(refusal) => refused.push((placement.task, refusal)),
-            }
+            rest = left;
         }
         Ok(Outcome::Placed { placed, refused })
     }
 }
 
-fn place(ctx: &mut Ctx, placement: &Placement, quoted: &Quoted) -> Result<(), Refusal> {
+/// Whether a task may wait at its node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Start {
+    /// It runs at once, or is not placed: a gang's member.
+    AtOnce,
+    OrLater,
+}
+
+/// What each placement is expected to take, one after the other.
+pub(super) struct Quotes<'a> {
+    rest: &'a [(u32, Bytes)],
+    at: u32,
+    quoted: Quoted,
+}
+
+impl<'a> Quotes<'a> {
+    fn of(rest: &'a [(u32, Bytes)]) -> Self {
+        Self {
+            rest,
+            at: 0,
+            quoted: Quoted::default(),
+        }
+    }
+
+    /// Of the next placement.
+    pub fn next(&mut self) -> &Quoted {
+        if let Some(((from, quote), rest)) = self.rest.split_first()
+            && *from == self.at
+        {
+            (self.quoted, self.rest) = (Quoted::new(quote), rest);
+        }
+        self.at += 1;
+        &self.quoted
+    }
+
+    /// Passes over some.
+    pub fn skip(&mut self, count: usize) {
+        for _ in 0..count {
+            self.next();
+        }
+    }
+}
+
+pub(super) fn place(
+    ctx: &mut Ctx,
+    placement: &Placement,
+    quoted: &Quoted,
+    start: Start,
+) -> Result<(), Refusal> {
     let state = &*ctx.state;
     let handle = state.find(placement.task).ok_or(Refusal::TaskGone)?;
     let task = &state.tasks[handle];
@@ -139,8 +198,8 @@ fn place(ctx: &mut Ctx, placement: &Placement, quoted: &Quoted) -> Result<(), Re
     };
     let (backlog, devices) = match node.room(&need) {
         Room::Running(devices) => (false, devices),
-        Room::Backlog => (true, 0),
-        Room::Full => return Err(Refusal::NodeFull),
+        Room::Backlog if start == Start::OrLater => (true, 0),
+        Room::Backlog | Room::Full => return Err(Refusal::NodeFull),
     };
     let granter = state.granter_for(session).ok_or(Refusal::NoGranter)?;
     let number = node.number;

@@ -54,6 +54,11 @@ pub(crate) fn empty(ctx: &mut Ctx, number: u32) {
     };
     let held: Vec<u32> = node.leased.values().map(|h| h.task).collect();
     for task in held {
+        // Gone with its gang.
+        let held = |t: &crate::task::Task| t.lease.as_deref().is_some_and(|l| l.node == number);
+        if !ctx.state.tasks.get(task).is_some_and(held) {
+            continue;
+        }
         ctx.stop(task);
         ctx.lose(task, LostCause::NodeRemoved);
     }

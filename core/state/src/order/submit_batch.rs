@@ -4,6 +4,7 @@ use bytes::Bytes;
 use farlane_model::{BlobRef, Digest, MAX_ROW_BYTES, Sealed, TaskId, TaskSpec};
 use farlane_units::{Millis, NanoGramsCo2, UsdMicros};
 
+use super::submit_gang::take_gang;
 use super::{MAX_BATCH, MAX_REFS};
 use crate::apply::Ctx;
 use crate::codec::{Reader, Write};
@@ -145,15 +146,28 @@ impl SubmitBatch {
         let fresh = self.tasks.len() - resent;
         let bytes: usize = self.tasks[resent..].iter().map(|t| t.size() + 64).sum();
         ctx.writes.reserve(fresh + 2, bytes + 512);
-        for task in self.tasks.into_iter().skip(resent) {
+        let mut rest = &self.tasks[resent..];
+        while let Some(task) = rest.first() {
             let seq = ctx.state.sessions[session].next_seq;
-            ctx.state.sessions[session].next_seq += 1;
-            match take_one(ctx, session, seq, &task, &mut known) {
-                Ok(()) => {}
-                Err(verdict) => {
-                    remember(ctx, session, seq, &verdict);
-                    answer.add(seq, verdict);
+            let refused = match known.gang(ctx, session, &task.spec) {
+                None => {
+                    rest = &rest[1..];
+                    ctx.state.sessions[session].next_seq += 1;
+                    let taken = take_one(ctx, session, seq, task, &mut known);
+                    taken.err().into_iter().collect()
                 }
+                Some(size) => {
+                    let same = rest.iter().take(usize::from(size));
+                    let same = same.take_while(|t| t.spec == task.spec).count();
+                    let (these, left) = rest.split_at(same);
+                    rest = left;
+                    let taken = take_gang(ctx, session, these, size, &mut known);
+                    taken.err().unwrap_or_default()
+                }
+            };
+            for (seq, verdict) in (seq..).zip(refused) {
+                remember(ctx, session, seq, &verdict);
+                answer.add(seq, verdict);
             }
         }
         ctx.mark(session);
@@ -175,7 +189,7 @@ impl Answer {
 }
 
 /// Specs of this batch: those that were refused, and the last one looked up.
-struct Known {
+pub(super) struct Known {
     bad: Vec<(Digest, Refusal)>,
     last: Option<(Digest, u32)>,
 }
@@ -189,6 +203,12 @@ impl Known {
                 self.bad.push((digest, refusal));
             }
         }
+    }
+
+    /// How many calls of this spec make a gang; `None` where each is on its own, or the spec is not known.
+    fn gang(&mut self, ctx: &Ctx, session: u32, digest: &Digest) -> Option<u16> {
+        let handle = self.find(ctx, session, digest).ok()?;
+        Some(ctx.state.specs.slab[handle].task.gang?.size)
     }
 
     fn find(&mut self, ctx: &Ctx, session: u32, digest: &Digest) -> Result<u32, Refusal> {
@@ -248,7 +268,7 @@ fn learn_one(ctx: &mut Ctx, session: u32, digest: Digest, bytes: &Bytes) -> Resu
     Ok(())
 }
 
-fn take_one(
+pub(super) fn take_one(
     ctx: &mut Ctx,
     session: u32,
     seq: u64,
@@ -384,7 +404,7 @@ impl Submitted {
         })
     }
 
-    fn check(&self) -> Result<[u8; WRAPPED_KEY], Refusal> {
+    pub(super) fn check(&self) -> Result<[u8; WRAPPED_KEY], Refusal> {
         let invalid = |field: &str| Refusal::EnvelopeInvalid {
             field: field.into(),
         };

@@ -81,6 +81,8 @@ pub struct FinishedTask {
     pub forward_secret: bool,
     /// What the last placement was expected to take: a `Quote`'s bytes; empty where there is none.
     pub quote: Bytes,
+    /// Its rank in its gang, and the gang's size.
+    pub gang: Option<(u16, u16)>,
 }
 
 /// Of the row's bytes. Source: 2 added quotes, before anything was shipped.
@@ -118,6 +120,10 @@ impl FinishedTask {
         out.bytes(self.region.as_bytes());
         out.u8(u8::from(self.forward_secret));
         out.bytes(&self.quote);
+        // No gang has no members.
+        let (rank, size) = self.gang.unwrap_or((0, 0));
+        out.u16(rank);
+        out.u16(size);
     }
 
     /// To a row's bytes.
@@ -167,6 +173,10 @@ impl FinishedTask {
             region: r.text()?,
             forward_secret: r.flag()?,
             quote: r.bytes()?,
+            gang: {
+                let (rank, size) = (r.u16()?, r.u16()?);
+                (size > 0).then_some((rank, size))
+            },
         };
         r.is_done().then_some(row)
     }
@@ -284,6 +294,7 @@ mod tests {
             region: "eu-central".into(),
             forward_secret: true,
             quote: Bytes::from_static(b"terms"),
+            gang: Some((0, 2)),
         };
         let bytes = row.to_bytes();
         assert_eq!(FinishedTask::from_bytes(bytes.clone()).unwrap(), row);
@@ -299,6 +310,7 @@ mod tests {
             node: None,
             emitted: None,
             quote: Bytes::new(),
+            gang: None,
             ..row
         };
         assert_eq!(FinishedTask::from_bytes(bare.to_bytes()).unwrap(), bare);

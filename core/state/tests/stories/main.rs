@@ -8,6 +8,7 @@ mod company;
 mod devices;
 mod ends;
 mod fleet;
+mod gangs;
 mod keeping;
 mod odd;
 mod prices;

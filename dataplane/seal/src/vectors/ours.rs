@@ -90,6 +90,7 @@ fn keys(all: &mut Vectors, script: &mut Script) {
     };
     let payload = Payload {
         spec: Digest::of(b"spec"),
+        rank: 0,
         code_key: TaskKey::from_bytes(script.key()),
         env_key: Some(TaskKey::from_bytes(script.key())),
         arguments: Bytes::from_static(b"arguments"),

@@ -38,6 +38,8 @@ struct Prepared {
     uploads: Vec<Upload>,
     cost: u64,
     bytes: usize,
+    /// Its rank in a gang, and how many that has.
+    gang: Option<(u16, u16)>,
 }
 
 /// Sent and not acknowledged.
@@ -76,8 +78,16 @@ impl Batcher {
         let mut batch = v1::SubmitBatch::default();
         let (mut bytes, mut cost, mut last_seq) = (0usize, 0u64, 0u64);
         while batch.tasks.len() < MAX_BATCH_TASKS && self.ready(shared) {
-            let fits = |p: &Prepared| batch.tasks.is_empty() || bytes + p.bytes <= MAX_BATCH_BYTES;
-            let Some(next) = self.prepared.pop_front_if(|p| fits(p)) else {
+            // A gang has gathered by now, and is not cut.
+            let whole = self.head();
+            let begins = self.prepared.front().is_none_or(Prepared::begins);
+            let together: usize = self.prepared.iter().take(whole).map(|p| p.bytes).sum();
+            let fits =
+                bytes + together <= MAX_BATCH_BYTES && batch.tasks.len() + whole <= MAX_BATCH_TASKS;
+            if begins && !fits && !batch.tasks.is_empty() {
+                break;
+            }
+            let Some(next) = self.prepared.pop_front() else {
                 break;
             };
             if self.known_specs.insert(next.spec.digest()) {
@@ -104,14 +114,21 @@ impl Batcher {
         Some(batch)
     }
 
-    /// Whether the front of `prepared` can be sent, sealing one more call where none is there.
+    /// How many at the front of `prepared` leave together: one, or what is left of a gang.
+    fn head(&self) -> usize {
+        let gang = self.prepared.front().and_then(|p| p.gang);
+        gang.map_or(1, |(rank, size)| usize::from(size - rank))
+    }
+
+    /// Whether the front of `prepared` can be sent, sealing as many more calls as leave with it.
     fn ready(&mut self, shared: &Shared) -> bool {
-        if self.prepared.is_empty() && !self.prepare_one(shared) {
-            return false;
+        while self.prepared.len() < self.head() {
+            if !self.prepare_one(shared) {
+                return false;
+            }
         }
-        self.prepared
-            .front()
-            .is_some_and(|p| p.uploads.iter().all(Upload::is_done))
+        let mut head = self.prepared.iter().take(self.head());
+        head.all(|p| p.uploads.iter().all(Upload::is_done))
     }
 
     fn prepare_one(&mut self, shared: &Shared) -> bool {
@@ -130,12 +147,13 @@ impl Batcher {
     /// While the head waits for an upload: start those of the calls behind it, and have the driver
     /// woken when the head's are done.
     fn prepare_ahead(&mut self, shared: &Shared) {
-        let Some(head) = self.prepared.front() else {
+        let Some(first) = self.prepared.front().map(|p| p.seq) else {
             return;
         };
-        if head.seq != self.awaited {
-            self.awaited = head.seq;
-            let uploads = head.uploads.clone();
+        if first != self.awaited {
+            self.awaited = first;
+            let head = self.prepared.iter().take(self.head());
+            let uploads: Vec<Upload> = head.flat_map(|p| p.uploads.iter().cloned()).collect();
             let shared = shared.me();
             shared.clone().runtime.spawn(async move {
                 for upload in uploads {
@@ -206,15 +224,31 @@ impl Batcher {
 }
 
 impl Prepared {
+    /// Whether a batch may begin or end before it.
+    fn begins(&self) -> bool {
+        self.gang.is_none_or(|(rank, _)| rank == 0)
+    }
+
     fn upload_bytes(&self) -> u64 {
         let running = self.uploads.iter().filter(|u| !u.is_done());
         running.map(|u| u.blob.size.get()).sum()
     }
 }
 
+/// Most sealed bytes that travel in the envelope itself: what a row holds, and of a gang what each may take of
+/// the one batch that holds all.
+fn inline_bytes(gang: Option<(u16, u16)>, blobs: usize) -> usize {
+    let Some((_, size)) = gang else {
+        return MAX_ROW_BYTES;
+    };
+    let each = MAX_BATCH_BYTES / usize::from(size.max(1));
+    each.saturating_sub(ENVELOPE_BYTES + 48 * blobs)
+        .min(MAX_ROW_BYTES)
+}
+
 /// Seals one call and makes its result awaited.
 fn prepare(shared: &Shared, waiting: Waiting) -> Prepared {
-    let Waiting { seq, call } = waiting;
+    let Waiting { seq, call, gang } = waiting;
     let task = shared.session.task(seq);
     let tenant = shared.network.tenant();
     let cost = cost(&call);
@@ -232,6 +266,7 @@ fn prepare(shared: &Shared, waiting: Waiting) -> Prepared {
 
     let payload = Payload {
         spec: call.spec.digest(),
+        rank: gang.map_or(0, |(rank, _)| rank),
         code_key: inner.code.key.clone(),
         env_key: inner.environment.as_ref().map(|e| e.key.clone()),
         arguments: call.arguments,
@@ -246,8 +281,9 @@ fn prepare(shared: &Shared, waiting: Waiting) -> Prepared {
     let context = StreamContext::payload(tenant, task);
     let sealed = Bytes::from(stream::seal_padded_parts(&key, &context, &frame.parts()));
     let payload_digest = Digest::of(&sealed);
-    let bytes = ENVELOPE_BYTES + sealed.len().min(MAX_ROW_BYTES) + 48 * call.blobs.len();
-    let place = if sealed.len() > MAX_ROW_BYTES {
+    let most = inline_bytes(gang, call.blobs.len());
+    let bytes = ENVELOPE_BYTES + sealed.len().min(most) + 48 * call.blobs.len();
+    let place = if sealed.len() > most {
         let upload = start_upload(&shared.runtime, shared.network.clone(), key.clone(), sealed);
         let blob = upload.blob;
         uploads.push(upload);
@@ -286,5 +322,6 @@ fn prepare(shared: &Shared, waiting: Waiting) -> Prepared {
         uploads,
         cost,
         bytes,
+        gang,
     }
 }

@@ -17,6 +17,8 @@ use crate::{Call, Error};
 pub(crate) struct Waiting {
     pub seq: u64,
     pub call: Call,
+    /// Its rank in a gang, and how many that has: they leave in one batch.
+    pub gang: Option<(u16, u16)>,
 }
 
 /// What callers ask of the driver beside submissions.
@@ -27,11 +29,11 @@ pub(crate) enum Ask {
 }
 
 /// What a window holds back.
-pub(crate) enum Push {
-    /// Queued under this sequence number.
+pub(crate) enum Push<T = Box<Call>> {
+    /// Queued under this sequence number; a gang's first.
     Queued(u64),
-    /// The window is full; the call comes back.
-    Full(Box<Call>),
+    /// The window is full; what was to be queued comes back.
+    Full(T),
 }
 
 struct State {
@@ -46,6 +48,20 @@ struct State {
     unanswered: Option<Error>,
     /// The driver could send: wake it at the next push.
     hungry: bool,
+}
+
+impl State {
+    /// Takes so many bytes of the window; false where it is full.
+    fn admit(&mut self, cost: u64) -> Result<bool, Error> {
+        if let Some(error) = &self.closed {
+            return Err(error.clone());
+        }
+        if self.held > 0 && self.held + cost > self.limit {
+            return Ok(false);
+        }
+        self.held += cost;
+        Ok(true)
+    }
 }
 
 /// Shared by every caller of a client and its driver.
@@ -90,22 +106,80 @@ impl Queue {
     }
 
     fn push_locked(&self, state: &mut State, call: Call) -> Result<Push, Error> {
-        if let Some(error) = &state.closed {
-            return Err(error.clone());
-        }
-        let cost = cost(&call);
-        if state.held > 0 && state.held + cost > state.limit {
-            return Ok(Push::Full(Box::new(call)));
-        }
+        Ok(match state.admit(cost(&call))? {
+            true => Push::Queued(self.put(state, call, None)),
+            false => Push::Full(Box::new(call)),
+        })
+    }
+
+    fn put(&self, state: &mut State, call: Call, gang: Option<(u16, u16)>) -> u64 {
         let seq = state.next_seq;
         state.next_seq += 1;
-        state.held += cost;
         state.unacknowledged += 1;
-        state.waiting.push_back(Waiting { seq, call });
+        state.waiting.push_back(Waiting { seq, call, gang });
         if std::mem::take(&mut state.hungry) {
             self.wake.notify_one();
         }
-        Ok(Push::Queued(seq))
+        seq
+    }
+
+    /// Queues a gang, whose calls get numbers in a row. One larger than the whole window goes alone.
+    ///
+    /// *Errors*: as [`Queue::push`].
+    pub fn push_gang(&self, calls: Vec<Call>) -> Result<Push<Vec<Call>>, Error> {
+        self.push_gang_locked(&mut self.state.lock(), calls)
+    }
+
+    fn push_gang_locked(
+        &self,
+        state: &mut State,
+        calls: Vec<Call>,
+    ) -> Result<Push<Vec<Call>>, Error> {
+        let all = calls.iter().map(cost).sum();
+        let size = u16::try_from(calls.len()).unwrap_or(u16::MAX);
+        if !state.admit(all)? {
+            return Ok(Push::Full(calls));
+        }
+        let first = state.next_seq;
+        for (rank, call) in (0..).zip(calls) {
+            self.put(state, call, Some((rank, size)));
+        }
+        Ok(Push::Queued(first))
+    }
+
+    /// Queues a gang, waiting for room at most `patience`.
+    ///
+    /// *Errors*: as [`Queue::push`].
+    pub fn push_gang_within(
+        &self,
+        calls: Vec<Call>,
+        patience: Duration,
+    ) -> Result<Push<Vec<Call>>, Error> {
+        let until = Instant::now() + patience;
+        let mut state = self.state.lock();
+        let mut calls = calls;
+        loop {
+            match self.push_gang_locked(&mut state, calls)? {
+                Push::Full(back) if Instant::now() < until => calls = back,
+                done => return Ok(done),
+            }
+            self.room.wait_until(&mut state, until);
+        }
+    }
+
+    /// Queues a gang, waiting for room.
+    ///
+    /// *Errors*: as [`Queue::push`].
+    pub async fn push_gang_async(&self, calls: Vec<Call>) -> Result<u64, Error> {
+        let mut calls = calls;
+        loop {
+            let room = self.room_async.notified();
+            match self.push_gang(calls)? {
+                Push::Queued(first) => return Ok(first),
+                Push::Full(back) => calls = back,
+            }
+            room.await;
+        }
     }
 
     /// Queues a call, waiting for room at most `patience`.

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use farlane::{ConnectOptions, Error, Outcome, Spec};
+use farlane::{ConnectOptions, Error, Outcome, Spec, Template};
+use farlane_model::{Gang, GangRegions};
 use farlane_units::ByteCount;
 
 use super::mock::{Answer, Mock};
-use super::{call, client, echoed, options, spec, until};
+use super::{call, client, echoed, options, spec, template, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lone_call_leaves_at_once_and_its_result_is_acknowledged() {
@@ -163,4 +164,59 @@ async fn questions_about_a_call_wait_for_its_acknowledgement() {
     tokio::time::sleep(Duration::from_millis(50)).await;
     client.close();
     assert!(matches!(asked.await.unwrap(), Err(Error::Closed)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gang_leaves_in_one_batch_however_large_its_calls_are() {
+    let mock = Mock::start(true).await;
+    mock.knobs.lock().withhold_acks = true;
+    let (client, landed) = client(&mock, options()).await;
+    let alone = spec(&client);
+    let gang = Gang {
+        size: 256,
+        regions: GangRegions::One,
+    };
+    let template = Template {
+        gang: Some(gang),
+        ..template()
+    };
+    let spec = client
+        .spec(template, &client.code(b"pickled code"), None)
+        .unwrap();
+    // Two batches are on their way; the rest gathers.
+    for i in 0..300 {
+        client.submit(call(&alone, i, "alone")).await.unwrap();
+    }
+    // What an entry holds of 256 is 832 bytes each: these lie in the blob store.
+    let arguments = |i: u64| {
+        (0..3000u64)
+            .map(|n| ((n * n * i) >> 3) as u8)
+            .collect::<Vec<_>>()
+    };
+    let members = |n: u64| {
+        (0..n)
+            .map(|i| call(&spec, 1000 + i, arguments(i)))
+            .collect::<Vec<_>>()
+    };
+    let tasks = client.submit_gang(members(256)).await.unwrap();
+    assert!(tasks.windows(2).all(|two| two[0].seq() + 1 == two[1].seq()));
+    client.submit(call(&alone, 2000, "alone")).await.unwrap();
+    // Fewer than there are, and none, are no gang of this spec.
+    for calls in [members(255), Vec::new(), vec![call(&alone, 1, "alone")]] {
+        let refused = client.submit_gang(calls).await.unwrap_err();
+        assert!(matches!(refused, Error::Spec(_)), "{refused}");
+    }
+    mock.knobs.lock().withhold_acks = false;
+    mock.cut();
+    until("all of it", || landed.lock().len() == 557).await;
+    let batches = mock.knobs.lock().batches.clone();
+    // Alone before it there were too many for one batch.
+    assert!(
+        batches.contains(&256) || batches.contains(&257),
+        "{batches:?}"
+    );
+    assert!(mock.blobs() >= 256);
+    let landed = landed.lock();
+    let member = landed.iter().find(|d| d.token == 1007).unwrap();
+    assert_eq!(echoed(member), arguments(7));
 }
