@@ -40,6 +40,6 @@ pub use links::{Basis, Link, Links, Survey};
 pub use search::plan;
 pub use sizes::Sizes;
 pub use view::{
-    Assignment, Egress, Gangs, Group, Left, MAX_WARM, NodeView, Plan, PlanInput, Report,
+    AGEING, Assignment, Egress, Gangs, Group, Left, MAX_WARM, NodeView, Plan, PlanInput, Report,
     Reservation, Share,
 };

@@ -196,7 +196,7 @@ fn turns(groups: &[Group], input: &PlanInput) -> Vec<Turn> {
         }
     }
     let turn = |(id, mut of_it): (ProjectId, Vec<usize>)| {
-        of_it.sort_by_key(|g| Reverse((groups[*g].urgency, groups[*g].since)));
+        of_it.sort_by_key(|g| Reverse(groups[*g].rank()));
         let share = input.shares.iter().find(|s| s.project == id);
         Turn {
             weight: f64::from(share.map_or(WEIGHT, |s| s.weight).max(1)),

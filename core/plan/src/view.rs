@@ -1,5 +1,6 @@
 //! What the planner is given, and what it answers: plain data.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use farlane_model::{Amount, Digest, NodeId, NodeSpec, ProjectId, Resources, TaskSpec};
@@ -86,7 +87,9 @@ pub struct Group {
     pub tasks: u32,
     /// Lower goes first (the negated priority).
     pub urgency: i16,
-    /// Names the queue, and breaks ties between equal urgency: lower goes first.
+    /// How long its head has waited: it grows more urgent with that, see [`Group::rank`].
+    pub waited: Millis,
+    /// Names the queue, and breaks ties between equal urgency and age: lower goes first.
     pub since: u64,
     /// How long one is expected to run.
     pub work: Work,
@@ -106,6 +109,22 @@ pub struct Group {
     pub not_on: Vec<NodeId>,
     /// Placed together or not at all, this many at a time; 1 for tasks on their own.
     pub gang: u32,
+}
+
+/// A group that waits so long goes one priority up. Source: choice; a task of priority 0 passes new ones of
+/// priority 10 after ten minutes, and one of the lowest priority those of the highest after 4.3 hours.
+pub const AGEING: Millis = Millis(60_000);
+/// The urgency of the highest priority: nothing rises above it. Source: `TaskSpec::priority` is an `i8`.
+const MOST_URGENT: i16 = -(i8::MAX as i16);
+
+impl Group {
+    /// Its place within its project: lower goes first. By urgency, which rises with its wait up to that of the
+    /// highest priority; then by the wait itself, so that what came later never goes first for ever.
+    pub fn rank(&self) -> (i16, Reverse<Millis>, u64) {
+        let steps = i16::try_from(self.waited.0 / AGEING.0).unwrap_or(i16::MAX);
+        let aged = self.urgency.saturating_sub(steps).max(MOST_URGENT);
+        (aged.min(self.urgency), Reverse(self.waited), self.since)
+    }
 }
 
 /// What a project holds already, and what it is due.

@@ -92,6 +92,7 @@ fn group(spec: Arc<TaskSpec>, tasks: u32, since: u64) -> Group {
         spec,
         tasks,
         urgency: 0,
+        waited: Millis::ZERO,
         since,
         work: Work::of(Micros(100_000)),
         start: Micros(0),

@@ -78,6 +78,7 @@ fn group(tasks: u32, change: impl FnOnce(&mut TaskSpec)) -> Group {
         spec: Arc::new(spec),
         tasks,
         urgency: 0,
+        waited: Millis::ZERO,
         since: 0,
         work: Work::of(Micros(1_000_000)),
         start: Micros::ZERO,

@@ -93,6 +93,7 @@ fn group(spec: Arc<TaskSpec>, tasks: u32, since: u64) -> Group {
         spec,
         tasks,
         urgency: 0,
+        waited: Millis::ZERO,
         since,
         work: Work::of(Micros(100_000)),
         start: Micros(0),
@@ -430,6 +431,20 @@ prop_compose! {
 }
 
 proptest! {
+    /// Nothing starves: after 255 steps a group of any priority goes before all that came later, whatever theirs.
+    #[test]
+    fn what_waits_long_enough_goes_first(low in -127i16..=128, other in -127i16..=128, more in 0u64..1_000_000, less in 1u64..100_000_000) {
+        let waited = Millis(255 * AGEING.0 + more);
+        let old = Group { urgency: low, waited, ..of_project(1, 1000, 1, 1) };
+        let later = Millis(waited.0.saturating_sub(less));
+        let new = Group { urgency: other, waited: later, ..of_project(1, 1000, 1, 0) };
+        prop_assert!(old.rank() < new.rank());
+        let view = View { nodes: vec![node(1, 1, "us", 1)], waiting: vec![new, old] };
+        let input = PlanInput { budget: 1, ..INPUT };
+        prop_assert_eq!(view.plan(&input).0.assignments[0].group, 1);
+    }
+
+
     #[test]
     fn never_over_capacity_and_nothing_invented(view in any_view(), seed: u64) {
         let (plan, report) = view.plan(&PlanInput { seed, ..INPUT });

@@ -87,6 +87,7 @@ impl Simulation {
                     digest: queue.spec.digest,
                     tasks: some.len() as u32,
                     urgency: 0,
+                    waited: self.state.now().saturating_sub(queue.oldest()),
                     since: heads.len() as u64,
                     work: Work::of(Micros(0)),
                     start: Micros(0),

@@ -7,7 +7,7 @@ use farlane_model::{
     TaskSpec, Tier,
 };
 use farlane_plan::{Egress, Group, NodeView, Policy, Work};
-use farlane_units::{ByteCount, Micros, MilliCpu, MilliGpu, UsdMicros};
+use farlane_units::{ByteCount, Micros, MilliCpu, MilliGpu, Millis, UsdMicros};
 
 use crate::machine::{Grid, Kind, Machine, Machines, spec_of};
 use crate::{Random, Scenario};
@@ -177,6 +177,7 @@ impl World {
             spec: Arc::new(spec),
             tasks,
             urgency: 0,
+            waited: Millis::ZERO,
             since: self.specs,
             work: Work::of(Micros(micros as u64)),
             start: Micros(0),

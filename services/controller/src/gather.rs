@@ -8,6 +8,7 @@ use std::sync::Arc;
 use farlane_model::{Digest, NodeId, SessionId, TaskId, TaskSpec};
 use farlane_plan::Group;
 use farlane_state::{Order, State, SubmitBatch, WaitingQueue};
+use farlane_units::Millis;
 
 use crate::overlay::Overlay;
 use crate::quota::Quotas;
@@ -24,6 +25,8 @@ struct Gathered<'a> {
     waiting: Vec<Group>,
     heads: Vec<Vec<TaskId>>,
     index: HashMap<(SessionId, Digest, Vec<NodeId>, u32), usize>,
+    /// Of the queue that is looked at.
+    waited: Millis,
 }
 
 impl Gathered<'_> {
@@ -66,6 +69,7 @@ impl Gathered<'_> {
                     .group(self.state, digest, spec, tasks.len() as u32);
                 self.waiting.push(Group {
                     since: at as u64,
+                    waited: self.waited,
                     not_on,
                     gang,
                     ..group
@@ -82,6 +86,8 @@ pub(crate) struct Waits<'a> {
     pub state: &'a State,
     pub overlay: &'a Overlay,
     pub quotas: &'a Quotas,
+    /// Cluster time.
+    pub now: Millis,
     /// `None` where no granter refused anything.
     pub refusals: Option<&'a Refusals>,
 }
@@ -110,9 +116,11 @@ pub(crate) fn gather(
         waiting: Vec::new(),
         heads: Vec::new(),
         index: HashMap::new(),
+        waited: Millis::ZERO,
     };
     for queue in queues {
         let fresh = queue.heads().filter(|t| !overlay.places(t));
+        all.waited = waits.now.saturating_sub(queue.oldest());
         let (session, digest, spec) = (queue.session.id, queue.spec.digest, &queue.spec.task);
         if spec.gang.is_some() {
             waiting_gangs(&queue, waits, &mut all);
@@ -150,6 +158,7 @@ pub(crate) fn gather(
             all.add(session, digest, spec, tasks, not_on);
         }
     }
+    all.waited = Millis::ZERO;
     kept_gangs(waits, &mut all);
     for order in orders {
         if let Order::SubmitBatch(batch) = order {

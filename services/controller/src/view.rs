@@ -96,6 +96,7 @@ impl ViewCache {
             digest,
             tasks,
             urgency: -i16::from(spec.priority),
+            waited: Millis::ZERO,
             since: 0,
             work: self.estimates.work(&digest, Shape::of(spec)),
             start,
@@ -131,6 +132,7 @@ impl Controller {
                 state,
                 overlay,
                 quotas: &quotas,
+                now: self.now(),
                 refusals: refusals.as_deref(),
             };
             let (groups, heads) = match cache.fleet.room() {
