@@ -184,6 +184,7 @@ const fn lost_number(cause: LostCause) -> (v1::LostCause, i32) {
         LostCause::NodeRemoved => (v1::LostCause::NodeRemoved, 0),
         LostCause::Sandbox => (v1::LostCause::Sandbox, 0),
         LostCause::GangBroken => (v1::LostCause::GangBroken, 0),
+        LostCause::Preempted => (v1::LostCause::Preempted, 0),
     }
 }
 
@@ -199,6 +200,7 @@ fn lost_cause(cause: v1::LostCause, detail: i32) -> Option<LostCause> {
         v1::LostCause::NodeRemoved => LostCause::NodeRemoved,
         v1::LostCause::Sandbox => LostCause::Sandbox,
         v1::LostCause::GangBroken => LostCause::GangBroken,
+        v1::LostCause::Preempted => LostCause::Preempted,
     })
 }
 
@@ -278,6 +280,7 @@ mod tests {
             LostCause::NodeRemoved,
             LostCause::Sandbox,
             LostCause::GangBroken,
+            LostCause::Preempted,
         ];
         let mut all: Vec<_> = lost.into_iter().map(ExitKind::Lost).collect();
         all.extend([

@@ -110,3 +110,9 @@ def context():
     if runtime is None or not runtime.State.task:
         raise RuntimeError("farlane.context() is only there inside a task")
     return Context(runtime.State)
+
+
+def checkpoint_requested():
+    """Whether the running task is to save what it has and to return: it makes way for more urgent work."""
+    runtime = sys.modules.get("_farlane_worker")
+    return runtime is not None and bool(runtime.State.task) and runtime.State.checkpoint()

@@ -20,13 +20,14 @@ import time
 # Agent to worker. TASK: kind, flags, _, code, attempt, blobs, token, deadline, task, log limit, memory, rank,
 # gang, body.
 TASK = struct.Struct("<BBHIIIQQ16sQQHHQ")
-# CODE: kind, _, _, code, body. DROP: the same with an empty body.
+# CODE: kind, _, _, code, body. DROP: the same with an empty body. CHECKPOINT: kind alone; the task that runs is to
+# make way, and looks for it without receiving it.
 CODE = struct.Struct("<BBHIQ")
 # Worker to agent. RESULT: kind, outcome, flags, cpu in us, peak memory in KiB, token, begin and end in monotonic ns, body.
 RESULT = struct.Struct("<BBHIIQQQQ")
 # LOG: kind, stream, _, dropped, token.
 LOG = struct.Struct("<BBHIQ")
-KIND_TASK, KIND_CODE, KIND_DROP = 1, 2, 3
+KIND_TASK, KIND_CODE, KIND_DROP, KIND_CHECKPOINT = 1, 2, 3, 4
 KIND_HELLO, KIND_RESULT, KIND_LOG = 1, 2, 3
 FLAG_PICKLE = 1
 # Of a result: the worker ends after it.
@@ -61,6 +62,8 @@ class State:
     rank = 0
     # How many its gang has; 0 without one.
     size = 0
+    # It was asked to make way.
+    asked = False
 
 
 class Worker:
@@ -155,6 +158,7 @@ class Worker:
                 )
                 State.token, State.attempt, State.deadline, State.task = token, attempt, deadline, task
                 State.log_left, State.dropped, State.rank, State.size = limit, 0, rank, size
+                State.asked = False
                 if blobs == 0:
                     body = self.read_body(TASK.size, n, total)
                 else:
@@ -169,7 +173,7 @@ class Worker:
             elif buffer[0] == KIND_CODE:
                 _, _, _, code, total = CODE.unpack_from(buffer)
                 self.codes[code] = bytes(self.read_body(CODE.size, n, total))
-            else:
+            elif buffer[0] == KIND_DROP:
                 code = CODE.unpack_from(buffer)[3]
                 self.codes.pop(code, None)
                 self.functions.pop(code, None)
@@ -387,12 +391,30 @@ def open_streams(worker):
     State.progress = staticmethod(progress)
 
 
+def open_ear(worker):
+    """A task that runs learns that it should make way: the word lies in the socket, which it does not read itself."""
+
+    def checkpoint():
+        if not State.asked and os.getpid() == worker.pid:
+            try:
+                head = worker.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+                if head == bytes([KIND_CHECKPOINT]):
+                    worker.sock.recv(1)
+                    State.asked = True
+            except BlockingIOError:
+                pass
+        return State.asked
+
+    State.checkpoint = staticmethod(checkpoint)
+
+
 def serve(fd, room):
     """Life of a worker after its template forked it; never returns."""
     sock = socket.socket(fileno=fd)
     sock.setblocking(True)
     worker = Worker(sock, room)
     open_streams(worker)
+    open_ear(worker)
     os.register_at_fork(after_in_child=sock.close)
     sock.send(struct.pack("<BI", KIND_HELLO, worker.pid))
     worker.run()

@@ -161,6 +161,7 @@ fn lost(exit: &v1::Exit) -> String {
         v1::LostCause::NodeRemoved => "node removed".to_owned(),
         v1::LostCause::Sandbox => "sandbox".to_owned(),
         v1::LostCause::GangBroken => "gang broken".to_owned(),
+        v1::LostCause::Preempted => "preempted".to_owned(),
     }
 }
 

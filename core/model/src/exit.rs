@@ -49,6 +49,8 @@ pub enum LostCause {
     Sandbox,
     /// Another member of its gang was lost, or ended without a result; this one did nothing wrong.
     GangBroken,
+    /// It made way for more urgent work.
+    Preempted,
 }
 
 /// An exit with words for people.

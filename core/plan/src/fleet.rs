@@ -416,6 +416,10 @@ impl Fleet {
         &self.classes[at as usize]
     }
 
+    /// The class that a node is of.
+    pub(crate) fn class_of(&self, node: &NodeId) -> Option<u32> {
+        self.nodes.get(node).map(|(class, _)| *class)
+    }
     pub(crate) fn class_mut(&mut self, at: u32) -> &mut Class {
         &mut self.classes[at as usize]
     }

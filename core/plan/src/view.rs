@@ -11,6 +11,7 @@ use farlane_units::{
 use crate::company::Presence;
 use crate::cost::{Bill, Policy};
 use crate::estimate::Work;
+use crate::fleet::Totals;
 
 /// One node, as one round of planning sees it: applied state less what is on its way.
 #[derive(Debug, Clone)]
@@ -121,10 +122,16 @@ impl Group {
     /// Its place within its project: lower goes first. By urgency, which rises with its wait up to that of the
     /// highest priority; then by the wait itself, so that what came later never goes first for ever.
     pub fn rank(&self) -> (i16, Reverse<Millis>, u64) {
-        let steps = i16::try_from(self.waited.0 / AGEING.0).unwrap_or(i16::MAX);
-        let aged = self.urgency.saturating_sub(steps).max(MOST_URGENT);
-        (aged.min(self.urgency), Reverse(self.waited), self.since)
+        let aged = aged(self.urgency, self.waited);
+        (aged, Reverse(self.waited), self.since)
     }
+}
+
+/// An urgency after so long a wait.
+pub(crate) fn aged(urgency: i16, waited: Millis) -> i16 {
+    let steps = i16::try_from(waited.0 / AGEING.0).unwrap_or(i16::MAX);
+    let aged = urgency.saturating_sub(steps).max(MOST_URGENT);
+    aged.min(urgency)
 }
 
 /// What a project holds already, and what it is due.
@@ -142,6 +149,29 @@ pub struct Share {
     pub gpus: u64,
     /// What its quota leaves.
     pub left: Left,
+}
+
+impl Share {
+    /// Of a project that holds nothing and of which nothing is set.
+    pub(crate) fn none(project: ProjectId) -> Self {
+        Self {
+            project,
+            weight: 1000,
+            cpus: 0,
+            memory: ByteCount::ZERO,
+            gpus: 0,
+            left: Left::ALL,
+        }
+    }
+
+    /// Its dominant share by its weight, with so much more (or, `sign` being -1, less) than it holds.
+    pub(crate) fn with(&self, more: &Resources, sign: f64, totals: &Totals) -> f64 {
+        let of = |held: u64, more: f64, all: u64| (held as f64 + sign * more) / all.max(1) as f64;
+        let cpus = of(self.cpus, f64::from(more.cpus.0), totals.cpus);
+        let memory = of(self.memory.0, more.memory.0 as f64, totals.memory.0);
+        let gpus = of(self.gpus, f64::from(more.gpus.0), totals.gpus);
+        cpus.max(memory).max(gpus) / f64::from(self.weight.max(1))
+    }
 }
 
 /// What a project's quota leaves: no plan takes more.

@@ -83,6 +83,7 @@ impl World {
             spec,
             tasks,
             urgency: 0,
+            waited: Millis::ZERO,
             since: 0,
             work: Work::of(Micros(ms * 1000)),
             start: Micros(0),

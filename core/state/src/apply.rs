@@ -66,6 +66,7 @@ fn dispatch(order: Order, ctx: &mut Ctx) -> Result<Outcome, Refusal> {
         Order::PublishRevocations(order) => order.apply(ctx),
         Order::SetPrices(order) => order.apply(ctx),
         Order::SetProject(order) => order.apply(ctx),
+        Order::Preempt(order) => order.apply(ctx),
         Order::SetStanding(order) => order.apply(ctx),
     }
 }

@@ -159,6 +159,7 @@ fn exit_numbers(kind: ExitKind) -> (u8, u8, i32) {
                 LostCause::NodeRemoved => (7, 0),
                 LostCause::Sandbox => (8, 0),
                 LostCause::GangBroken => (9, 0),
+                LostCause::Preempted => (10, 0),
             };
             (3, cause, detail)
         }
@@ -185,6 +186,7 @@ fn exit_kind(kind: u8, cause: u8, detail: i32) -> Option<ExitKind> {
             7 => LostCause::NodeRemoved,
             8 => LostCause::Sandbox,
             9 => LostCause::GangBroken,
+            10 => LostCause::Preempted,
             _ => return None,
         }),
         4 => ExitKind::TimedOut,
@@ -216,6 +218,7 @@ mod tests {
             ExitKind::Lost(LostCause::NodeRemoved),
             ExitKind::Lost(LostCause::Sandbox),
             ExitKind::Lost(LostCause::GangBroken),
+            ExitKind::Lost(LostCause::Preempted),
             ExitKind::TimedOut,
             ExitKind::Cancelled,
             ExitKind::EnvFailed,

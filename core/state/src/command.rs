@@ -136,6 +136,8 @@ orders! {
     20 SetPrices serde,
     /// What a project is due and may hold.
     21 SetProject serde,
+    /// Attempts that make way.
+    22 Preempt serde,
     /// What audits found of a node.
     25 SetStanding serde,
 }

@@ -184,6 +184,10 @@ impl State {
                 );
             }
         }
+        for (at, id) in &self.yielding {
+            let name = [&keys::task(*id)[..], b"yields"].concat();
+            put(out, Table::Attempts, &name, at);
+        }
         for (at, id) in &self.deadlines {
             let name = [&keys::task(*id)[..], b"ends"].concat();
             put(out, Table::Attempts, &name, at);

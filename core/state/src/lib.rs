@@ -50,10 +50,11 @@ pub use node::{
 };
 pub use order::{
     AckOutbox, AckResults, AttachGranter, BatchSignature, Cancel, CompleteBatch, Completion,
-    DetachGranter, Expire, Forgotten, Genesis, MAX_BATCH, MAX_DATED_PRICES, MAX_REFS,
-    MAX_REVOCATIONS_BYTES, NodePrices, OpenSession, Place, Placement, PublishRevocations, Refuse,
-    RegisterNode, RemoveNode, Return, ReturnReason, Revoke, Revoked, SetPrices, SetProject,
-    SetStanding, StockPrekeys, SubmitBatch, Submitted, UpdateNode,
+    DetachGranter, Expire, Forgotten, Genesis, MAX_BATCH, MAX_DATED_PRICES, MAX_PREEMPTIONS,
+    MAX_REFS, MAX_REVOCATIONS_BYTES, NodePrices, OpenSession, PREEMPT_GRACE, PREEMPT_PAUSE, Place,
+    Placement, Preempt, PublishRevocations, Refuse, RegisterNode, RemoveNode, Return, ReturnReason,
+    Revoke, Revoked, SetPrices, SetProject, SetStanding, StockPrekeys, SubmitBatch, Submitted,
+    UpdateNode,
 };
 pub use outcome::{Applied, Change, Outcome, Refusal, Verdict};
 pub use project::{

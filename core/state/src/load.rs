@@ -211,6 +211,7 @@ impl State {
             attempt: 0,
             lost: 0,
             raised: 0,
+            preempted: 0,
             wrapped_key: row.wrapped_key.as_ref().try_into().ok()?,
         };
         Some((id, task))
@@ -239,6 +240,9 @@ impl State {
             match self.node_mut(lease.node) {
                 Some(node) => node.lease(lease.number, held, &need),
                 None => return Err(bad(Table::Attempts, &keys::task(id))),
+            }
+            if lease.yields > Millis::ZERO {
+                self.yielding.insert((lease.yields, id));
             }
             self.placed += 1;
             let spec_row = &self.specs.slab[self.tasks[handle].spec];
@@ -284,6 +288,7 @@ impl Pending {
         task.attempt = row.attempt;
         task.lost = row.lost;
         task.raised = row.raised;
+        task.preempted = row.preempted;
         task.spent = row.spent;
         task.emitted = row.emitted;
         task.lease = row.lease.map(Box::new);

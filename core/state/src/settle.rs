@@ -145,6 +145,10 @@ impl Ctx<'_> {
         let lease = *task.lease.take()?;
         let spec = self.state.specs.slab[task.spec].task.clone();
         let tenant = self.state.sessions[task.session].tenant;
+        if lease.yields > Millis::ZERO {
+            let id = self.attempt_ref(handle).task;
+            self.state.yielding.remove(&(lease.yields, id));
+        }
         self.state.placed -= 1;
         let spec_row = &self.state.specs.slab[self.state.tasks[handle].spec];
         self.state.companies.remove(spec_row, lease.node);
@@ -333,7 +337,7 @@ impl Ctx<'_> {
             ended: ending.ended,
             cost: task.spent,
             emitted: known(task.emitted),
-            retries: u32::from(task.lost) + u32::from(task.raised),
+            retries: u32::from(task.lost) + u32::from(task.raised) + u32::from(task.preempted),
             node: node.map(|n| n.id),
             node_name: node.map(|n| n.spec.name.clone()).unwrap_or_default(),
             region: node.map(|n| n.region.to_string()).unwrap_or_default(),

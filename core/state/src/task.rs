@@ -24,6 +24,7 @@ pub(crate) struct Task {
     pub attempt: u32,
     pub lost: u16,
     pub raised: u16,
+    pub preempted: u16,
     pub wrapped_key: [u8; WRAPPED_KEY],
 }
 
@@ -33,6 +34,7 @@ impl Task {
             attempt: self.attempt,
             lost: self.lost,
             raised: self.raised,
+            preempted: self.preempted,
             spent: self.spent,
             emitted: self.emitted,
             lease: self.lease.as_deref().cloned(),
@@ -61,6 +63,8 @@ pub struct Lease {
     pub forward_secret: bool,
     /// The GPUs that it holds: bit n is the n-th device of the node's spec. None while in backlog.
     pub devices: u64,
+    /// Cluster time until which it may go on, once it was asked to make way; zero before.
+    pub yields: Millis,
     /// What the placement was expected to take.
     pub quoted: Quoted,
 }
@@ -136,6 +140,8 @@ pub struct LiveTask<'a> {
     pub lost: u16,
     /// Retries used up after exceptions.
     pub raised: u16,
+    /// How often it made way for more urgent work.
+    pub preempted: u16,
     /// Cost of the attempts that ended.
     pub spent: UsdMicros,
     /// By the attempts that ended; `None` once nobody knows of one of them.

@@ -40,6 +40,10 @@ enum Step {
     Cancel {
         task: (u8, u64),
     },
+    Preempt {
+        task: (u8, u64),
+        attempt: u32,
+    },
     Refuse {
         task: (u8, u64),
     },
@@ -103,11 +107,12 @@ fn step() -> impl Strategy<Value = Step> {
         10 => (prop::collection::vec(call(), 1..6), 1u8..4, prop::bool::weighted(0.1))
             .prop_map(|(tasks, node, stale)| Step::Place { tasks, node, stale }),
         4 => prop::collection::vec(1u8..4, 2..8).prop_map(|nodes| Step::PlaceGangs { nodes }),
-        8 => (1u8..4, 1u8..4, prop::collection::vec((0u8..2, 1u64..14, 1u32..4, 0u8..7), 1..5))
+        8 => (1u8..4, 1u8..4, prop::collection::vec((0u8..2, 1u64..14, 1u32..4, 0u8..8), 1..5))
             .prop_map(|(node, boot, items)| Step::Complete { node, boot, items }),
         4 => (call(), 1u32..4, any::<bool>())
             .prop_map(|(task, attempt, granted)| Step::Return { task, attempt, granted }),
         1 => call().prop_map(|task| Step::Cancel { task }),
+        3 => (call(), 1u32..4).prop_map(|(task, attempt)| Step::Preempt { task, attempt }),
         1 => call().prop_map(|task| Step::Refuse { task }),
         3 => prop_oneof![Just(900u64), Just(3_700_000), Just(90_000_000), Just(200_000_000)]
             .prop_map(|ms| Step::Tick { ms }),
@@ -180,6 +185,7 @@ fn exit(n: u8) -> ExitKind {
         ExitKind::Refused,
         ExitKind::Infeasible,
         ExitKind::EnvFailed,
+        ExitKind::Lost(LostCause::Preempted),
     ][n as usize]
 }
 
@@ -255,6 +261,10 @@ fn take(w: &mut World, step: Step) {
             w.give_back(id(task), attempt, reason);
         }
         Step::Cancel { task } => drop(w.cancel(&[id(task)])),
+        Step::Preempt { task, attempt } => {
+            let attempts = vec![w.attempt(id(task), attempt)];
+            w.order(Preempt { attempts });
+        }
         Step::Refuse { task } => {
             let exit = Exit::plain(ExitKind::Infeasible);
             w.order(Refuse {

@@ -37,7 +37,7 @@ from ._errors import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ._client import Client, as_completed, attach, default_client, gather
-    from ._context import Context, context
+    from ._context import Context, checkpoint_requested, context
     from ._env import Env
     from ._function import RemoteFunction, remote
     from ._future import Explanation, Future
@@ -53,6 +53,7 @@ _LAZY = {
     "default_client": "_client",
     "gather": "_client",
     "Context": "_context",
+    "checkpoint_requested": "_context",
     "context": "_context",
     "Env": "_env",
     "RemoteFunction": "_function",
@@ -110,6 +111,7 @@ __all__ = [
     "absent",
     "as_completed",
     "attach",
+    "checkpoint_requested",
     "context",
     "default_client",
     "gather",

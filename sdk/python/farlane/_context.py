@@ -68,3 +68,11 @@ def context() -> Context:
     if not is_inside_task():
         raise RuntimeError("farlane.context() is only there inside a task")
     return Context(sys.modules["_farlane_worker"].State)
+
+
+def checkpoint_requested() -> bool:
+    """Whether the running task is to save what it has and to return: it makes way for more urgent work.
+
+    Some seconds later it is ended, and runs again from its beginning. False outside of a task.
+    """
+    return is_inside_task() and bool(sys.modules["_farlane_worker"].State.checkpoint())

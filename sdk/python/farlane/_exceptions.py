@@ -144,6 +144,7 @@ _LOST = {
     "node_restarted": "its node's agent started anew",
     "node_removed": "its node was removed",
     "gang_broken": "another member of its gang was lost, or ended without a result",
+    "preempted": "it made way for more urgent work",
     "sandbox": "its sandbox could not be made, or the worker broke its protocol",
 }
 

@@ -377,6 +377,7 @@ fn ended(py: Python<'_>, exit: Exit) -> PyResult<Py<PyAny>> {
                 LostCause::NodeRemoved => ("node_removed", 0),
                 LostCause::Sandbox => ("sandbox", 0),
                 LostCause::GangBroken => ("gang_broken", 0),
+                LostCause::Preempted => ("preempted", 0),
             };
             ("lost", cause, detail)
         }

@@ -82,7 +82,7 @@ def test_the_package_that_tasks_see_names_the_same_errors():
         known = getattr(fl, name)
         if isinstance(known, type) and issubclass(known, BaseException):
             assert [b.__name__ for b in getattr(shim, name).__bases__] == [b.__name__ for b in known.__bases__], name
-        elif name in ("Context", "context", "remote", "__version__", "Explanation"):
+        elif name in ("Context", "checkpoint_requested", "context", "remote", "__version__", "Explanation"):
             continue
         elif name in ("Affinity", "absent", "present"):
             # They stand in decorators, which modules that travel with a task bring along.

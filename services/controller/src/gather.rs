@@ -158,8 +158,8 @@ pub(crate) fn gather(
             all.add(session, digest, spec, tasks, not_on);
         }
     }
-    all.waited = Millis::ZERO;
     kept_gangs(waits, &mut all);
+    all.waited = Millis::ZERO;
     for order in orders {
         if let Order::SubmitBatch(batch) = order {
             submitted(state, batch, room, &mut all);
@@ -203,6 +203,7 @@ fn kept_gangs(waits: Waits, all: &mut Gathered<'_>) {
             let gang: Vec<TaskId> = state.gang(&member).map(|t| t.id).collect();
             let (session, digest, size) = (task.session.id, task.spec.digest, gang.len() as u32);
             let not_on = refused_of(&gang, granter, waits.refusals);
+            all.waited = waits.now.saturating_sub(task.submitted);
             all.add_gangs(session, digest, &task.spec.task, gang, not_on, size);
         }
     }

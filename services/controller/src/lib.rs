@@ -37,6 +37,7 @@ mod outbox;
 mod overlay;
 mod paths;
 mod planner;
+mod preempt;
 mod prices;
 mod projects;
 mod push;

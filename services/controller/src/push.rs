@@ -20,6 +20,7 @@ use std::time::Duration;
 use farlane_consensus::Notice;
 use farlane_model::{AttemptRef, Digest, NodeId, SessionId, TaskId, TenantId};
 use farlane_state::{Change, Rows, State, Table, TaskEnvelopeRow, keys};
+use farlane_units::Millis;
 use farlane_wire::v1;
 use farlane_wire::v1::control_frame::Body as ToAgent;
 use farlane_wire::v1::session_frame::Body as ToClient;
@@ -366,6 +367,7 @@ impl Controller {
                 tenant: bytes_of(&item.tenant.0),
                 refs: row.refs.into_iter().map(Into::into).collect(),
                 devices: item.devices.clone(),
+                yields_ms: item.yields.0,
             });
             if bytes > ASSIGN_BYTES {
                 frames.push(std::mem::take(&mut frame));
@@ -448,6 +450,8 @@ struct Leased {
     tenant: TenantId,
     /// Places of its GPUs.
     devices: Vec<u32>,
+    /// Until when it may go on, where it was asked to make way.
+    yields: Millis,
 }
 
 fn leased_to(state: &State, node: NodeId, attempts: &[AttemptRef]) -> Vec<Leased> {
@@ -466,6 +470,7 @@ fn leased_to(state: &State, node: NodeId, attempts: &[AttemptRef]) -> Vec<Leased
                 spec_bytes: task.spec.bytes.clone(),
                 tenant: task.session.tenant,
                 devices: placed.lease.places().map(|at| at as u32).collect(),
+                yields: placed.lease.yields,
             });
         }
     }

@@ -124,6 +124,7 @@ impl Controller {
                 self.end_what_expired();
                 orders.extend(self.infeasible());
                 orders.extend(self.mend_granters());
+                orders.extend(self.preemptions());
                 orders.extend(self.refused_everywhere());
             }
             if count.is_multiple_of(EACH_FIVE_SECONDS) {

@@ -181,7 +181,10 @@ impl Engine {
         for action in self.reconciler.step(event(refs)) {
             match action {
                 Action::Hold(at) => {
-                    let assigned = by_ref.remove(&at).map(|one| self.assigned(at, one));
+                    let one = by_ref.remove(&at);
+                    let yields = one.as_ref().map_or(0, |one| one.yields_ms);
+                    let assigned = one.map(|one| self.assigned(at, one));
+                    self.make_way(&at, yields);
                     if let Some(Err(bad)) = assigned {
                         tracing::warn!(%bad, %at.task, "an assignment cannot be read");
                         self.reconciler
@@ -192,9 +195,10 @@ impl Engine {
                 Action::Report(at) => self.outbox.report(&at),
             }
         }
-        // What was here already may have come out of the backlog, with GPUs.
+        // What was here already may have come out of the backlog, with GPUs, or is to make way.
         for (at, assignment) in by_ref {
             self.promoted(&at, &assignment.devices);
+            self.make_way(&at, assignment.yields_ms);
         }
     }
 

@@ -24,6 +24,7 @@ mod overdue;
 mod pool;
 mod prepare;
 mod worker;
+mod yielding;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -127,6 +128,8 @@ pub(crate) struct Engine {
     average_micros: u64,
     tasks_run: u64,
     calibrator: Calibrator,
+    /// Attempts that were asked to make way.
+    yielding: Vec<yielding::Yielding>,
     /// Not before this, on the steady clock.
     next_challenge: u64,
     channel: watch::Receiver<Option<Channel>>,
@@ -247,6 +250,7 @@ impl Engine {
             average_micros: 0,
             tasks_run: 0,
             calibrator: Calibrator::new(setup.calibration),
+            yielding: Vec::new(),
             next_challenge: 0,
             channel: setup.channel,
             way: setup.way,
@@ -313,6 +317,7 @@ impl Engine {
     fn tick(&mut self) {
         self.check_lease();
         self.overdue();
+        self.end_yielding();
         self.flush_logs();
         self.tell_started();
         self.size_credit();

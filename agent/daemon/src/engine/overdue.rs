@@ -38,7 +38,11 @@ impl Engine {
             let is_over = timeout.is_some_and(|timeout| ran > timeout.0.saturating_mul(1000));
             if is_over && !worker.link.waits() {
                 late.push((*number, token));
-            } else if ran > STUCK && worker.queue.len() > 1 && worker.writer.is_none() {
+            } else if ran > STUCK
+                && worker.queue.len() > 1
+                && worker.writer.is_none()
+                && !self.is_yielding(token)
+            {
                 stuck.push(*number);
             }
         }

@@ -8,6 +8,7 @@ use super::socket::PIECE;
 const TASK: u8 = 1;
 const CODE: u8 = 2;
 const DROP: u8 = 3;
+const CHECKPOINT: u8 = 4;
 const HELLO: u8 = 1;
 const RESULT: u8 = 2;
 const LOG: u8 = 3;
@@ -75,6 +76,13 @@ pub(crate) fn code_head(code: u32, len: Option<usize>) -> [u8; CODE_HEAD] {
     out[0] = if len.is_some() { CODE } else { DROP };
     out[4..8].copy_from_slice(&code.to_le_bytes());
     out[8..16].copy_from_slice(&(len.unwrap_or(0) as u64).to_le_bytes());
+    out
+}
+
+/// Head of the message that asks the running task to save what it has and to make way; it is all of it.
+pub(crate) fn checkpoint_head() -> [u8; CODE_HEAD] {
+    let mut out = [0; CODE_HEAD];
+    out[0] = CHECKPOINT;
     out
 }
 

@@ -233,6 +233,7 @@ impl Function {
             tenant: farlane_wire::id::tenant_bytes(&tenant),
             refs: vec![],
             devices: vec![],
+            yields_ms: 0,
         };
         let grant = Grant {
             attempt: at,

@@ -199,7 +199,14 @@ fn current(
 /// Ends the attempt; true when the task ended with it.
 fn complete(ctx: &mut Ctx, handle: u32, item: Completion, signed: Option<u32>, leaf: u32) -> bool {
     let (exit, sealed) = believable(item.exit, item.sealed);
+    let (exit, sealed) = match exit.kind {
+        ExitKind::Lost(LostCause::Preempted) if !ctx.is_asked(handle) => {
+            broken("the node ended what nobody asked to make way")
+        }
+        _ => (exit, sealed),
+    };
     let again = match exit.kind {
+        ExitKind::Lost(LostCause::Preempted) => ctx.yields(handle),
         ExitKind::Lost(_) | ExitKind::Refused => ctx.spend_lost(handle),
         ExitKind::Raised => ctx.spend_raised(handle),
         _ => false,
@@ -227,9 +234,12 @@ fn complete(ctx: &mut Ctx, handle: u32, item: Completion, signed: Option<u32>, l
     true
 }
 
+fn broken(why: &str) -> (Exit, Option<Sealed>) {
+    (Exit::new(ExitKind::Lost(LostCause::Sandbox), why), None)
+}
+
 /// A node may not claim what only the control plane decides, nor leave more than a row holds.
 fn believable(exit: Exit, sealed: Option<Sealed>) -> (Exit, Option<Sealed>) {
-    let broken = |why: &str| (Exit::new(ExitKind::Lost(LostCause::Sandbox), why), None);
     let large = matches!(&sealed, Some(Sealed::Inline(bytes)) if bytes.len() > MAX_ROW_BYTES);
     match exit.kind {
         _ if large => broken("the node sent sealed bytes that do not fit a row"),

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use farlane_model::{ForwardSecrecy, MAX_QUOTE_BYTES, NodeId, ProjectId, Resources, TaskId};
+use farlane_units::Millis;
 
 use super::{MAX_LEADER_BATCH, place_gang};
 use crate::apply::Ctx;
@@ -216,6 +217,7 @@ pub(super) fn place(
         backlog,
         forward_secret: kind == PrekeyKind::OneTime,
         devices,
+        yields: Millis::ZERO,
         quoted: quoted.clone(),
     };
     entry.leases += 1;

@@ -1,6 +1,6 @@
 //! Attempts ended, as the leader says: not granted in time, or their node fell silent.
 
-use farlane_model::{AttemptRef, LostCause};
+use farlane_model::{AttemptRef, ExitKind, LostCause};
 use serde::{Deserialize, Serialize};
 
 use super::MAX_LEADER_BATCH;
@@ -21,6 +21,8 @@ pub enum ReturnReason {
     NotGranted,
     /// Costs a retry.
     Lost(LostCause),
+    /// Its node did not say how it made way, long after its grace. Costs none.
+    Preempted,
 }
 
 impl Return {
@@ -38,11 +40,19 @@ impl Return {
             let Some(handle) = ctx.state.find(attempt.task) else {
                 continue;
             };
+            if reason == ReturnReason::Preempted && !ctx.is_overdue_to_yield(handle) {
+                continue;
+            }
             count += 1;
             ctx.stop(handle);
             match reason {
                 ReturnReason::NotGranted => ctx.requeue(handle),
                 ReturnReason::Lost(cause) => ctx.lose(handle, cause),
+                ReturnReason::Preempted => {
+                    ctx.yields(handle);
+                    ctx.bill_unreported(handle, ExitKind::Lost(LostCause::Preempted), false);
+                    ctx.requeue(handle);
+                }
             }
         }
         Ok(Outcome::Settled { count })

@@ -320,6 +320,7 @@ pub(super) fn take_one(
         attempt: 0,
         lost: 0,
         raised: 0,
+        preempted: 0,
         wrapped_key,
     };
     ctx.state.admit(task);

@@ -16,6 +16,8 @@ pub struct AttemptRow {
     pub lost: u16,
     /// Retries used up after exceptions.
     pub raised: u16,
+    /// How often it made way for more urgent work.
+    pub preempted: u16,
     /// Cost of the attempts that ended.
     pub spent: UsdMicros,
     /// By those attempts; the most that can be held once nobody knows of one of them.
@@ -24,8 +26,8 @@ pub struct AttemptRow {
     pub lease: Option<Lease>,
 }
 
-/// Of the row's bytes. Source: 2 added GPUs and 3 quotes, before anything was shipped.
-const VERSION: u8 = 3;
+/// Of the row's bytes. Source: 2 added GPUs and 3 quotes, 4 preemption, before anything was shipped.
+const VERSION: u8 = 4;
 
 impl AttemptRow {
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
@@ -33,6 +35,7 @@ impl AttemptRow {
         out.u32(self.attempt);
         out.u16(self.lost);
         out.u16(self.raised);
+        out.u16(self.preempted);
         out.u64(self.spent.0 as u64);
         out.u64(self.emitted.0);
         let Some(lease) = &self.lease else { return };
@@ -45,6 +48,7 @@ impl AttemptRow {
         out.u8(u8::from(lease.backlog));
         out.u8(u8::from(lease.forward_secret));
         out.u64(lease.devices);
+        out.u64(lease.yields.0);
         out.bytes(lease.quoted.bytes());
     }
 
@@ -54,7 +58,7 @@ impl AttemptRow {
         if r.u8()? != VERSION {
             return None;
         }
-        let (attempt, lost, raised) = (r.u32()?, r.u16()?, r.u16()?);
+        let (attempt, lost, raised, preempted) = (r.u32()?, r.u16()?, r.u16()?, r.u16()?);
         let spent = UsdMicros(r.u64()? as i64);
         let emitted = NanoGramsCo2(r.u64()?);
         let lease = match r.is_done() {
@@ -69,6 +73,7 @@ impl AttemptRow {
                 backlog: r.flag()?,
                 forward_secret: r.flag()?,
                 devices: r.u64()?,
+                yields: Millis(r.u64()?),
                 quoted: Quoted::new(&r.bytes()?),
             }),
         };
@@ -76,6 +81,7 @@ impl AttemptRow {
             attempt,
             lost,
             raised,
+            preempted,
             spent,
             emitted,
             lease,
@@ -100,6 +106,7 @@ mod tests {
             backlog: true,
             forward_secret: false,
             devices: 6,
+            yields: Millis(7),
             quoted: Quoted::new(&crate::row::tests::quote()),
         };
         for lease in [None, Some(lease)] {
@@ -107,6 +114,7 @@ mod tests {
                 attempt: 7,
                 lost: 1,
                 raised: 2,
+                preempted: 3,
                 spent: UsdMicros(8),
                 emitted: NanoGramsCo2(9),
                 lease,

@@ -11,6 +11,7 @@ mod fleet;
 mod gangs;
 mod keeping;
 mod odd;
+mod preemption;
 mod prices;
 mod quotas;
 mod receipts;
