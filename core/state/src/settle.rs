@@ -98,9 +98,11 @@ impl Ctx<'_> {
         let price = node.price_at(ended);
         let run = ended.saturating_sub(started);
         let cost = cost(run, spec.resources.cpus, price);
-        let emitted = match run {
-            Millis::ZERO => NanoGramsCo2::ZERO,
-            run => lease.quoted.emitted(run),
+        let emitted = match (run, exit) {
+            // Nothing was reported of it. What ran for less than a millisecond where nobody knows the grid is
+            // unknown, as all else there.
+            (Millis::ZERO, ExitKind::Lost(_)) => NanoGramsCo2::ZERO,
+            (run, _) => lease.quoted.emitted(run),
         };
         let usage = Usage {
             task: id.task,

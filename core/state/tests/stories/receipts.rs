@@ -70,8 +70,15 @@ fn a_quote_holds_from_its_placement_to_the_next_and_comes_to_the_finished_task()
     assert_eq!(kept.runner_up.unwrap().node_name, "other");
     // 36 s of a gram an hour.
     assert_eq!(emitted, Some(NanoGramsCo2(10_000_000)));
-    // Nobody knew the grid: unknown, and never nothing.
+    // Nobody knew the grid: unknown, and never nothing, however short it ran.
     assert_eq!(of(3).1, None);
+    w.submit('A', 4, 1, &task_spec("f"));
+    place(&mut w, &[task('A', 4)], vec![(0, quote(6, None))]);
+    let mut done = w.completion(task('A', 4), 1, RETURNED);
+    done.started = done.ended;
+    let order = w.complete_order(1, 1, vec![done]);
+    w.order(order);
+    assert_eq!(w.finished(task('A', 4)).unwrap().emitted, None);
 }
 
 #[test]
