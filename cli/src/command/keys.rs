@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use farlane::v1;
 use farlane_units::Millis;
+use farlane_wire::id;
 use serde_json::{Value, json};
 
+use super::projects;
 use crate::access::Access;
 use crate::connect::{Target, block_on};
 use crate::owner::Owner;
@@ -63,6 +65,9 @@ struct Create {
     /// Until when.
     #[arg(long, default_value = "365d", value_parser = parse::duration)]
     expires: Duration,
+    /// Of another project than one's own: needs a key with the scope `network`.
+    #[arg(long, value_name = "NAME")]
+    project: Option<String>,
     /// Write an access file instead of printing the key: for an owner with keys of their own, who may then
     /// look and, with `network`, bring machines. Only the project's own owner submits to it and grants:
     /// for that, --identity-out.
@@ -132,10 +137,17 @@ async fn create(args: Create) -> Result<(), Problem> {
     };
     let place = args.access.clone().or_else(|| args.identity_out.clone());
     let place = place.map(Place::take).transpose()?;
+    let project = match &args.project {
+        Some(name) => Some(projects::find(&network, name).await?.project),
+        None => None,
+    };
+    let of = project.as_ref().map(|id| id::project(id)).transpose();
+    let of = of.map_err(Problem::failed)?;
     let request = v1::CreateKeyRequest {
         name: args.name.clone(),
         scopes: args.scopes.clone(),
         ttl_ms: life.0,
+        project: project.unwrap_or_default(),
     };
     let made = network.create_key(request).await?;
     let key = made.key.unwrap_or_default();
@@ -145,7 +157,7 @@ async fn create(args: Create) -> Result<(), Problem> {
         urls: mine.urls.clone(),
         ca_pem: mine.ca_pem.clone(),
         api_key: made.secret.clone(),
-        project: mine.project,
+        project: of.unwrap_or(mine.project),
         network: mine.network.clone(),
     };
     let mut secret = Some(made.secret);

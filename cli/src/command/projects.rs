@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::connect::{Target, block_on};
 use crate::owner::hex;
+use crate::parse;
 use crate::problem::{Exit, Problem};
 use crate::show::{self, Form, Table};
 
@@ -35,6 +36,15 @@ enum Action {
     #[command(after_help = "Example:  farlane projects show default")]
     Show {
         /// Its name.
+        project: String,
+    },
+    /// Make a project. Needs a key with the scope `network`; `farlane keys create --project` makes its first key.
+    #[command(
+        after_help = "Example:  farlane projects create ml-lab\n          farlane keys create ml-lab --project ml-lab --identity-out ml-lab.json"
+    )]
+    Create {
+        /// Unique in the network.
+        #[arg(value_parser = parse::name)]
         project: String,
     },
     /// Set a project's weight and quota; what is not named stays. Needs a key with the scope `network`.
@@ -169,11 +179,15 @@ pub fn run(args: Args) -> Result<(), Problem> {
     match action {
         None | Some(Action::List) => block_on(list(target, form)),
         Some(Action::Show { project }) => block_on(one(target, form, project)),
+        Some(Action::Create { project }) => block_on(create(target, form, project)),
         Some(Action::Set(args)) => block_on(set(target, form, args)),
     }
 }
 
-async fn find(network: &Network, name: &str) -> Result<v1::ProjectView, Problem> {
+/// The project of this name, as far as the key sees it.
+///
+/// *Errors*: there is none.
+pub async fn find(network: &Network, name: &str) -> Result<v1::ProjectView, Problem> {
     let projects = network.list_projects(v1::ListProjectsRequest {}).await?;
     let mut projects = projects.projects.into_iter();
     projects.find(|p| p.name == name).ok_or_else(|| {
@@ -288,6 +302,20 @@ fn print(project: &v1::ProjectView) -> Result<(), Problem> {
     show::line(&format!("{} tasks wait", project.queued))
 }
 
+async fn create(target: Target, form: Form, name: String) -> Result<(), Problem> {
+    let network = target.connect().await?;
+    let request = v1::CreateProjectRequest { name };
+    let made = network.create_project(request).await?.project;
+    let made = made.unwrap_or_default();
+    if form.json {
+        return show::json(&as_json(&made));
+    }
+    let name = show::name(&made.name);
+    show::line(&format!(
+        "made project {name}; its first key: `farlane keys create NAME --project {name} --identity-out FILE`"
+    ))
+}
+
 /// What holds with these flags.
 fn changed(held: v1::ProjectSettings, args: &Set) -> v1::ProjectSettings {
     let or = |flag: Option<Bound>, held: Option<u64>| flag.map_or(held, |bound| bound.0);
@@ -330,6 +358,7 @@ fn as_json(project: &v1::ProjectView) -> Value {
     let set = project.settings.unwrap_or_default();
     json!({
         "project": project.name,
+        "id": farlane_wire::id::project(&project.project).ok().map(|id| id.to_string()),
         "tenant": (!project.tenant.is_empty()).then(|| hex(&project.tenant)),
         "weight": set.weight,
         "quota": {

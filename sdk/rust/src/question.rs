@@ -113,6 +113,8 @@ question! {
     patiently list_regions(ListRegionsRequest) -> ListRegionsReply;
     /// Projects: what is set of them, what they hold.
     patiently list_projects(ListProjectsRequest) -> ListProjectsReply;
+    /// Makes a project.
+    once create_project(CreateProjectRequest) -> CreateProjectReply;
     /// Sets a project's weight and quota.
     once set_project(SetProjectRequest) -> SetProjectReply;
     /// Publishes a provider's list of revoked nodes.

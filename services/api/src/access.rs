@@ -28,6 +28,7 @@ pub(crate) enum Endpoint {
     SetPrices,
     ListRegions,
     ListProjects,
+    CreateProject,
     SetProject,
 }
 
@@ -55,6 +56,7 @@ impl Endpoint {
             | Self::RemoveNode
             | Self::PardonNode
             | Self::SetPrices
+            | Self::CreateProject
             | Self::SetProject
             | Self::PublishRevocations => &[Scope::Network],
         }

@@ -332,6 +332,18 @@ impl Network for NetworkService {
         Ok(Response::new(reply.map_err(status)?))
     }
 
+    async fn create_project(
+        &self,
+        request: Request<v1::CreateProjectRequest>,
+    ) -> Result<Response<v1::CreateProjectReply>, Status> {
+        let caller = self.caller(&request, Endpoint::CreateProject).await?;
+        let reply = self
+            .controller
+            .create_project(&caller, request.get_ref())
+            .await;
+        Ok(Response::new(reply.map_err(status)?))
+    }
+
     async fn set_project(
         &self,
         request: Request<v1::SetProjectRequest>,

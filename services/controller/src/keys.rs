@@ -2,6 +2,7 @@
 //!
 //! Owns their use cases. Leaves secrets and their hashes to `farlane-store`.
 
+use farlane_model::ProjectId;
 use farlane_state::{Revoke, Revoked};
 use farlane_store::{Key, NewKey, Scope, Scopes};
 use farlane_units::Millis;
@@ -32,6 +33,7 @@ impl Controller {
                 why: "a key cannot give scopes that it has not".into(),
             });
         }
+        let project = self.project_of_key(caller, &request.project).await?;
         let wall = self.wall();
         let life = if request.ttl_ms == 0 {
             KEY_LIFE
@@ -40,7 +42,7 @@ impl Controller {
         };
         let expires = wall.saturating_add(life);
         let new = NewKey {
-            project: caller.project,
+            project,
             name: request.name,
             scopes,
             expires,
@@ -57,6 +59,30 @@ impl Controller {
             key: Some(key_view(&key)),
             secret: secret.reveal().to_owned(),
         })
+    }
+
+    /// Of which project a new key is.
+    async fn project_of_key(
+        &self,
+        caller: &Caller,
+        wanted: &[u8],
+    ) -> Result<ProjectId, ControlError> {
+        if wanted.is_empty() {
+            return Ok(caller.project);
+        }
+        let project = farlane_wire::id::project(wanted)?;
+        if project == caller.project {
+            return Ok(project);
+        }
+        if !caller.scopes.contains(Scope::Network) {
+            return Err(ControlError::Denied {
+                why: "a key of another project needs the scope network".into(),
+            });
+        }
+        match self.store.projects().get(project).await? {
+            Some(_) => Ok(project),
+            None => Err(ControlError::UnknownProject),
+        }
     }
 
     /// Keys of the caller's project.

@@ -5,7 +5,7 @@
 
 use farlane_model::PolicyPrices;
 use farlane_state::{ProjectSettings, Quota, SetProject, State};
-use farlane_store::{Project, Scope};
+use farlane_store::{MAX_PAGE, Project, Scope};
 use farlane_units::{Millis, Month, Ppm, UsdMicros};
 use farlane_wire::{id, v1};
 
@@ -31,6 +31,34 @@ impl Controller {
         Ok(v1::ListProjectsReply {
             projects: views,
             now_ms: now.0,
+        })
+    }
+
+    /// Makes a project. It is nobody's until the first session of a tenant in it.
+    ///
+    /// *Errors*: the name is taken, or none; there are as many as a network has; accounts are away.
+    pub async fn create_project(
+        &self,
+        caller: &Caller,
+        request: &v1::CreateProjectRequest,
+    ) -> Result<v1::CreateProjectReply, ControlError> {
+        let projects = self.store.projects();
+        if projects.list().await?.len() >= MAX_PAGE as usize {
+            let what = format!("a network has at most {MAX_PAGE} projects");
+            return Err(ControlError::invalid(what));
+        }
+        let made = projects.create(&request.name, self.wall()).await?;
+        let taken = || {
+            let name = &request.name;
+            ControlError::invalid(format!("there is a project {name:?} already"))
+        };
+        let made = made.ok_or_else(taken)?;
+        let who = caller.key.to_string();
+        self.audit(&who, "project.create", &made.id.to_string(), &made.name)
+            .await;
+        let now = self.now();
+        Ok(v1::CreateProjectReply {
+            project: Some(self.consensus.read(|s| view(s, &made, now))),
         })
     }
 

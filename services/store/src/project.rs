@@ -35,22 +35,37 @@ impl Projects<'_> {
     ///
     /// *Errors*: a bad name; the database.
     pub async fn ensure(&self, name: &str, now: Millis) -> Result<Project, StoreError> {
-        check_name(name)?;
-        let id = ProjectId::new(now.0, row::random()?);
-        query(
-            "INSERT INTO projects (id, name, tenant, created_ms) VALUES ($1, $2, '', $3) \
-             ON CONFLICT (name) DO NOTHING",
-        )
-        .bind(id.to_string())
-        .bind(name)
-        .bind(row::int(now.0))
-        .execute(&self.store.pool)
-        .await?;
+        if let Some(made) = self.create(name, now).await? {
+            return Ok(made);
+        }
         let found = query("SELECT id, name, tenant, created_ms FROM projects WHERE name = $1")
             .bind(name)
             .fetch_one(&self.store.pool)
             .await?;
         read(&found)
+    }
+
+    /// A new project; `None` where there is one of that name.
+    ///
+    /// *Errors*: a bad name; the database.
+    pub async fn create(&self, name: &str, now: Millis) -> Result<Option<Project>, StoreError> {
+        check_name(name)?;
+        let project = Project {
+            id: ProjectId::new(now.0, row::random()?),
+            name: name.to_owned(),
+            tenant: None,
+            created: now,
+        };
+        let made = query(
+            "INSERT INTO projects (id, name, tenant, created_ms) VALUES ($1, $2, '', $3) \
+             ON CONFLICT (name) DO NOTHING",
+        )
+        .bind(project.id.to_string())
+        .bind(name)
+        .bind(row::int(now.0))
+        .execute(&self.store.pool)
+        .await?;
+        Ok((made.rows_affected() > 0).then_some(project))
     }
 
     /// Makes `tenant` the owner, unless another one is already; returns the owner in force.

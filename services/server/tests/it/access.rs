@@ -21,6 +21,7 @@ pub async fn key(world: &World, scopes: &[&str], ttl_ms: u64) -> String {
         name: "test".into(),
         scopes: scopes.iter().map(|s| s.to_string()).collect(),
         ttl_ms,
+        ..Default::default()
     };
     let mut api = person::api(world).await;
     let made = api.create_key(with_key(request, &world.key)).await;
@@ -65,6 +66,7 @@ async fn a_projects_admin_rules_the_project_and_not_the_network() {
         name: "more".into(),
         scopes: vec!["network".into()],
         ttl_ms: 0,
+        ..Default::default()
     };
     let list = v1::ListJoinTokensRequest {};
     let refusals = [

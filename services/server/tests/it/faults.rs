@@ -39,6 +39,7 @@ async fn a_wrong_an_expired_and_a_revoked_key_are_told_apart() {
         name: name.into(),
         scopes: scopes.iter().map(|s| s.to_string()).collect(),
         ttl_ms,
+        ..Default::default()
     };
     let brief = api
         .create_key(with_key(make("brief", 300, &["read"]), &world.key))

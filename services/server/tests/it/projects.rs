@@ -241,3 +241,46 @@ async fn weights_share_what_there_is() {
     let error = (sum as f64 / (rounds * 12) as f64 - 1.0).abs();
     assert!(error <= 0.05, "{shares:?}");
 }
+
+#[tokio::test]
+async fn a_project_is_made_by_the_network_and_owned_by_who_uses_it_first() {
+    let world = World::start().await;
+    let mut api = person::api(&world).await;
+    let admin = key(&world, &["submit", "read", "admin"], 0).await;
+    let name = |name: &str| v1::CreateProjectRequest { name: name.into() };
+    let denied = api.create_project(with_key(name("lab"), &admin)).await;
+    assert_eq!(
+        code(&denied.unwrap_err()),
+        Some(ErrorCode::PermissionDenied)
+    );
+    let made = api.create_project(with_key(name("lab"), &world.key)).await;
+    let made = made.unwrap().into_inner().project.unwrap();
+    assert_eq!((made.name.as_str(), made.revision), ("lab", 0));
+    for wrong in ["lab", "", "two\nlines"] {
+        let refused = api.create_project(with_key(name(wrong), &world.key)).await;
+        let refused = refused.unwrap_err();
+        assert_eq!(code(&refused), Some(ErrorCode::InvalidArgument), "{wrong}");
+    }
+    let wish = |project: ProjectId| v1::CreateKeyRequest {
+        name: "first".into(),
+        scopes: vec!["submit".into(), "read".into()],
+        project: id::project_bytes(&project),
+        ..Default::default()
+    };
+    let lab = id::project(&made.project).unwrap();
+    let denied = api.create_key(with_key(wish(lab), &admin)).await;
+    let denied = denied.unwrap_err();
+    assert!(denied.message().contains("network"), "{}", denied.message());
+    let nobody = wish(ProjectId::new(1, [1; 10]));
+    let unknown = api.create_key(with_key(nobody, &world.key)).await;
+    assert!(unknown.unwrap_err().message().contains("no such project"));
+    let first = api.create_key(with_key(wish(lab), &world.key)).await;
+    let first = first.unwrap().into_inner().secret;
+    // Its key sees it, and no other.
+    let seen: Vec<String> = list(&mut api, &first)
+        .await
+        .into_iter()
+        .map(|v| v.name)
+        .collect();
+    assert_eq!(seen, ["lab"]);
+}

@@ -191,6 +191,12 @@ impl Network for Mock {
     ) -> Result<Response<v1::SetProjectReply>, Status> {
         Err(Status::unimplemented("mock"))
     }
+    async fn create_project(
+        &self,
+        _: Request<v1::CreateProjectRequest>,
+    ) -> Result<Response<v1::CreateProjectReply>, Status> {
+        Err(Status::unimplemented("mock"))
+    }
     async fn list_regions(
         &self,
         _: Request<v1::ListRegionsRequest>,
