@@ -62,8 +62,19 @@ impl ClusterClock {
 
     /// Cluster time of a moment on the steady clock, in microseconds; later than now means now.
     pub(crate) fn at(&self, steady_micros: u64) -> Millis {
-        let ago = Self::steady_micros().saturating_sub(steady_micros) / 1000;
-        Millis(self.now().0.saturating_sub(ago))
+        self.at_by(&SystemClock, steady_micros)
+    }
+
+    /// One look at the steady clock: between two, others may run, and one of two moments would move.
+    fn at_by(&self, clock: &impl Clock, steady_micros: u64) -> Millis {
+        let now = clock.steady().0;
+        match self.offset {
+            Some(offset) => Millis((steady_micros.min(now) / 1000).saturating_add_signed(offset)),
+            None => {
+                let ago = now.saturating_sub(steady_micros) / 1000;
+                Millis(clock.wall().0.saturating_sub(ago))
+            }
+        }
     }
 }
 

@@ -144,7 +144,11 @@ impl Template {
         };
         let settings = serde_json::to_vec(&settings)
             .map_err(|e| io("the template's settings")(io::Error::other(e)))?;
-        send_with_fds(near.as_raw_fd(), &settings, &[]).map_err(io("telling the template"))?;
+        match send_with_fds(near.as_raw_fd(), &settings, &[]) {
+            // It has ended already: what it said of that is told with its end.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            told => told.map_err(io("telling the template"))?,
+        }
         let listen = near.try_clone().map_err(io("a descriptor"))?;
         let (end, ended) = tokio::sync::oneshot::channel();
         let reaper = tokio::spawn(watch(number, child, listen, ended, events));

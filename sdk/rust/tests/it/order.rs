@@ -189,9 +189,15 @@ async fn a_gang_leaves_in_one_batch_however_large_its_calls_are() {
     }
     // What an entry holds of 256 is 832 bytes each: these lie in the blob store.
     let arguments = |i: u64| {
-        (0..3000u64)
-            .map(|n| ((n * n * i) >> 3) as u8)
-            .collect::<Vec<_>>()
+        // Noise: it must not become smaller when it is compressed.
+        let mut state = i + 1;
+        let mut next = || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8
+        };
+        (0..3000).map(|_| next()).collect::<Vec<_>>()
     };
     let members = |n: u64| {
         (0..n)
