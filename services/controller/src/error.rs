@@ -188,8 +188,11 @@ impl ControlError {
 
 impl From<farlane_store::StoreError> for ControlError {
     fn from(error: farlane_store::StoreError) -> Self {
-        Self::Store {
-            detail: error.to_string(),
+        match error {
+            farlane_store::StoreError::BadName { .. } => Self::invalid(error.to_string()),
+            error => Self::Store {
+                detail: error.to_string(),
+            },
         }
     }
 }
