@@ -101,6 +101,7 @@ async fn the_leader_dies_and_the_others_finish_what_it_acknowledged() {
 
     worlds[0].front = Some(first.clone());
     let mut machine = Machine::join(&worlds[0], 2).await;
+    machine.beat();
     let mut person = Person::connect(&worlds[0]).await;
     let spec = spec(&worlds[0], |_| {});
     person
@@ -132,6 +133,7 @@ async fn the_leader_dies_and_the_others_finish_what_it_acknowledged() {
     worlds[0].front = Some(second);
     let world = &worlds[0];
     let mut machine = soon("the agent's new stream", machine.reconnect(world)).await;
+    machine.beat();
     let mut person = soon("the client's new stream", person.reconnect(world)).await;
     assert_eq!(person.opened.acknowledged_seq, 40);
     let agent = tokio::spawn(async move {
