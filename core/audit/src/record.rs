@@ -12,9 +12,9 @@ use farlane_model::Standing;
 
 use crate::pace::Slow;
 
-/// At this share of the claimed rate an answer is in time, thousandths. Source: the kernel sustains 0.7 to 0.9 of
-/// what calibration sees of tiles in the first cache (reference node, 2026-11-22), and a neighbour of a virtual
-/// machine takes a fourth of it for a while; a claim of twice what there is fails.
+/// At this share of the claimed rate an answer is in time, thousandths. Source: choice; the chain fills, packs and
+/// folds beside the product that calibration times, and a neighbour of a virtual machine takes a fourth of it for a
+/// while; a claim of twice what there is fails. What honest machines reach is to be measured on a quiet one.
 const LEAST_MILLI: u64 = 500;
 /// Answers remembered.
 const MEMORY: usize = 5;
