@@ -1,12 +1,14 @@
 //! Places that depend on more than a class and its room: who is there, what is ready there, what is named there.
 #![allow(clippy::unwrap_used)]
 
+mod world;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use farlane_model::*;
 use farlane_plan::*;
-use farlane_units::{ByteCount, Micros, MilliCpu, MilliGpu, Millis, Ppm, UsdMicros};
+use farlane_units::{ByteCount, Micros, Millis};
 
 const PYTHON: PythonVersion = PythonVersion {
     major: 3,
@@ -14,54 +16,24 @@ const PYTHON: PythonVersion = PythonVersion {
 };
 
 fn node(id: u8, region: &str, price: i64) -> NodeView {
+    let node = world::node(id, 4, region, price);
     let spec = NodeSpec {
-        name: format!("n{id}"),
-        cpu_model: "x".into(),
-        cpus: MilliCpu(4000),
-        clock_mhz: 2000,
         memory: ByteCount::gib(16),
         disk: ByteCount::gib(16),
-        interpreters: vec![Interpreter {
-            version: PYTHON,
-            full: "3.11.2".into(),
-        }],
-        tier: Tier::Namespaces,
-        enforced: vec![],
         labels: vec![("zone".into(), "a".into())],
-        price_usd_micros_core_hour: UsdMicros(price),
         backlog_credit: 2,
-        os: "linux".into(),
-        arch: "x86_64".into(),
-        agent: "0".into(),
-        devices: Vec::new(),
-        measured: None,
         resources: vec![Amount::new("license", 1).unwrap()],
+        ..(*node.spec).clone()
     };
     NodeView {
-        id: NodeId([id; 32]),
-        generation: 3,
-        provider: Digest([9; 32]),
-        price: UsdMicros(price),
         carbon: Some(300),
         milliwatts_core: 5000,
-        milliwatts_gpu: 0,
-        risk: Ppm(0),
-        region: region.into(),
-        online: true,
-        free_cpus: spec.cpus,
         free_memory: spec.memory,
         free_scratch: spec.disk,
-        free_gpus: MilliGpu::ZERO,
-        free_gpu_part: MilliGpu::ZERO,
         free_amounts: spec.resources.clone(),
-        free_backlog: 2,
-        backlog: 0,
-        round_trip: Micros(500),
-        bandwidth: None,
-        egress: Egress::default(),
-        slowdown_milli: 1000,
-        quarantined: false,
+        free_backlog: spec.backlog_credit,
         spec: Arc::new(spec),
+        ..node
     }
 }
 
@@ -74,21 +46,8 @@ fn group(tasks: u32, change: impl FnOnce(&mut TaskSpec)) -> Group {
     spec.node.tier = Tier::Namespaces;
     change(&mut spec);
     Group {
-        digest: Digest::of(&spec.to_canonical()),
-        spec: Arc::new(spec),
-        tasks,
-        urgency: 0,
-        waited: Millis::ZERO,
-        since: 0,
         work: Work::of(Micros(1_000_000)),
-        start: Micros::ZERO,
-        warm: Arc::new([]),
-        bytes_there: ByteCount::ZERO,
-        bytes_back: ByteCount::ZERO,
-        policy: Policy::BALANCED,
-        granter: true,
-        not_on: Vec::new(),
-        gang: 1,
+        ..world::group(Arc::new(spec), tasks, 0)
     }
 }
 

@@ -1,12 +1,14 @@
 //! Gangs over time: room is kept for one that waits, and what runs there meanwhile never delays it.
 #![allow(clippy::unwrap_used)]
 
+mod world;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use farlane_model::*;
 use farlane_plan::*;
-use farlane_units::{ByteCount, Micros, MilliCpu, MilliGpu, Millis, Ppm, UsdMicros};
+use farlane_units::{ByteCount, Micros, MilliCpu, MilliGpu, Millis, UsdMicros};
 
 /// Seconds in which nothing else may happen.
 const TICK: u64 = 1000;
@@ -79,21 +81,9 @@ impl World {
 
     fn groups(&self) -> Vec<Group> {
         let group = |spec: Arc<TaskSpec>, tasks, gang, ms: u64| Group {
-            digest: Digest::of(&spec.to_canonical()),
-            spec,
-            tasks,
-            urgency: 0,
-            waited: Millis::ZERO,
-            since: 0,
             work: Work::of(Micros(ms * 1000)),
-            start: Micros(0),
-            warm: Arc::new([]),
-            bytes_there: ByteCount::ZERO,
-            bytes_back: ByteCount::ZERO,
-            policy: Policy::BALANCED,
-            granter: true,
-            not_on: Vec::new(),
             gang,
+            ..world::group(spec, tasks, 0)
         };
         let (size, regions) = (self.gang as u16, self.spread);
         let mut groups = vec![group(spec("small", None, 1), 100, 1, self.small.0)];
@@ -168,56 +158,17 @@ impl World {
 }
 
 fn node(id: NodeId, region: &str, busy: u32) -> NodeView {
+    let node = world::node(id.0[0], 1, region, 40_000);
+    let spec = NodeSpec {
+        price_usd_micros_core_hour: UsdMicros(0),
+        backlog_credit: 0,
+        ..(*node.spec).clone()
+    };
     NodeView {
-        id,
-        generation: 1,
-        provider: Digest([9; 32]),
-        price: UsdMicros(40_000),
-        carbon: None,
-        milliwatts_core: 0,
-        milliwatts_gpu: 0,
-        risk: Ppm(0),
-        spec: Arc::new(NodeSpec {
-            name: "n".into(),
-            cpu_model: "x".into(),
-            cpus: MilliCpu(1000),
-            clock_mhz: 2000,
-            memory: ByteCount::gib(4),
-            disk: ByteCount::gib(4),
-            interpreters: vec![Interpreter {
-                version: PythonVersion {
-                    major: 3,
-                    minor: 11,
-                },
-                full: "3.11.2".into(),
-            }],
-            tier: Tier::Namespaces,
-            enforced: vec![],
-            labels: vec![],
-            price_usd_micros_core_hour: UsdMicros(0),
-            backlog_credit: 0,
-            os: "linux".into(),
-            arch: "x86_64".into(),
-            agent: "0".into(),
-            devices: Vec::new(),
-            measured: None,
-            resources: Vec::new(),
-        }),
-        region: region.into(),
-        online: true,
         free_cpus: MilliCpu(1000 * (1 - busy)),
-        free_memory: ByteCount::gib(4),
-        free_scratch: ByteCount::gib(4),
-        free_gpus: MilliGpu::ZERO,
-        free_gpu_part: MilliGpu::ZERO,
         free_backlog: 0,
-        backlog: 0,
-        round_trip: Micros(500),
-        bandwidth: None,
-        egress: Egress::default(),
-        quarantined: false,
-        free_amounts: Vec::new(),
-        slowdown_milli: 1000,
+        spec: Arc::new(spec),
+        ..node
     }
 }
 
