@@ -218,8 +218,7 @@ impl AgentSession {
                 Ok(())
             }
             Some(FromAgent::Answer(answer)) => {
-                let controller = &self.controller;
-                controller.challenge_answered(&self.link, answer).await
+                self.controller.challenge_answered(self.link.node, answer)
             }
             // What is observed counts at the hello; later the agent settles it by itself.
             Some(FromAgent::Observed(_)) | None => Ok(()),

@@ -141,7 +141,7 @@ impl Controller {
 
     /// How long a node that came in waits at most for its first audit; `None` where there are none.
     pub(crate) fn first_audit_within(&self) -> Option<Micros> {
-        let every = Micros(u64::try_from(self.audit.every.as_micros()).unwrap_or(u64::MAX));
+        let every = self.every();
         (every > Micros::ZERO).then(|| every.min(SOON))
     }
 
@@ -183,7 +183,7 @@ impl Controller {
             return Next::Forget;
         };
         let least = self.least_round_trip(id);
-        if let (Some(here), Some(there)) = (self.audit.here, place)
+        if let (Some(here), Some(there)) = (self.audit_settings.here, place)
             && least > Micros::ZERO
             && let Some((km, light)) = impossible(&here, &there, least)
         {
@@ -255,47 +255,40 @@ impl Controller {
     }
 
     fn every(&self) -> Micros {
-        Micros(u64::try_from(self.audit.every.as_micros()).unwrap_or(u64::MAX))
+        Micros(u64::try_from(self.audit_settings.every.as_micros()).unwrap_or(u64::MAX))
     }
 
-    /// An answer came: one step of it is done anew.
+    /// An answer came: one step of it is done anew, beside what else the agent's stream brings.
     ///
-    /// *Errors*: it answers nothing that was asked.
-    pub(crate) async fn challenge_answered(
+    /// *Errors*: it is longer than what was asked.
+    pub(crate) fn challenge_answered(
         self: &Arc<Self>,
-        agent: &AgentLink,
+        node: NodeId,
         answer: v1::ChallengeAnswer,
     ) -> Result<(), ControlError> {
         let now = self.clock.steady();
         let asked = {
             let mut audits = self.audits.lock();
-            let node = audits.nodes.get_mut(&agent.node);
-            node.and_then(|node| node.asked.take_if(|a| a.id == answer.id))
+            let known = audits.nodes.get_mut(&node);
+            known.and_then(|known| known.asked.take_if(|a| a.id == answer.id))
         };
         // One that was given up for late is nothing to anybody.
         let Some(asked) = asked else { return Ok(()) };
         if answer.links.len() > asked.challenge.answer_bytes() {
             return Err(ControlError::invalid("an answer is longer than was asked"));
         }
-        let verdict = match answer.links.is_empty() {
-            true => Verdict::Busy,
-            false => {
-                let took = now.saturating_sub(asked.sent);
-                let took = took.saturating_sub(self.least_round_trip(agent.node));
-                let core = SystemEntropy.below(asked.challenge.cores.into()) as u32;
-                let step = SystemEntropy.below(asked.challenge.steps.into()) as u32;
-                let challenge = asked.challenge;
-                let check = move || challenge.holds(&answer.links, core, step);
-                match tokio::task::spawn_blocking(check).await {
-                    Ok(true) => Verdict::Right(share(&challenge, took, asked.claimed)),
-                    Ok(false) => Verdict::Wrong,
-                    Err(_) => return Ok(()),
-                }
-            }
-        };
-        tracing::debug!(node = %agent.node, ?verdict, "a challenge was answered");
-        self.found(agent.node, Found::Challenge(verdict)).await;
-        self.plan_next(agent.node, now, verdict);
+        let took = now.saturating_sub(asked.sent);
+        let took = took.saturating_sub(self.least_round_trip(node));
+        let controller = self.clone();
+        tokio::spawn(async move {
+            let check = move || verdict(&asked, &answer.links, took);
+            let Ok(verdict) = tokio::task::spawn_blocking(check).await else {
+                return;
+            };
+            tracing::debug!(%node, ?verdict, "a challenge was answered");
+            controller.found(node, Found::Challenge(verdict)).await;
+            controller.plan_next(node, now, verdict);
+        });
         Ok(())
     }
 
@@ -303,19 +296,13 @@ impl Controller {
     fn plan_next(&self, node: NodeId, now: Micros, verdict: Verdict) {
         let every = self.every();
         let good = matches!(verdict, Verdict::Right(share) if share >= Record::LEAST_SHARE);
-        let wait = match good {
+        let mut audits = self.audits.lock();
+        let doubted = audits.nodes.get(&node).is_some_and(|n| n.record.in_doubt());
+        let wait = match good && !doubted {
             true => Micros(every.0 / 2 + SystemEntropy.below(every.0)),
             false => Micros(SystemEntropy.below(2 * SOON.min(every).0)),
         };
         let at = now.saturating_add(wait.max(LEAST.min(every)));
-        let mut audits = self.audits.lock();
-        // A node that was cleared of nothing is asked in its turn; one in doubt soon.
-        let doubted = audits.nodes.get(&node).is_some_and(|n| n.record.in_doubt());
-        let soon = Micros(2 * SOON.min(every).0);
-        let at = match doubted {
-            true => at.min(now.saturating_add(soon)),
-            false => at,
-        };
         audits.due.retain(|Reverse((_, other))| *other != node);
         audits.due.push(Reverse((at, node)));
     }
@@ -326,8 +313,7 @@ impl Controller {
         let mut audits = self.audits.lock();
         let before = std::mem::take(&mut audits.slow);
         audits.slow = slow.keys().copied().collect();
-        let well = before.difference(&audits.slow).map(|n| (*n, None));
-        let well: Vec<_> = well.collect();
+        let well = before.difference(&audits.slow).map(|node| (*node, None));
         let slow = slow.into_iter().map(|(node, slow)| (node, Some(slow)));
         let all = slow.chain(well);
         all.map(|(node, slow)| (node, Found::Pace(slow))).collect()
@@ -421,7 +407,7 @@ impl Controller {
     }
 
     fn place_of(&self, node: &Node) -> Option<Place> {
-        let mut places = self.audit.places.iter();
+        let mut places = self.audit_settings.places.iter();
         let found = places.find(|(glob, _)| glob.matches(&node.region));
         found.map(|(_, place)| *place)
     }
@@ -434,6 +420,20 @@ enum Next {
     /// It was asked.
     Begun(Micros),
     Later(Micros),
+}
+
+/// What an answer that came after so long is worth; blocks for a step of the work.
+fn verdict(asked: &Asked, links: &[u8], took: Micros) -> Verdict {
+    let challenge = &asked.challenge;
+    let core = SystemEntropy.below(challenge.cores.into()) as u32;
+    let step = SystemEntropy.below(challenge.steps.into()) as u32;
+    match links.is_empty() {
+        true => Verdict::Busy,
+        false if challenge.holds(links, core, step) => {
+            Verdict::Right(share(challenge, took, asked.claimed))
+        }
+        false => Verdict::Wrong,
+    }
 }
 
 /// Of the claimed rate, thousandths.

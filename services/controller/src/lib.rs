@@ -181,7 +181,7 @@ pub struct Controller {
     books: Mutex<prices::Books>,
     feed: Option<Arc<dyn CarbonFeed>>,
     carbon: Mutex<carbon::Known>,
-    audit: AuditSettings,
+    audit_settings: AuditSettings,
     /// Locked while the state is read, and never the other way round.
     audits: Mutex<audits::Audits>,
     planner_wake: Notify,
@@ -224,7 +224,7 @@ impl Controller {
             books: Mutex::default(),
             feed: parts.carbon,
             carbon: Mutex::default(),
-            audit: parts.audit,
+            audit_settings: parts.audit,
             audits: Mutex::default(),
             planner_wake: Notify::new(),
             intake,
