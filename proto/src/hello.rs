@@ -29,6 +29,11 @@ pub const PROBE_CHUNK: usize = 64 * 1024;
 /// Least between two probes of one node, where nothing else was timed. Source: choice; with [`PROBE_BYTES`] they bound
 /// probes to 2 MiB an hour and node: 100,000 idle nodes bring 58 MB/s in all.
 pub const PROBE_PAUSE_MS: u64 = 3_600_000;
+/// What a machine is slower by for its heat is told, and planned with, in steps of so many millionths. Source: choice; an
+/// eighth is more than run times of one kind differ by anyway, and a class of nodes has nine of them at most.
+pub const HEAT_STEP_PPM: u32 = 125_000;
+/// Most that it is believed to be slower by: a processor that is throttled all of the time does half.
+pub const HEAT_MOST_PPM: u32 = 1_000_000;
 /// Agents' heartbeats. Source: design.md, "Leases".
 pub const HEARTBEAT_MS: u64 = 3_000;
 /// Life of a lease that is not renewed. Source: likewise.

@@ -15,6 +15,7 @@ use crate::calibrate::kept;
 use crate::engine::{Calibration, Codes, Engine, Preparer, Setup};
 use crate::environment::Environments;
 use crate::folder::{Folder, Joined};
+use crate::heat::Heat;
 use crate::join::Proof;
 use crate::link::Link;
 use crate::probe::device::{self, Devices};
@@ -92,7 +93,7 @@ impl Agent {
         let pythons = probed.found.pythons;
         let cache = config.blob_cache.unwrap_or(BLOB_CACHE);
         let patience = config.transfer_patience.unwrap_or(PATIENCE);
-        let way = Arc::new(Way::default());
+        let (way, heat) = (Arc::new(Way::default()), Arc::new(Heat::default()));
         let blobs = folder.path("blobs");
         let preparer = Arc::new(Preparer {
             blobs: Blobs::new(live.clone(), blobs, cache, patience, way.clone()),
@@ -114,6 +115,7 @@ impl Agent {
         let mut spec = with_terms(probed.spec, &joined.record);
         let idle = config.calibrate_after.unwrap_or(CALIBRATE_AFTER);
         let calibration = known(&mut spec, &folder, idle);
+        let has_gpus = !spec.devices.is_empty();
         let setup = Setup {
             identity: joined.identity,
             spec,
@@ -126,6 +128,7 @@ impl Agent {
             journal: folder.path("journal"),
             channel: live,
             way: way.clone(),
+            heat: heat.clone(),
             calibration,
         };
         let link = Link {
@@ -139,11 +142,7 @@ impl Agent {
             proved: None,
             way,
         };
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .max_blocking_threads(8)
-            .build()
-            .map_err(StartError::io("the agent's runtime"))?;
+        let runtime = runtime()?;
         // A thread of its own that lives as long as the agent: sandboxes die with the thread that
         // started them, and nothing here has to be handed between threads.
         std::thread::Builder::new()
@@ -151,6 +150,7 @@ impl Agent {
             .spawn(move || {
                 let result = runtime.block_on(async {
                     tokio::spawn(link.run());
+                    tokio::spawn(heat.watch(has_gpus));
                     Engine::run(setup, linked, told, shutdown).await
                 });
                 runtime.shutdown_timeout(std::time::Duration::from_millis(500));
@@ -187,6 +187,15 @@ impl Agent {
     pub async fn wait(self) -> Result<(), AgentError> {
         self.ended.await.unwrap_or(Err(AgentError::Crashed))
     }
+}
+
+/// Everything of an agent runs on one thread, but for what blocks.
+fn runtime() -> Result<tokio::runtime::Runtime, StartError> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(8)
+        .build()
+        .map_err(StartError::io("the agent's runtime"))
 }
 
 /// Puts in what was measured of this machine before, and says when it is to be measured again.

@@ -23,6 +23,7 @@ mod environment;
 mod error;
 mod files;
 mod folder;
+mod heat;
 mod join;
 mod link;
 mod probe;

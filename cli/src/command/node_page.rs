@@ -27,6 +27,9 @@ pub async fn show(target: Target, form: Form, wanted: String) -> Result<(), Prob
     for (what, is) in standing(node.standing.as_ref()) {
         row(what, is)?;
     }
+    if let Some(is) = heat(node) {
+        row("heat", is)?;
+    }
     let price = show::money(UsdMicros(node.core_hour_usd_micros));
     row("price", format!("{price} a core-hour"))?;
     row(
@@ -63,6 +66,19 @@ pub async fn show(target: Target, form: Form, wanted: String) -> Result<(), Prob
         }
         None => show::line("\nNot measured yet: its agent does so when it is idle"),
     }
+}
+
+/// What its heat is expected to cost; `None` where it is cool, or says nothing.
+fn heat(node: &v1::NodeView) -> Option<String> {
+    let of = |what: &str, ppm: u32| {
+        (ppm > 0).then(|| format!("{what} expected to be {:.1} % slower", f64::from(ppm) / 1e4))
+    };
+    let both = [
+        of("processors", node.cores_heat_ppm),
+        of("accelerators", node.gpus_heat_ppm),
+    ];
+    let told: Vec<String> = both.into_iter().flatten().collect();
+    (!told.is_empty()).then(|| told.join(", "))
 }
 
 /// What audits found, in rows.

@@ -171,6 +171,8 @@ pub fn as_json(node: &v1::NodeView) -> Value {
         "round_trip_micros": (node.round_trip_micros > 0).then_some(node.round_trip_micros),
         "least_round_trip_micros": (node.least_round_trip_micros > 0).then_some(node.least_round_trip_micros),
         "bandwidth_bytes_s": (node.bandwidth_bytes_s > 0).then_some(node.bandwidth_bytes_s),
+        "cores_heat_ppm": node.cores_heat_ppm,
+        "gpus_heat_ppm": node.gpus_heat_ppm,
         "cpu_millis": spec.as_ref().map(|s| s.cpus.0),
         "cpu_model": spec.as_ref().map(|s| s.cpu_model.clone()),
         "memory_bytes": spec.as_ref().map(|s| s.memory.0),

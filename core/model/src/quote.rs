@@ -51,6 +51,12 @@ impl Quote {
         terms.fold(UsdPicos::ZERO, |sum, (_, cost)| sum.saturating_add(*cost))
     }
 
+    /// What one term came to.
+    fn of(&self, kind: TermKind) -> UsdPicos {
+        let found = self.terms.iter().find(|(known, _)| *known == kind);
+        found.map_or(UsdPicos::ZERO, |(_, cost)| *cost)
+    }
+
     /// What a term was made of, with its units.
     pub fn detail(&self, kind: TermKind, cost: UsdPicos) -> String {
         let hour = self.prices.hour;
@@ -67,8 +73,7 @@ impl Quote {
             | TermKind::Queue
             | TermKind::RoundTrip
             | TermKind::Transfer
-            | TermKind::Start
-            | TermKind::Thermal => {
+            | TermKind::Start => {
                 let picos = (hour.0.max(1) as u128) * 1_000_000;
                 let micros = u128::from(cost.0) * HOUR_MICROS / picos;
                 let time = Micros(u64::try_from(micros).unwrap_or(u64::MAX));
@@ -77,6 +82,12 @@ impl Quote {
                     seconds(time),
                     UsdPicos::of(hour)
                 )
+            }
+            TermKind::Thermal => {
+                let run = [TermKind::Price, TermKind::Run].map(|kind| u128::from(self.of(kind).0));
+                let run = run.into_iter().sum::<u128>().max(1);
+                let tenths = (u128::from(cost.0) * 1000 + run / 2) / run;
+                format!("{}.{} % longer × (price + run)", tenths / 10, tenths % 10)
             }
             TermKind::Carbon => {
                 let hour = self.emits.map_or(0, |of| u128::from(of.0)) * 1000;
@@ -144,6 +155,10 @@ mod tests {
         assert_eq!(detail(1), "0.000999 s × $0.500000 an hour of waiting");
         assert_eq!(detail(3), "0.323 µg of CO2e × $50 a tonne");
         assert_eq!(quote.total(), UsdPicos(426_681));
+        assert_eq!(
+            quote.detail(TermKind::Thermal, UsdPicos(37_222)),
+            "25.0 % longer × (price + run)"
+        );
         assert_eq!(Quote::from_bytes(&bytes), Some(quote));
         for cut in 0..bytes.len() {
             assert_eq!(Quote::from_bytes(&bytes[..cut]), None);

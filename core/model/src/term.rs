@@ -56,7 +56,7 @@ terms! {
     /// Doing it again.
     8 Risk "risk" "chance of losing the attempt × cost of doing it again",
     /// What a hot machine is slower by.
-    9 Thermal "thermal" "time lost to a throttled processor × value of an hour",
+    9 Thermal "thermal" "slow-down expected of its heat × (price + run)",
     /// Being where too many of its kind are.
     10 Spread "spread" "tasks of its tag there × what one is worth",
     /// Being away from whom it wants to be with, or beside whom it does not.

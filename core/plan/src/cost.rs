@@ -7,7 +7,7 @@ use farlane_units::{ByteRate, MicroGramsCo2, Micros, MilliCpu, Ppm, UsdMicros, U
 
 use crate::company::Here;
 use crate::estimate::Rates;
-use crate::view::{Egress, Group};
+use crate::view::{Egress, Group, Heat};
 
 const MICROS_AN_HOUR: f64 = 3_600_000_000.0;
 /// Bytes of what egress is priced by. Source: price books, 10^9 bytes.
@@ -133,6 +133,7 @@ pub(crate) struct Traits {
     pub rates: Rates,
     /// Runs take so much longer than by its claim; 1000 is as claimed.
     pub slowdown_milli: u32,
+    pub heat: Heat,
     pub price: UsdMicros,
     pub round_trip: Micros,
     pub bandwidth: Option<ByteRate>,
@@ -218,6 +219,12 @@ impl Traits {
         of(group.bytes_there.0, self.egress.there) + of(group.bytes_back.0, self.egress.back)
     }
 
+    /// What is expected to be lost to its heat, as a part of what a run costs here. *Source*: what the agent reads of
+    /// its sensors (`farlane-daemon`, heat.rs); run times of the class do not hold it, for it comes and goes.
+    fn slower(&self, group: &Group) -> f64 {
+        f64::from(self.heat.of(&group.spec.resources).0) / 1_000_000.0
+    }
+
     /// Expected cost of one more task here; `ahead` are those that wait here already.
     pub fn bill(&self, group: &Group, ahead: u32, here: &Here) -> Bill {
         let policy = &group.policy;
@@ -237,6 +244,7 @@ impl Traits {
         bill[TermKind::Transfer] = worth(transfer);
         bill[TermKind::Egress] = egress;
         bill[TermKind::Start] = worth(start);
+        bill[TermKind::Thermal] = self.slower(group) * (price + worth(run));
         bill[TermKind::Spread] = f64::from(here.crowd) * wish;
         bill[TermKind::Affinity] = f64::from(here.unmet) * wish;
         bill[TermKind::Carbon] = self.grams(group) * policy.tonne_usd;
@@ -285,6 +293,10 @@ impl Traits {
             ),
             TermKind::Start if group.start > Micros::ZERO => {
                 waiting(self.start_micros(group, here))
+            }
+            TermKind::Thermal if self.slower(group) > 0.0 => {
+                let percent = self.slower(group) * 100.0;
+                format!("{percent:.1} % longer for its heat × (price + run)")
             }
             TermKind::Spread if group.spec.company.spread.is_some() => {
                 format!(

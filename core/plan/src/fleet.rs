@@ -23,7 +23,7 @@ use crate::estimate::Rates;
 use crate::links::Links;
 use crate::step::{middle, step};
 use crate::tree::{Free, Tree};
-use crate::view::{Egress, NodeView};
+use crate::view::{Egress, Heat, NodeView};
 
 /// Specs whose fitting classes are remembered; beyond it all are forgotten.
 const MAX_MATCHES: usize = 16_384;
@@ -44,6 +44,7 @@ struct Key {
     milliwatts_core: u32,
     milliwatts_gpu: u32,
     slowdown_milli: u32,
+    heat: Heat,
     quarantined: bool,
 }
 
@@ -497,6 +498,7 @@ fn key(node: &NodeView, hardware: u64) -> Key {
         milliwatts_core: node.milliwatts_core,
         milliwatts_gpu: node.milliwatts_gpu,
         slowdown_milli: node.slowdown_milli,
+        heat: node.heat,
         quarantined: node.quarantined,
     }
 }
@@ -507,6 +509,7 @@ fn traits(key: &Key, node: &NodeView, rates: Rates) -> Traits {
         cpus: node.spec.cpus,
         rates,
         slowdown_milli: key.slowdown_milli,
+        heat: key.heat,
         price: key.price,
         round_trip: Micros(middle(key.trip)),
         bandwidth: key.bandwidth.map(|rate| ByteRate(middle(rate))),

@@ -42,6 +42,6 @@ pub use preempt::{Holder, Occupied, Preemption, Stands, make_way, preempt};
 pub use search::plan;
 pub use sizes::Sizes;
 pub use view::{
-    AGEING, Assignment, Egress, Gangs, Group, Left, MAX_WARM, NodeView, Plan, PlanInput, Report,
-    Reservation, Share,
+    AGEING, Assignment, Egress, Gangs, Group, Heat, Left, MAX_WARM, NodeView, Plan, PlanInput,
+    Report, Reservation, Share,
 };

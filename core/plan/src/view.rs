@@ -63,8 +63,29 @@ pub struct NodeView {
     pub risk: Ppm,
     /// Runs take so much longer than its claim says, as audits found; 1000 where nothing is known.
     pub slowdown_milli: u32,
+    /// What runs here are expected to need more for its heat, in steps.
+    pub heat: Heat,
     /// In quarantine: it counts for feasibility, and gets nothing.
     pub quarantined: bool,
+}
+
+/// How much longer work is expected to take for the heat of a node; nothing where no sensor says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Heat {
+    /// Of its processors; a million is twice as long.
+    pub cores: Ppm,
+    /// Of its accelerators.
+    pub gpus: Ppm,
+}
+
+impl Heat {
+    /// What counts for a task that holds so much.
+    pub(crate) fn of(&self, held: &Resources) -> Ppm {
+        match held.gpus.0 > 0 {
+            true => self.cores.max(self.gpus),
+            false => self.cores,
+        }
+    }
 }
 
 /// What 10^9 bytes cost between the servers' region and a node's; nothing where they are one, or where nobody said

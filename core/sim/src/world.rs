@@ -146,6 +146,7 @@ impl World {
             milliwatts_gpu: 0,
             risk: kind.risk,
             slowdown_milli: 1000,
+            heat: farlane_plan::Heat::default(),
             quarantined: false,
             spec,
         };

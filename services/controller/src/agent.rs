@@ -335,6 +335,8 @@ impl AgentSession {
         let servers = heartbeat.servers.iter().take(MAX_SERVERS);
         let servers = servers.map(|one| (one.server, Micros(one.round_trip_micros)));
         let (node, stream, nonce) = (self.link.node, self.link.link.id, nonce());
+        let (cores, gpus) = (heartbeat.cores_heat_ppm, heartbeat.gpus_heat_ppm);
+        self.controller.heats.lock().told(node, cores, gpus);
         let mut paths = self.controller.paths.lock();
         paths.told(node, down, servers.collect());
         if paths.beat(node, stream, nonce, received) {

@@ -25,6 +25,7 @@ mod explain;
 mod gather;
 mod granters;
 mod grants;
+mod heat;
 mod infeasible;
 mod intake;
 mod issue;
@@ -84,6 +85,7 @@ pub use logs::{LogError, LogStore, StoredChunk};
 pub use session::ClientSession;
 
 use granters::Absent;
+use heat::Heats;
 use lease::Leases;
 use link::Links;
 use paths::Paths;
@@ -164,6 +166,7 @@ pub struct Controller {
     links: Links,
     leases: Mutex<Leases>,
     paths: Mutex<Paths>,
+    heats: Mutex<Heats>,
     /// What lies between regions, made anew from the paths every few seconds.
     between: Mutex<Arc<farlane_plan::Links>>,
     server: u64,
@@ -210,6 +213,7 @@ impl Controller {
             links: Links::default(),
             leases: Mutex::default(),
             paths: Mutex::default(),
+            heats: Mutex::default(),
             between: Mutex::default(),
             server: parts.server,
             homes: parts.homes,

@@ -65,6 +65,7 @@ impl Controller {
         let view = |node: &Node| {
             let lease = self.leases.lock().get(node.id);
             let path = self.paths.lock().of(node.id);
+            let heat = self.heats.lock().of(&node.id);
             v1::NodeView {
                 node: id::node_bytes(&node.id),
                 name: node.spec.name.clone(),
@@ -80,6 +81,8 @@ impl Controller {
                 bandwidth_bytes_s: path.bandwidth.map_or(0, |rate| rate.0),
                 provider: id::digest_bytes(&node.provider),
                 core_hour_usd_micros: node.price_at(now).0,
+                cores_heat_ppm: heat.cores.0,
+                gpus_heat_ppm: heat.gpus.0,
                 standing: Some(self.standing(node)),
             }
         };

@@ -149,6 +149,7 @@ impl Controller {
         let mut orders = Vec::new();
         let expired = self.leases.lock().take_expired(steady);
         self.paths.lock().forget(&expired);
+        self.heats.lock().forget(&expired);
         for node in expired {
             orders.extend(self.lease_expired(node));
         }
@@ -246,6 +247,7 @@ impl Controller {
         let leader = self.check_leads().err();
         self.leases.lock().clear();
         self.paths.lock().clear();
+        self.heats.lock().clear();
         *self.between.lock() = Arc::default();
         self.ungranted.lock().clear();
         self.absent.lock().clear();

@@ -204,6 +204,7 @@ impl Controller {
         }
         let mut changed = self.leases.lock().take_changed();
         changed.append(&mut self.paths.lock().take_changed());
+        changed.extend(self.heats.lock().take_changed());
         cache.fleet.set_links(self.between.lock().clone());
         let (fleet, grid) = (&mut cache.fleet, &mut cache.grid);
         let mut put = |fleet: &mut Fleet, node: &Node| match node.revoked {
@@ -309,6 +310,7 @@ impl Controller {
             milliwatts_gpu: gpu_milliwatts(&node.spec.devices),
             risk: self.histories.lock().risk(&node.id),
             slowdown_milli: node.standing.slowdown_milli(),
+            heat: self.heats.lock().of(&node.id),
             quarantined: node.standing.is_quarantined(),
         }
     }

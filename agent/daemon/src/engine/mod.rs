@@ -43,6 +43,7 @@ use tonic::transport::Channel;
 use crate::AgentError;
 use crate::calibrate::Broken;
 use crate::clock::ClusterClock;
+use crate::heat::Heat;
 use crate::link::{LinkEvent, frame};
 use crate::sandbox::Sandbox;
 use crate::way::Way;
@@ -79,6 +80,7 @@ pub(crate) struct Setup {
     pub(crate) journal: std::path::PathBuf,
     pub(crate) channel: watch::Receiver<Option<Channel>>,
     pub(crate) way: Arc<Way>,
+    pub(crate) heat: Arc<Heat>,
     pub(crate) calibration: Calibration,
 }
 
@@ -134,6 +136,7 @@ pub(crate) struct Engine {
     next_challenge: u64,
     channel: watch::Receiver<Option<Channel>>,
     way: Arc<Way>,
+    heat: Arc<Heat>,
     /// Why the network does not take this node.
     over: Option<AgentError>,
 }
@@ -254,6 +257,7 @@ impl Engine {
             next_challenge: 0,
             channel: setup.channel,
             way: setup.way,
+            heat: setup.heat,
             over: None,
         }
     }
@@ -293,6 +297,8 @@ impl Engine {
             waiting,
             down_bytes_s: self.way.down().map_or(0, |rate| rate.0),
             servers: self.way.tell_servers(),
+            cores_heat_ppm: self.heat.cores().0,
+            gpus_heat_ppm: self.heat.gpus().0,
         };
         self.tell(v1::agent_frame::Body::Heartbeat(beat));
         self.pools.retire(ClusterClock::steady());

@@ -93,7 +93,7 @@ impl Default for Installed {
     /// By the names that NVIDIA's driver installs them under.
     fn default() -> Self {
         Self {
-            nvml: "libnvidia-ml.so.1",
+            nvml: nvml::LIBRARY,
             cuda: "libcuda.so.1",
         }
     }

@@ -3,7 +3,8 @@
 mod cuda;
 pub(crate) mod device;
 mod gpu;
+pub(crate) mod heat;
 pub(crate) mod machine;
-mod nvml;
+pub(crate) mod nvml;
 pub(crate) mod python;
 mod tpu;

@@ -1,7 +1,7 @@
 //! NVIDIA's management library, loaded where it is installed.
 //!
 //! *Source*: NVML API reference guide, release 580: "Initialization and Cleanup", "Device Queries". Only
-//! functions that every release since 340 has, but for the number of cores.
+//! functions that every release since 340 has, but for the number of cores and the margin of heat.
 
 use std::ffi::{OsStr, c_char, c_int, c_uint, c_void};
 
@@ -10,10 +10,18 @@ use libloading::Library;
 
 use super::gpu::{Reading, Unread, open};
 
+/// By the name that NVIDIA's driver installs it under.
+pub(super) const LIBRARY: &str = "libnvidia-ml.so.1";
 /// NVML_DEVICE_NAME_V2_BUFFER_SIZE and NVML_DEVICE_UUID_V2_BUFFER_SIZE.
 const TEXT: usize = 96;
 /// NVML_TEMPERATURE_GPU.
 const ON_THE_DIE: c_uint = 0;
+/// NVML_TEMPERATURE_THRESHOLD_SLOWDOWN.
+const SLOWDOWN: c_uint = 1;
+/// nvmlClocksThrottleReasonSwThermalSlowdown and nvmlClocksThrottleReasonHwThermalSlowdown.
+const BY_HEAT: u64 = 0x20 | 0x40;
+/// nvmlMarginTemperature_v1: the first version of a struct of eight bytes.
+const MARGIN_V1: c_uint = 8 | 1 << 24;
 
 type Handle = *mut c_void;
 type Number = unsafe extern "C" fn(Handle, *mut c_uint) -> c_int;
@@ -26,6 +34,64 @@ struct Memory {
     total: u64,
     free: u64,
     used: u64,
+}
+
+/// nvmlMarginTemperature_t.
+#[repr(C)]
+struct Margin {
+    version: c_uint,
+    degrees: c_int,
+}
+
+/// How hot one device is. What its driver does not say is `None`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct GpuHeat {
+    /// Degrees.
+    pub(crate) temperature: Option<u32>,
+    /// At which it slows itself down; drivers of newer devices say the margin instead.
+    pub(crate) slowdown: Option<u32>,
+    /// Degrees left until then.
+    pub(crate) margin: Option<i32>,
+    /// It is slowed down for its heat now.
+    pub(crate) slowed: bool,
+}
+
+impl GpuHeat {
+    /// Degrees until it slows itself down; less than zero beyond it.
+    pub(crate) fn left(&self) -> Option<i32> {
+        let of =
+            |degrees: Option<u32>| i32::try_from(degrees.filter(|d| (1..200).contains(d))?).ok();
+        match (of(self.slowdown), of(self.temperature)) {
+            (Some(limit), Some(now)) => Some(limit - now),
+            _ => self.margin.filter(|left| (-200..200).contains(left)),
+        }
+    }
+}
+
+/// The library, kept open to ask for temperatures again and again.
+pub(crate) struct Thermometer(Nvml);
+
+impl Thermometer {
+    /// `None` where the library is not there, or does not start.
+    pub(crate) fn open() -> Option<Self> {
+        let nvml = Nvml {
+            library: open(LIBRARY.as_ref()).ok()?,
+        };
+        nvml.begin().ok()?;
+        Some(Self(nvml))
+    }
+
+    /// How hot each device is now.
+    pub(crate) fn read(&self) -> Vec<GpuHeat> {
+        let handles = self.0.handles().unwrap_or_default();
+        handles.into_iter().map(|one| self.0.heat(one)).collect()
+    }
+}
+
+impl Drop for Thermometer {
+    fn drop(&mut self) {
+        self.0.end();
+    }
 }
 
 /// What the library at `name` lists.
@@ -69,6 +135,11 @@ impl Nvml {
     }
 
     fn devices(&self) -> Result<Vec<Reading>, Unread> {
+        let handles = self.handles()?;
+        Ok(handles.into_iter().map(|one| self.device(one)).collect())
+    }
+
+    fn handles(&self) -> Result<Vec<Handle>, Unread> {
         let count: unsafe extern "C" fn(*mut c_uint) -> c_int =
             self.function("nvmlDeviceGetCount_v2")?;
         let handle: unsafe extern "C" fn(c_uint, *mut Handle) -> c_int =
@@ -76,16 +147,25 @@ impl Nvml {
         let mut devices = 0;
         // SAFETY: writes one number.
         fine(unsafe { count(&mut devices) }, "nvmlDeviceGetCount_v2")?;
-        let mut readings = Vec::new();
+        let mut handles = Vec::new();
         // One more than a node may offer, so that there is one to name.
         for index in 0..devices.min(MAX_DEVICES as c_uint + 1) {
             let mut device: Handle = std::ptr::null_mut();
             // SAFETY: writes one handle.
             if unsafe { handle(index, &mut device) } == 0 && !device.is_null() {
-                readings.push(self.device(device));
+                handles.push(device);
             }
         }
-        Ok(readings)
+        Ok(handles)
+    }
+
+    fn heat(&self, device: Handle) -> GpuHeat {
+        GpuHeat {
+            temperature: self.temperature("nvmlDeviceGetTemperature", ON_THE_DIE, device),
+            slowdown: self.temperature("nvmlDeviceGetTemperatureThreshold", SLOWDOWN, device),
+            margin: self.margin(device),
+            slowed: self.reasons(device).is_some_and(|why| why & BY_HEAT != 0),
+        }
     }
 
     fn device(&self, device: Handle) -> Reading {
@@ -97,7 +177,7 @@ impl Nvml {
             multiprocessors: None,
             capability: self.capability(device),
             power_milliwatts: self.number("nvmlDeviceGetEnforcedPowerLimit", device),
-            temperature: self.temperature(device),
+            temperature: self.temperature("nvmlDeviceGetTemperature", ON_THE_DIE, device),
         }
     }
 
@@ -142,12 +222,34 @@ impl Nvml {
         Some((u32::try_from(major).ok()?, u32::try_from(minor).ok()?))
     }
 
-    fn temperature(&self, device: Handle) -> Option<u32> {
+    /// A temperature, or a threshold, of one kind.
+    fn temperature(&self, name: &str, kind: c_uint, device: Handle) -> Option<u32> {
         let ask: unsafe extern "C" fn(Handle, c_uint, *mut c_uint) -> c_int =
-            self.function("nvmlDeviceGetTemperature").ok()?;
+            self.function(name).ok()?;
         let mut degrees = 0;
         // SAFETY: a handle of this library; writes one number.
-        (unsafe { ask(device, ON_THE_DIE, &mut degrees) } == 0).then_some(degrees)
+        (unsafe { ask(device, kind, &mut degrees) } == 0).then_some(degrees)
+    }
+
+    fn margin(&self, device: Handle) -> Option<i32> {
+        let ask: unsafe extern "C" fn(Handle, *mut Margin) -> c_int =
+            self.function("nvmlDeviceGetMarginTemperature").ok()?;
+        let mut margin = Margin {
+            version: MARGIN_V1,
+            degrees: 0,
+        };
+        // SAFETY: a handle of this library; writes one nvmlMarginTemperature_t of the version that it is told.
+        (unsafe { ask(device, &mut margin) } == 0).then_some(margin.degrees)
+    }
+
+    /// Why its clocks are lower than asked for, as bits.
+    fn reasons(&self, device: Handle) -> Option<u64> {
+        let ask: unsafe extern "C" fn(Handle, *mut u64) -> c_int = self
+            .function("nvmlDeviceGetCurrentClocksThrottleReasons")
+            .ok()?;
+        let mut reasons = 0;
+        // SAFETY: a handle of this library; writes one number of 64 bits.
+        (unsafe { ask(device, &mut reasons) } == 0).then_some(reasons)
     }
 }
 

@@ -43,6 +43,7 @@ pub fn node(id: u8, cores: u32, region: &str, price: i64) -> NodeView {
         milliwatts_gpu: 0,
         risk: Ppm(0),
         slowdown_milli: 1000,
+        heat: Heat::default(),
         quarantined: false,
         spec: Arc::new(NodeSpec {
             name: format!("n{id}"),

@@ -8,6 +8,7 @@ mod blobs;
 mod cluster;
 mod constraints;
 mod faults;
+mod heat;
 mod leaders;
 mod machine;
 mod paths;
