@@ -22,7 +22,7 @@ impl Round<'_> {
 
     /// Makes an offer for every node that fits.
     pub(crate) fn look_at_nodes(&mut self, group: usize, fitting: &[u32]) {
-        let not_on = &self.groups[group].not_on;
+        let of = &self.groups[group];
         let (mut any, mut offers) = (false, Vec::new());
         for class in fitting {
             let there = self.fleet.class(*class);
@@ -34,7 +34,7 @@ impl Round<'_> {
                 self.report.cut_short = true;
                 break;
             }
-            for place in (0..there.len()).filter(|place| !not_on.contains(&there.id(*place))) {
+            for place in (0..there.len()).filter(|place| of.is_open(&there.id(*place))) {
                 any = true;
                 offers.extend(self.alone(group, *class, place).map(Reverse));
             }
@@ -45,13 +45,15 @@ impl Round<'_> {
         self.offers[group] = Some(offers.into());
     }
 
-    /// Offers of nodes that are ready for the group, where being ready is worth anything.
+    /// Offers of nodes that are ready for the group, where being ready is worth anything, or hold what it takes with it.
     pub(crate) fn warm(&self, group: usize, fitting: &[u32]) -> Vec<Reverse<Offer>> {
         let of = &self.groups[group];
-        if of.start.0 == 0 {
-            return Vec::new();
-        }
-        let open = of.warm.iter().filter(|node| !of.not_on.contains(node));
+        let ready = of.warm.iter().filter(|_| of.start.0 > 0);
+        let holding = of.lies.iter().flat_map(|part| part.nodes.iter());
+        let mut known: Vec<&NodeId> = ready.chain(holding).collect();
+        known.sort_unstable();
+        known.dedup();
+        let open = known.into_iter().filter(|node| of.is_open(node));
         let found = open.filter_map(|node| self.fleet.find(node));
         let fits = |class: &u32| {
             fitting.binary_search(class).is_ok() && self.fleet.class(*class).is_online()
@@ -77,7 +79,8 @@ impl Round<'_> {
         let here = match self.is_particular(group) {
             true => self.presence.here(of, &id, there.region())?,
             false => Here {
-                warm: true,
+                warm: of.warm.binary_search(&id).is_ok(),
+                held: of.held(&id),
                 ..Here::default()
             },
         };

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use farlane_model::{Direction, Kin, NodeId, Scope, Strength};
+use farlane_units::ByteCount;
 
 use crate::view::Group;
 
@@ -36,6 +37,8 @@ impl Counts {
 pub(crate) struct Here {
     /// The environment is ready.
     pub warm: bool,
+    /// Bytes that the node holds already.
+    pub held: ByteCount,
     /// Of its own kind that are there already, where it is to be spread.
     pub crowd: u32,
     /// Wishes that are not met.
@@ -88,6 +91,7 @@ impl Presence {
         });
         Some(Here {
             warm: group.warm.contains(node),
+            held: group.held(node),
             crowd: crowd.unwrap_or(0),
             unmet: unmet.count() as u32,
         })

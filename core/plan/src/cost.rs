@@ -3,7 +3,9 @@
 use std::ops::{Index, IndexMut};
 
 use farlane_model::{PolicyName, PolicyPrices, TermKind};
-use farlane_units::{ByteRate, MicroGramsCo2, Micros, MilliCpu, Ppm, UsdMicros, UsdPicos};
+use farlane_units::{
+    ByteCount, ByteRate, MicroGramsCo2, Micros, MilliCpu, Ppm, UsdMicros, UsdPicos,
+};
 
 use crate::company::Here;
 use crate::estimate::Rates;
@@ -148,6 +150,11 @@ fn cores(group: &Group) -> f64 {
     f64::from(group.spec.resources.cpus.0) / 1000.0
 }
 
+/// What must be moved there: what the task takes with it, less what the node holds.
+fn lacks(group: &Group, here: &Here) -> ByteCount {
+    group.bytes_there.saturating_sub(here.held)
+}
+
 impl Traits {
     /// How long such a task is expected to run here.
     pub fn run(&self, group: &Group) -> Micros {
@@ -207,16 +214,16 @@ impl Traits {
     }
 
     /// How long it takes to move what the node lacks, and the result.
-    fn transfer_micros(&self, group: &Group) -> f64 {
-        let bytes = group.bytes_there.0 as f64 + group.bytes_back.0 as f64;
+    fn transfer_micros(&self, group: &Group, here: &Here) -> f64 {
+        let bytes = lacks(group, here).0 as f64 + group.bytes_back.0 as f64;
         let rate = self.bandwidth.unwrap_or(UNKNOWN_BANDWIDTH);
         bytes * 1_000_000.0 / rate.0.max(1) as f64
     }
 
     /// What these bytes cost.
-    fn egress(&self, group: &Group) -> f64 {
+    fn egress(&self, group: &Group, here: &Here) -> f64 {
         let of = |bytes: u64, price: UsdMicros| bytes as f64 / GB * price.0 as f64;
-        of(group.bytes_there.0, self.egress.there) + of(group.bytes_back.0, self.egress.back)
+        of(lacks(group, here).0, self.egress.there) + of(group.bytes_back.0, self.egress.back)
     }
 
     /// What is expected to be lost to its heat, as a part of what a run costs here. *Source*: what the agent reads of
@@ -231,7 +238,7 @@ impl Traits {
         let worth = |micros| policy.worth(micros);
         let run = self.run_micros(group);
         let price = run / MICROS_AN_HOUR * cores(group) * self.price.0 as f64;
-        let (transfer, egress) = (self.transfer_micros(group), self.egress(group));
+        let (transfer, egress) = (self.transfer_micros(group, here), self.egress(group, here));
         let start = self.start_micros(group, here);
         let way = self.round_trip.0 as f64 + transfer;
         let again = price + egress + worth(run + start + way);
@@ -284,8 +291,8 @@ impl Traits {
             TermKind::Run => waiting(run),
             TermKind::Queue => waiting(self.wait(group, ahead)),
             TermKind::RoundTrip => waiting(self.round_trip.0 as f64),
-            TermKind::Transfer => self.transfer_detail(group),
-            TermKind::Egress => self.egress_detail(group),
+            TermKind::Transfer => self.transfer_detail(group, here),
+            TermKind::Egress => self.egress_detail(group, here),
             TermKind::Carbon => self.carbon_detail(group),
             TermKind::Risk => format!(
                 "{:.2} % chance of doing it again",
@@ -314,21 +321,25 @@ impl Traits {
         Some(detail)
     }
 
-    fn transfer_detail(&self, group: &Group) -> String {
-        let (there, back) = (group.bytes_there, group.bytes_back);
+    fn transfer_detail(&self, group: &Group, here: &Here) -> String {
+        let (there, back) = (lacks(group, here), group.bytes_back);
+        let held = match group.bytes_there.0 - there.0 {
+            0 => String::new(),
+            held => format!(" ({} are there already)", ByteCount(held)),
+        };
         let (rate, known) = match self.bandwidth {
             Some(known) => (known, ""),
             None => (UNKNOWN_BANDWIDTH, " (not measured yet)"),
         };
         let hour = group.policy.hour_usd_micros / 1e6;
         format!(
-            "{there} there and {back} back at {rate}{known}: {:.6} s × ${hour:.2} an hour of waiting",
-            self.transfer_micros(group) / 1_000_000.0
+            "{there} there{held} and {back} back at {rate}{known}: {:.6} s × ${hour:.2} an hour of waiting",
+            self.transfer_micros(group, here) / 1_000_000.0
         )
     }
 
-    fn egress_detail(&self, group: &Group) -> String {
-        let (there, back) = (group.bytes_there, group.bytes_back);
+    fn egress_detail(&self, group: &Group, here: &Here) -> String {
+        let (there, back) = (lacks(group, here), group.bytes_back);
         format!(
             "{there} there at {} and {back} back at {} a GB",
             self.egress.there, self.egress.back

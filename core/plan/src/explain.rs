@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use farlane_model::{NodeId, nearest};
+use farlane_model::{NodeId, TaskSpec, nearest};
 
 use crate::company::Here;
 use crate::constraint::{Lack, unknown_labels};
 use crate::cost::Term;
 use crate::fleet::{Class, Fleet};
+use crate::kept;
 use crate::view::Group;
 
 /// Nodes that lack the same.
@@ -67,10 +68,12 @@ impl<'a> Best<'a> {
         spec.map_or("a node", |spec| &spec.name)
     }
 
-    /// Whether its environment is ready there.
+    /// Whether its environment is ready there, and what it holds.
     fn here(&self, group: &Group) -> Here {
+        let node = self.class.id(self.place);
         Here {
-            warm: group.warm.contains(&self.class.id(self.place)),
+            warm: group.warm.contains(&node),
+            held: group.held(&node),
             ..Here::default()
         }
     }
@@ -85,22 +88,47 @@ impl<'a> Best<'a> {
 /// The best two classes, the better first.
 fn best<'a>(fleet: &'a Fleet, group: &Group) -> (Option<Best<'a>>, Option<(NodeId, f64)>) {
     let online = fleet.classes().filter(|c| c.is_online());
-    let fitting = online.filter(|c| c.but(&group.not_on) > 0 && c.site().fits(&group.spec));
-    let places = fitting.map(|class| {
-        let found = class.best(&group.spec.resources, &group.not_on);
-        let (place, ahead) = found.map_or((0, None), |(place, ahead)| (place, Some(ahead)));
-        Best {
-            class,
-            place,
-            ahead,
-        }
-    });
+    let fitting =
+        online.filter(|c| c.open(&group.spec, &group.not_on) > 0 && c.site().fits(&group.spec));
     let cost = |b: &Best| {
         b.class
             .traits
             .bill(group, b.behind(), &b.here(group))
             .total()
     };
+    let places = fitting.map(|class| {
+        let found = class.best_for(group);
+        let first = || (0..class.len()).find(|place| group.is_open(&class.id(*place)));
+        let (place, ahead) = match found {
+            Some((place, ahead)) => (place, Some(ahead)),
+            None => (first().unwrap_or(0), None),
+        };
+        let first = Best {
+            class,
+            place,
+            ahead,
+        };
+        // One that is ready, or holds what it takes with it, may be cheaper than its class's first.
+        let known = group.lies.iter().flat_map(|part| part.nodes.iter());
+        let known = group
+            .warm
+            .iter()
+            .chain(known)
+            .filter(|id| group.is_open(id));
+        let others = known.filter_map(|id| {
+            let place = class.place_of(id).ok()?;
+            let ahead = Some(class.free(place).ahead(&group.spec.resources)?);
+            Some(Best {
+                class,
+                place,
+                ahead,
+            })
+        });
+        others.fold(first, |best, other| match cost(&other) < cost(&best) {
+            true => other,
+            false => best,
+        })
+    });
     let before = |a: &Best, b: &Best| {
         let ids = || a.class.id(a.place).cmp(&b.class.id(b.place));
         cost(a).total_cmp(&cost(b)).then_with(ids).is_lt()
@@ -125,30 +153,28 @@ pub fn explain(fleet: &mut Fleet, group: &Group) -> Explanation {
     let fleet = &*fleet;
     let mut classes: BTreeMap<(usize, String, String), ClassReason> = BTreeMap::new();
     for there in fleet.classes() {
-        let nodes = there.but(&group.not_on) as u32;
-        if nodes == 0 {
-            continue;
+        let open = there.open(&group.spec, &group.not_on);
+        let elsewhere = there.but(&group.not_on) - open;
+        for (nodes, is_open) in [(open, true), (elsewhere, false)] {
+            if nodes == 0 {
+                continue;
+            }
+            let lacking = lacking(there, &group.spec, is_open);
+            let words: Vec<String> = lacking.iter().map(ToString::to_string).collect();
+            let class = class_of(there);
+            let entry = classes
+                .entry((lacking.len(), words.join("; "), class.clone()))
+                .or_insert(ClassReason {
+                    class,
+                    nodes: 0,
+                    lacks: lacking,
+                });
+            entry.nodes += nodes as u32;
         }
-        let mut lacking = there.site().lacks(&group.spec);
-        if there.is_quarantined() {
-            lacking.push(Lack::Quarantined);
-        } else if lacking.is_empty() && !there.is_online() {
-            lacking.push(Lack::Offline);
-        }
-        let words: Vec<String> = lacking.iter().map(ToString::to_string).collect();
-        let class = class_of(there);
-        let entry = classes
-            .entry((lacking.len(), words.join("; "), class.clone()))
-            .or_insert(ClassReason {
-                class,
-                nodes: 0,
-                lacks: lacking,
-            });
-        entry.nodes += nodes;
     }
     let (best, runner_up) = best(fleet, group);
     Explanation {
-        summary: summary(fleet, group, best.as_ref()),
+        summary: summary(fleet, group, best.as_ref()) + &kept::summary(fleet, &group.spec),
         classes: classes.into_values().collect(),
         best: best.map(|b| {
             let terms = b.class.traits.terms(group, b.behind(), &b.here(group));
@@ -158,8 +184,25 @@ pub fn explain(fleet: &mut Fleet, group: &Group) -> Explanation {
     }
 }
 
+/// What a class's nodes lack: those that the task may go to, or those that it must not leave others for.
+fn lacking(there: &Class, spec: &TaskSpec, is_open: bool) -> Vec<Lack> {
+    let mut lacking = there.site().lacks(spec);
+    if !is_open {
+        let wants = spec.node.keep_on.clone();
+        lacking.push(Lack::Elsewhere { wants });
+    }
+    if there.is_quarantined() {
+        lacking.push(Lack::Quarantined);
+    } else if lacking.is_empty() && !there.is_online() {
+        lacking.push(Lack::Offline);
+    }
+    lacking
+}
+
 fn feasible(fleet: &Fleet, group: &Group) -> bool {
-    let mut left = fleet.classes().filter(|c| c.but(&group.not_on) > 0);
+    let mut left = fleet
+        .classes()
+        .filter(|c| c.open(&group.spec, &group.not_on) > 0);
     left.any(|c| c.site().fits(&group.spec))
 }
 

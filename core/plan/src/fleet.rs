@@ -131,7 +131,7 @@ impl Class {
         self.tree.set(place, free);
     }
 
-    fn place_of(&self, id: &NodeId) -> Result<usize, usize> {
+    pub fn place_of(&self, id: &NodeId) -> Result<usize, usize> {
         self.members.binary_search_by(|member| member.id.cmp(id))
     }
 
@@ -258,6 +258,10 @@ impl Fleet {
     ///
     /// *Cost*: each class once a spec, however often it is asked.
     pub fn feasible(&mut self, digest: &Digest, spec: &TaskSpec, but: &[NodeId]) -> bool {
+        if !spec.node.keep_on.is_empty() {
+            let mut kept = self.kept(spec);
+            return kept.any(|(class, place)| !but.contains(&self.class(class).id(place)));
+        }
         let fitting = self.fitting(digest, spec).to_vec();
         fitting.into_iter().any(|at| self.class(at).but(but) > 0)
     }

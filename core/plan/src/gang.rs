@@ -80,7 +80,7 @@ impl Fleet {
             let class = self.class(at);
             let each = empty_slots(&class.spec, spec, size);
             let room = rooms.entry(class.region().clone()).or_default();
-            *room += u64::from(each) * class.but(but) as u64;
+            *room += u64::from(each) * class.open(spec, but) as u64;
         }
         match regions {
             GangRegions::One => rooms.into_values().any(|room| room >= u64::from(size)),
@@ -100,7 +100,7 @@ fn rooms(fleet: &Fleet, group: &Group) -> BTreeMap<Arc<str>, Room> {
         };
         let room = rooms.entry(name).or_default();
         let each = empty_slots(&class.spec, spec, most);
-        let open = (0..class.len()).filter(|p| !group.not_on.contains(&class.id(*p)));
+        let open = (0..class.len()).filter(|p| group.is_open(&class.id(*p)));
         for place in open {
             room.ever = room.ever.saturating_add(each);
             if class.is_online() {

@@ -20,6 +20,7 @@ mod estimator;
 mod explain;
 mod fleet;
 mod gang;
+mod kept;
 mod lack;
 mod links;
 mod preempt;
@@ -42,6 +43,6 @@ pub use preempt::{Holder, Occupied, Preemption, Stands, make_way, preempt};
 pub use search::plan;
 pub use sizes::Sizes;
 pub use view::{
-    AGEING, Assignment, Egress, Gangs, Group, Heat, Left, MAX_WARM, NodeView, Plan, PlanInput,
-    Report, Reservation, Share,
+    AGEING, Assignment, Egress, Gangs, Group, Heat, Left, Lies, MAX_WARM, NodeView, Plan,
+    PlanInput, Report, Reservation, Share,
 };

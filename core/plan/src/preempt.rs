@@ -104,7 +104,7 @@ pub fn preempt(
             let fits = fleet
                 .class_of(&place.node)
                 .is_some_and(|class| fitting.contains(&class) && fleet.class(class).is_online());
-            if !fits || group.not_on.contains(&place.node) || found.iter().any(|f| f.node == at) {
+            if !fits || !group.is_open(&place.node) || found.iter().any(|f| f.node == at) {
                 continue;
             }
             let Some((cost, victims)) = victims(place, &group.spec.resources, &before) else {

@@ -300,6 +300,9 @@ impl Round<'_> {
             return;
         }
         let of = &self.groups[group];
+        if !of.spec.node.keep_on.is_empty() {
+            return self.look_at_kept(group);
+        }
         let fitting = self.fleet.fitting(&of.digest, &of.spec).to_vec();
         if self.is_particular(group) {
             return self.look_at_nodes(group, &fitting);

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use farlane_model::Digest;
+use farlane_model::{BlobRef, Digest};
 use farlane_units::ByteCount;
 
 /// Specs remembered; beyond it all are forgotten. Source: as many as of run times.
@@ -13,10 +13,14 @@ const MAX_SPECS: usize = 65_536;
 /// result in a thousand small ones is soon forgotten.
 const GAIN: f64 = 0.125;
 
-#[derive(Debug, Clone, Copy, Default)]
+/// Blobs remembered of a spec. Source: choice; more than a function has large arguments that calls share.
+const MAX_SHARED: usize = 8;
+
+#[derive(Debug, Clone, Default)]
 struct Known {
     arguments: Option<f64>,
     result: Option<f64>,
+    shared: Vec<BlobRef>,
 }
 
 fn see(known: &mut Option<f64>, size: ByteCount) {
@@ -47,6 +51,21 @@ impl Sizes {
         see(&mut self.of(spec).arguments, size);
     }
 
+    /// The newest of these tasks all take these blobs, as far as they are large enough to be some.
+    pub fn learn_shared(&mut self, spec: Digest, blobs: impl Iterator<Item = BlobRef>) {
+        let mut blobs = blobs.take(MAX_SHARED).peekable();
+        let known = self.specs.get(&spec).is_some_and(|k| !k.shared.is_empty());
+        // Nearly all have none, and had none.
+        if known || blobs.peek().is_some() {
+            self.of(spec).shared = blobs.collect();
+        }
+    }
+
+    /// Blobs that tasks of `spec` take with them, as the newest did.
+    pub fn shared(&self, spec: &Digest) -> &[BlobRef] {
+        self.specs.get(spec).map_or(&[], |known| &known.shared)
+    }
+
     /// Tasks of `spec` ended with results of this size, in the mean.
     pub fn learn_result(&mut self, spec: Digest, size: ByteCount) {
         see(&mut self.of(spec).result, size);
@@ -54,7 +73,9 @@ impl Sizes {
 
     /// Arguments and result of a task; zero before one was seen.
     pub fn sizes(&self, spec: &Digest) -> (ByteCount, ByteCount) {
-        let known = self.specs.get(spec).copied().unwrap_or_default();
+        let Some(known) = self.specs.get(spec) else {
+            return (ByteCount::ZERO, ByteCount::ZERO);
+        };
         (told(known.arguments), told(known.result))
     }
 }
@@ -74,5 +95,22 @@ mod tests {
         (0..60).for_each(|_| sizes.learn_result(one, ByteCount(500)));
         assert!((500..1000).contains(&sizes.sizes(&one).1.0));
         assert_eq!(sizes.sizes(&other).0, ByteCount::ZERO);
+    }
+
+    #[test]
+    fn the_newest_tasks_say_which_blobs_are_shared() {
+        let (one, mut sizes) = (Digest([1; 32]), Sizes::default());
+        let blob = |n: u8| BlobRef {
+            digest: Digest([n; 32]),
+            size: ByteCount::mib(1),
+        };
+        sizes.learn_shared(one, [].into_iter());
+        assert!(sizes.shared(&one).is_empty() && sizes.specs.is_empty());
+        sizes.learn_shared(one, (0..20).map(blob));
+        assert_eq!(sizes.shared(&one).len(), MAX_SHARED);
+        sizes.learn_shared(one, [blob(7)].into_iter());
+        assert_eq!(sizes.shared(&one), [blob(7)]);
+        sizes.learn_shared(one, [].into_iter());
+        assert!(sizes.shared(&one).is_empty());
     }
 }

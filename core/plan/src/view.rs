@@ -117,6 +117,8 @@ pub struct Group {
     pub work: Work,
     /// What a node that holds nothing yet must take for one of them: code, environment, arguments.
     pub bytes_there: ByteCount,
+    /// What of that is known to lie where; nothing of what only its class would say.
+    pub lies: Vec<Lies>,
     /// How large its result is expected to be.
     pub bytes_back: ByteCount,
     /// How long it takes to make its environment ready where it is not.
@@ -133,6 +135,15 @@ pub struct Group {
     pub gang: u32,
 }
 
+/// A part of what tasks take with them, and nodes that hold it.
+#[derive(Debug, Clone)]
+pub struct Lies {
+    /// Those known. *Shape*: at most [`MAX_WARM`], sorted.
+    pub nodes: Arc<[NodeId]>,
+    /// What need not be moved there.
+    pub bytes: ByteCount,
+}
+
 /// A group that waits so long goes one priority up. Source: choice; a task of priority 0 passes new ones of
 /// priority 10 after ten minutes, and one of the lowest priority those of the highest after 4.3 hours.
 pub const AGEING: Millis = Millis(60_000);
@@ -140,6 +151,13 @@ pub const AGEING: Millis = Millis(60_000);
 const MOST_URGENT: i16 = -(i8::MAX as i16);
 
 impl Group {
+    /// What of the bytes that it takes with it a node holds already.
+    pub(crate) fn held(&self, node: &NodeId) -> ByteCount {
+        let there = self.lies.iter();
+        let there = there.filter(|part| part.nodes.binary_search(node).is_ok());
+        there.fold(ByteCount::ZERO, |sum, part| sum.saturating_add(part.bytes))
+    }
+
     /// Its place within its project: lower goes first. By urgency, which rises with its wait up to that of the
     /// highest priority; then by the wait itself, so that what came later never goes first for ever.
     pub fn rank(&self) -> (i16, Reverse<Millis>, u64) {

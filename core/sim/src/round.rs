@@ -92,6 +92,7 @@ impl Simulation {
                     work: Work::of(Micros(0)),
                     start: Micros(0),
                     warm: std::sync::Arc::new([]),
+                    lies: Vec::new(),
                     bytes_there: ByteCount::ZERO,
                     bytes_back: ByteCount::ZERO,
                     policy: client.policy,

@@ -183,6 +183,7 @@ impl World {
             work: Work::of(Micros(micros as u64)),
             start: Micros(0),
             warm: std::sync::Arc::new([]),
+            lies: Vec::new(),
             bytes_there: ByteCount::ZERO,
             bytes_back: ByteCount::ZERO,
             policy: *self.random.of(&[

@@ -15,6 +15,7 @@ from ._errors import OptionError
 
 if TYPE_CHECKING:
     from ._env import Env
+    from ._future import Future
     from ._place import Label, Wish
 
 Size = Union[int, float, str]
@@ -35,7 +36,7 @@ class Options(TypedDict, total=False):
     providers: str | Iterable[str]
     labels: Mapping[str, Label]
     not_labels: Mapping[str, Label]
-    keep_on: str | Iterable[str]
+    keep_on: str | Future[Any] | Iterable[str | Future[Any]]
     max_price: float | None
     max_carbon: float | None
     tag: str | None

@@ -200,18 +200,50 @@ def _wishes(name: str, value: Any) -> list[Affinity]:
     return wishes
 
 
+def kept(value: Any) -> tuple[list[str], list[tuple[str, str, str]]]:
+    """Nodes by their ids, and where the data of futures lies: node, its name, its region."""
+    from ._future import Future
+
+    listed = [value] if isinstance(value, (str, Future)) else value
+    if isinstance(listed, (bytes, Mapping)) or not isinstance(listed, Iterable):
+        raise OptionError(f"keep_on must be futures, or texts like a node's id of 64 digits, not {value!r}")
+    nodes, data = [], []
+    for one in listed:
+        if isinstance(one, Future):
+            data.append(_lies(one))
+        elif isinstance(one, str) and one:
+            nodes.append(one)
+        else:
+            raise OptionError(f"keep_on must be futures, or texts like a node's id of 64 digits, not {one!r}")
+    return nodes, data
+
+
+def _lies(future: Any) -> tuple[str, str, str]:
+    if not future.done():
+        raise OptionError(
+            f"keep_on: task {future.id} has not ended, so nobody knows where its data will lie; wait for its result "
+            "first, or keep both calls together with tag= and affinity="
+        )
+    receipt = future.receipt
+    if receipt is None or receipt.node is None:
+        raise OptionError(f"keep_on: no machine ran task {future.id}, so it has no data anywhere; leave it out")
+    return receipt.node, receipt.node_name, receipt.region
+
+
 def native(options: Mapping[str, Any]) -> dict[str, Any]:
     """All of it, in the form that the Rust half takes."""
     from ._options import number
 
     price, carbon = options["max_price"], options["max_carbon"]
+    nodes, data = kept(options["keep_on"])
     return {
         **gpus(options),
         "resources": resources(options["resources"]),
         "regions": texts("regions", options["regions"], "'eu-*'"),
         "residency": texts("residency", options["residency"], "'eu-*'"),
         "providers": texts("providers", options["providers"], "a fingerprint of 64 digits"),
-        "keep_on": texts("keep_on", options["keep_on"], "a node's id of 64 digits"),
+        "keep_on": nodes,
+        "data": data,
         "labels": labels(options["labels"], options["not_labels"]),
         "max_price_micros": None if price is None else round(number("max_price", price, 0, _DEAREST) * 1_000_000),
         # Grams are whole; a ceiling is not raised by rounding.

@@ -1,10 +1,10 @@
 //! Handles on what calls share, and options as the Python half passes them.
 
-use farlane::Template;
+use farlane::{Data, Template};
 use farlane_model::{
     Affinity, Amount, Company, Declared, Demand, Direction, ForwardSecrecy, Gang, GangRegions,
-    Glob, GpuRequest, LabelRule, NodeRequest, PolicyName, PythonVersion, Resources, Retry, Scope,
-    Strength, Tier, Timing, UnknownPolicy, VersionRange, WorkKind,
+    Glob, GpuRequest, LabelRule, NodeId, NodeRequest, PolicyName, PythonVersion, Resources, Retry,
+    Scope, Strength, Tier, Timing, UnknownPolicy, VersionRange, WorkKind,
 };
 use farlane_units::{ByteCount, MilliCpu, MilliGpu, Millis, UsdMicros};
 use pyo3::exceptions::PyValueError;
@@ -139,6 +139,17 @@ fn gang(options: &Bound<'_, PyDict>) -> PyResult<Option<Gang>> {
     Ok((size > 0).then_some(Gang { size, regions }))
 }
 
+/// Where the data of a future lies, as its receipt says.
+fn data(
+    (node, node_name, region): (String, String, String),
+) -> Result<Data, <NodeId as std::str::FromStr>::Err> {
+    Ok(Data {
+        node: node.parse()?,
+        node_name,
+        region,
+    })
+}
+
 /// Reads the options that `farlane._options` has checked and normalised.
 pub fn template(options: &Bound<'_, PyDict>) -> PyResult<Template> {
     let (major, minor): (u8, u8) = get(options, "python")?;
@@ -177,6 +188,7 @@ pub fn template(options: &Bound<'_, PyDict>) -> PyResult<Template> {
             max_price: get::<Option<i64>>(options, "max_price_micros")?.map(UsdMicros),
             max_carbon: get(options, "max_carbon")?,
         },
+        data: each(options, "data", data)?,
         company: company(options)?,
         gang: gang(options)?,
         retry: Retry {

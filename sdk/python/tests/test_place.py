@@ -1,7 +1,10 @@
+from types import SimpleNamespace
+
 import pytest
 
 import farlane as fl
 from farlane import OptionError, _options
+from farlane._future import RETURNED_SAFE, Future
 
 
 def native(**options):
@@ -130,6 +133,30 @@ def test_places_owners_and_ceilings():
     ):
         with pytest.raises(OptionError, match=next(iter(bad))):
             native(**bad)
+
+
+def ended(node, name="rack-1", region="eu-west"):
+    future = Future(None)
+    future._id = "task-1"
+    future._land(RETURNED_SAFE, b"", SimpleNamespace(node=node, node_name=name, region=region))
+    return future
+
+
+def test_a_call_stays_where_the_data_of_futures_lies():
+    one, other = ended("ab" * 32), ended("cd" * 32, "rack-2", "us-east")
+    made = native(keep_on=one)
+    assert (made["keep_on"], made["data"]) == ([], [("ab" * 32, "rack-1", "eu-west")])
+    made = native(keep_on=[one, "ef" * 32, other])
+    assert made["keep_on"] == ["ef" * 32]
+    assert [name for _, name, _ in made["data"]] == ["rack-1", "rack-2"]
+    running = Future(None)
+    running._id = "task-2"
+    with pytest.raises(OptionError, match="task-2 has not ended, .*wait for its result"):
+        native(keep_on=running)
+    with pytest.raises(OptionError, match="no machine ran task task-1"):
+        native(keep_on=[ended(None)])
+    with pytest.raises(OptionError, match="keep_on must be futures"):
+        native(keep_on=7)
 
 
 def test_company():

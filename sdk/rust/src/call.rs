@@ -17,6 +17,7 @@ use farlane_units::ByteCount;
 use tokio::sync::watch;
 
 use crate::Error;
+use crate::data::{Data, stay};
 
 /// Where an upload stands.
 #[derive(Debug, Clone)]
@@ -103,6 +104,8 @@ pub struct Template {
     pub amounts: Vec<Amount>,
     /// Where. Lists in any order.
     pub node: NodeRequest,
+    /// Data that it must stay with: it runs on one of these nodes, or of those that `node` names, alone.
+    pub data: Vec<Data>,
     /// Among which others. Affinities in any order.
     pub company: Company,
     /// One of so many that run at once; see [`crate::Client::submit_gang`].
@@ -132,6 +135,7 @@ impl Template {
             gpu: GpuRequest::default(),
             amounts: Vec::new(),
             node: NodeRequest::any(python),
+            data: Vec::new(),
             company: Company::default(),
             gang: None,
             retry: Retry::default(),
@@ -185,13 +189,14 @@ pub(crate) struct SpecInner {
 impl Spec {
     /// Puts a template, a code and an environment together.
     ///
-    /// *Errors*: a field out of its bounds.
+    /// *Errors*: a field out of its bounds, or two that contradict each other.
     pub(crate) fn build(
         project: ProjectId,
         mut template: Template,
         code: &Code,
         environment: Option<&Environment>,
     ) -> Result<Self, Error> {
+        stay(&mut template.node, std::mem::take(&mut template.data))?;
         template.sort();
         let spec = TaskSpec {
             project,

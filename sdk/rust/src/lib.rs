@@ -10,6 +10,7 @@ mod attach;
 mod blobs;
 mod call;
 mod client;
+mod data;
 pub mod discover;
 mod error;
 pub mod granter;
@@ -22,6 +23,7 @@ mod session;
 
 pub use call::{Argument, Call, Code, Environment, Spec, Template, Upload};
 pub use client::{Client, TaskState};
+pub use data::Data;
 pub use error::{Class, Error};
 pub use farlane_seal::identity::Identity;
 pub use farlane_wire::v1;

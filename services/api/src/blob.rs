@@ -84,30 +84,53 @@ pub(crate) async fn get(
     store: &Arc<dyn BlobStore>,
     reach: Reach,
     request: v1::GetBlobRequest,
+    given: Given,
 ) -> Result<Replies<v1::BlobChunk>, Status> {
     let digest = farlane_wire::id::digest(&request.digest)?;
     let download = store
         .get(reach, digest, request.offset)
         .await
         .map_err(status)?;
-    let first = Some(download.blob().into());
-    let state = (download, first, request.offset);
+    let blob = download.blob();
+    let counted = Counted {
+        blob,
+        sent: ByteCount::ZERO,
+        given,
+    };
+    let state = (download, Some(blob.into()), request.offset, counted);
     let chunks = futures_util::stream::unfold(Some(state), next_chunk);
     Ok(Box::pin(chunks.fuse()))
 }
 
-type Reading = (Box<dyn Download>, Option<v1::BlobRef>, u64);
+/// Who is told how much of a blob was sent, once no more of it will be.
+pub(crate) type Given = Box<dyn Fn(BlobRef, ByteCount) + Send + Sync>;
+
+/// What was sent of a blob; whoever asked for it may go away at any time.
+struct Counted {
+    blob: BlobRef,
+    sent: ByteCount,
+    given: Given,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        (self.given)(self.blob, self.sent);
+    }
+}
+
+type Reading = (Box<dyn Download>, Option<v1::BlobRef>, u64, Counted);
 
 async fn next_chunk(
     state: Option<Reading>,
 ) -> Option<(Result<v1::BlobChunk, Status>, Option<Reading>)> {
-    let (mut download, blob, offset) = state?;
+    let (mut download, blob, offset, mut counted) = state?;
     match download.next().await {
         Ok(Some(data)) => {
             let after = offset + data.len() as u64;
+            counted.sent = counted.sent.saturating_add(ByteCount(data.len() as u64));
             Some((
                 Ok(v1::BlobChunk { blob, offset, data }),
-                Some((download, None, after)),
+                Some((download, None, after, counted)),
             ))
         }
         // An empty rest still says which blob it is.

@@ -149,9 +149,11 @@ impl Fleet for FleetService {
         &self,
         request: Request<v1::GetBlobRequest>,
     ) -> Result<Response<Self::GetBlobStream>, Status> {
-        self.trusted(&request)?;
+        let node = self.trusted(&request)?;
         let (blobs, reach) = (self.controller.blobs(), Reach::Everybody);
-        let chunks = blob::get(blobs, reach, request.into_inner()).await?;
+        let controller = self.controller.clone();
+        let given = Box::new(move |blob, bytes| controller.gave(node, blob, bytes));
+        let chunks = blob::get(blobs, reach, request.into_inner(), given).await?;
         Ok(Response::new(chunks))
     }
 

@@ -3,7 +3,7 @@
 //! Owns what estimates, sizes and warmth are told, and the candidate in shadow before them. Leaves what they make of it
 //! to `farlane-plan`.
 
-use farlane_model::{Digest, ExitKind, NodeId, TaskId, WorkKind};
+use farlane_model::{BlobRef, Digest, ExitKind, NodeId, TaskId, WorkKind};
 use farlane_plan::{Case, Shape, Sizes};
 use farlane_state::{Completion, LiveTask, Order, Rows, Submitted, Table, TaskEnvelopeRow, keys};
 use farlane_units::{ByteCount, Micros, Millis};
@@ -113,6 +113,8 @@ pub(crate) fn learn_arguments(orders: &[Order], sizes: &mut Sizes) {
             let sum = run.iter().map(of).fold(0, u64::saturating_add);
             let mean = ByteCount(sum / run.len() as u64);
             sizes.learn_arguments(run[0].spec, mean);
+            let all = |blob: &&BlobRef| run.iter().all(|task| task.refs.contains(blob));
+            sizes.learn_shared(run[0].spec, run[0].refs.iter().filter(all).copied());
         }
     }
 }

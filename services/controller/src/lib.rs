@@ -26,6 +26,7 @@ mod gather;
 mod granters;
 mod grants;
 mod heat;
+mod holdings;
 mod infeasible;
 mod intake;
 mod issue;
@@ -60,7 +61,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use farlane_consensus::Consensus;
-use farlane_model::{AttemptRef, KeyId, NodeId, ProjectId, TenantId};
+use farlane_model::{AttemptRef, Digest, KeyId, NodeId, ProjectId, TenantId};
 use farlane_runtime::{Clock, Shutdown};
 use farlane_state::{Order, Outcome};
 use farlane_store::{Scopes, Store};
@@ -167,6 +168,8 @@ pub struct Controller {
     leases: Mutex<Leases>,
     paths: Mutex<Paths>,
     heats: Mutex<Heats>,
+    /// Blobs that nodes took, until the next plan.
+    took: Mutex<Vec<(Digest, NodeId)>>,
     /// What lies between regions, made anew from the paths every few seconds.
     between: Mutex<Arc<farlane_plan::Links>>,
     server: u64,
@@ -214,6 +217,7 @@ impl Controller {
             leases: Mutex::default(),
             paths: Mutex::default(),
             heats: Mutex::default(),
+            took: Mutex::default(),
             between: Mutex::default(),
             server: parts.server,
             homes: parts.homes,

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use farlane_ledger::{Origin, PowerModel};
-use farlane_model::{Digest, NodeId};
+use farlane_model::{BlobRef, Digest, NodeId};
 use farlane_plan::{Basis, Link};
 use farlane_state::Node;
 use farlane_units::{ByteCount, ByteRate, Micros, Millis, UsdMicros};
@@ -20,6 +20,10 @@ use crate::paths::Seen;
 const MAX_REGIONS: usize = 1000;
 /// With more regions than this, links are left out. Source: 64 × 64 links of 40 B are 160 KiB.
 const MAX_LINKED: usize = 64;
+
+/// Blobs that nodes took since the last plan; more are taken not to be held. Source: choice; far more than go out
+/// between two plans.
+const MAX_TOOK: usize = 16_384;
 
 /// A region as its nodes are counted.
 #[derive(Default)]
@@ -95,6 +99,17 @@ impl Controller {
     /// So many bytes came from a node within `time`: how much goes through.
     pub fn came(&self, node: NodeId, bytes: ByteCount, time: Micros) {
         self.paths.lock().came(node, bytes, time);
+    }
+
+    /// A node was sent so much of a blob.
+    pub fn gave(&self, node: NodeId, blob: BlobRef, bytes: ByteCount) {
+        if bytes >= blob.size {
+            let mut took = self.took.lock();
+            // The next plan takes them over.
+            if took.len() < MAX_TOOK {
+                took.push((blob.digest, node));
+            }
+        }
     }
 
     /// Whether a node may probe now how much goes through.

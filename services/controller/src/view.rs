@@ -19,6 +19,7 @@ use crate::Controller;
 use crate::carbon::gpu_milliwatts;
 use crate::company::presence;
 use crate::gather::{Waits, gather};
+use crate::holdings::Holdings;
 use crate::learn::{Learned, learn_arguments};
 use crate::overlay::{Freeing, Overlay, Placing};
 use crate::quota::Quotas;
@@ -50,6 +51,7 @@ pub(crate) struct ViewCache {
     /// Beside the estimates, in shadow: no plan uses it.
     pub shadow: Shadow,
     pub warmth: Warmth,
+    pub holdings: Holdings,
     pub fleet: Fleet,
     /// Run times by node, for audits.
     pub pace: Pace,
@@ -91,6 +93,7 @@ impl ViewCache {
         let code = spec.code.size.saturating_add(lock);
         let (arguments, result) = self.sizes.sizes(&digest);
         let (start, warm) = self.warmth.of(spec);
+        let lies = self.holdings.of(spec, self.sizes.shared(&digest));
         Group {
             spec: spec.clone(),
             digest,
@@ -101,6 +104,7 @@ impl ViewCache {
             work: self.estimates.work(&digest, Shape::of(spec)),
             start,
             warm,
+            lies,
             bytes_there: code.saturating_add(arguments),
             bytes_back: result,
             policy: Policy::of(state.project(&spec.project).policy(spec)),
@@ -206,6 +210,9 @@ impl Controller {
         changed.append(&mut self.paths.lock().take_changed());
         changed.extend(self.heats.lock().take_changed());
         cache.fleet.set_links(self.between.lock().clone());
+        for (blob, node) in std::mem::take(&mut *self.took.lock()) {
+            cache.holdings.took(blob, node);
+        }
         let (fleet, grid) = (&mut cache.fleet, &mut cache.grid);
         let mut put = |fleet: &mut Fleet, node: &Node| match node.revoked {
             true => fleet.remove(&node.id),

@@ -55,6 +55,18 @@ struct Ready {
     warm: Option<f64>,
 }
 
+/// One more of a bounded number of nodes; `hand` says which of them makes way.
+pub(crate) fn note(nodes: &mut Arc<[NodeId]>, hand: &mut usize, node: NodeId) {
+    let mut all = nodes.to_vec();
+    if all.len() >= MAX_WARM {
+        *hand = (*hand + 1) % all.len();
+        all.remove(*hand);
+    }
+    let at = all.partition_point(|known| *known < node);
+    all.insert(at, node);
+    *nodes = all.into();
+}
+
 /// Environments that nodes have run of late.
 #[derive(Debug, Default)]
 pub(crate) struct Warmth {
@@ -78,14 +90,7 @@ impl Warmth {
         let waited = waited.0 as f64;
         *mean = Some(mean.map_or(waited, |mean| mean + (waited - mean) * GAIN));
         if found.is_err() {
-            let mut nodes = ready.nodes.to_vec();
-            if nodes.len() >= MAX_WARM {
-                ready.hand = (ready.hand + 1) % nodes.len();
-                nodes.remove(ready.hand);
-            }
-            let at = nodes.partition_point(|known| *known < node);
-            nodes.insert(at, node);
-            ready.nodes = nodes.into();
+            note(&mut ready.nodes, &mut ready.hand, node);
         }
     }
 

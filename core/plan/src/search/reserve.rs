@@ -81,7 +81,7 @@ impl Round<'_> {
                 return false;
             };
             let class = self.fleet.class(at);
-            if !class.is_online() || self.is_kept(at, place) || of.not_on.contains(id) {
+            if !class.is_online() || self.is_kept(at, place) || !of.is_open(id) {
                 return false;
             }
             room = room.saturating_add(empty_slots(&class.spec, &of.spec, of.gang));
@@ -173,7 +173,7 @@ impl Round<'_> {
             let rooms = regions.entry(name).or_default();
             for place in 0..class.len() {
                 let id = class.id(place);
-                if of.not_on.contains(&id) || self.is_kept(at, place) {
+                if !of.is_open(&id) || self.is_kept(at, place) {
                     continue;
                 }
                 let ready = slots(*class.free(place), &of.spec, size);
@@ -239,7 +239,7 @@ impl Round<'_> {
             let runs = expected(of, class.traits.run_micros(of));
             if fitting.binary_search(&held.class).is_ok()
                 && runs.is_some_and(|run| run <= left)
-                && !of.not_on.contains(&class.id(held.place))
+                && of.is_open(&class.id(held.place))
             {
                 gaps.held.push(at);
             }

@@ -98,6 +98,7 @@ pub fn group(spec: Arc<TaskSpec>, tasks: u32, since: u64) -> Group {
         work: Work::of(Micros(100_000)),
         start: Micros(0),
         warm: std::sync::Arc::new([]),
+        lies: Vec::new(),
         bytes_there: ByteCount::ZERO,
         bytes_back: ByteCount::ZERO,
         policy: Policy::BALANCED,

@@ -12,7 +12,7 @@ use farlane_wire::{ErrorCode, id, v1};
 use tonic::Status;
 
 use crate::access::{accounts, code, key};
-use crate::machine::Machine;
+use crate::machine::{Machine, node_spec};
 use crate::person::{self, Api, Person, spec, with_key};
 use crate::world::{World, soon, wall};
 
@@ -193,4 +193,45 @@ async fn bounds_of_a_project_and_of_the_network_are_told_apart() {
     }
     // What is there already takes no room.
     assert!(put(&mut api, &other, &data[1]).await.unwrap());
+}
+
+#[tokio::test]
+async fn what_a_machine_was_given_need_not_be_moved_there_again() {
+    let world = World::start().await;
+    let kept = Machine::enrolled(&world, &[("disk", "nvme")], node_spec(4)).await;
+    let mut machine = Machine::start(&world, kept).await;
+    let mut person = Person::connect(&world).await;
+    let data = sealed(&world, 300_000);
+    put(&mut person.api, &world.key, &data).await.unwrap();
+    let asked = spec(&world, |s| s.code = name(&data));
+    let transfer = async |person: &mut Person| {
+        let request = v1::ExplainRequest {
+            spec_bytes: asked.to_canonical().into(),
+            ..Default::default()
+        };
+        let reply = person.api.explain(with_key(request, &person.key)).await;
+        let mut terms = reply.unwrap().into_inner().terms.into_iter();
+        terms.find(|term| term.name == "transfer").unwrap()
+    };
+    let before = transfer(&mut person).await;
+    assert!(
+        before.usd_picos > 0 && !before.detail.contains("already"),
+        "{before:?}"
+    );
+    let request = v1::GetBlobRequest {
+        digest: id::digest_bytes(&name(&data).digest),
+        ..Default::default()
+    };
+    let mut down = machine.fleet.get_blob(request).await.unwrap().into_inner();
+    while down.message().await.unwrap().is_some() {}
+    soon("what it holds", async {
+        loop {
+            let now = transfer(&mut person).await;
+            if now.detail.contains("there already") {
+                assert_eq!(now.usd_picos, 0, "{now:?}");
+                return;
+            }
+        }
+    })
+    .await;
 }

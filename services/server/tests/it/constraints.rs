@@ -181,3 +181,44 @@ async fn each_task_is_told_its_own_gpu_and_the_next_one_that_of_the_first() {
     );
     agent.await.unwrap();
 }
+
+#[tokio::test]
+async fn a_task_stays_where_it_must_and_is_told_when_nobody_is_there() {
+    let world = World::start().await;
+    let join = async |world: &World| {
+        let kept = Machine::enrolled(world, &ANYWHERE, node_spec(4)).await;
+        Machine::start(world, kept).await
+    };
+    let (first, mut second) = (join(&world).await, join(&world).await);
+    first.beat();
+    second.beat();
+    let mut person = Person::connect(&world).await;
+    let on = |node| spec(&world, move |s| s.node.keep_on = vec![node]);
+    let there = on(second.node);
+    let explained = explain(&mut person, &there).await;
+    assert!(
+        explained.summary.contains("; its keep_on allows "),
+        "{}",
+        explained.summary
+    );
+    person.submit(&world, &there, &[b"a", b"b", b"c"]).await;
+    let agent = tokio::spawn(async move {
+        let ready = second.ready(3).await;
+        second.complete(&ready).await;
+        second
+    });
+    soon("the results", person.results(&world, 3)).await;
+    agent.await.unwrap();
+    // Nobody was asked to grant it anywhere else.
+    assert!(first.assigned.is_empty());
+    let nowhere = on(farlane_model::NodeId([9; 32]));
+    person.submit(&world, &nowhere, &[b"d"]).await;
+    let results = soon("the refusal", person.results(&world, 1)).await;
+    let exit = results[0].0.exit.clone().unwrap();
+    assert_eq!(exit.kind(), v1::ExitKind::Infeasible);
+    assert!(
+        exit.message.contains("submit it without keep_on"),
+        "{}",
+        exit.message
+    );
+}
