@@ -72,6 +72,9 @@ struct Set {
     /// GPUs that they hold; `none` for no bound.
     #[arg(long, value_name = "G", value_parser = thousandths)]
     max_gpus: Option<Bound>,
+    /// Units of compute that their cores count for, by what each machine was measured to be; `none` for no bound.
+    #[arg(long, value_name = "U", value_parser = thousandths)]
+    max_ucu: Option<Bound>,
     /// Dollars a calendar month, in UTC; `none` for no bound.
     #[arg(long, value_name = "USD", value_parser = dollars)]
     budget: Option<Bound>,
@@ -203,7 +206,7 @@ async fn list(target: Target, form: Form) -> Result<(), Problem> {
         return show::json(&reply.projects.iter().map(as_json).collect::<Vec<_>>());
     }
     let mut table = Table::new(&[
-        "PROJECT", "WEIGHT", "TASKS", "CORES", "GPUS", "MONTH", "QUEUED",
+        "PROJECT", "WEIGHT", "TASKS", "CORES", "GPUS", "UCU", "MONTH", "QUEUED",
     ]);
     for project in &reply.projects {
         let set = project.settings.unwrap_or_default();
@@ -213,6 +216,7 @@ async fn list(target: Target, form: Form) -> Result<(), Problem> {
             of(project.tasks, set.max_tasks, &|n| n.to_string()),
             of(project.milli_cpus, set.max_milli_cpus, &milli),
             of(project.milli_gpus, set.max_milli_gpus, &milli),
+            of(project.milli_ucu, set.max_milli_ucu, &milli),
             month(project, &set),
             project.queued.to_string(),
         ]);
@@ -288,6 +292,11 @@ fn print(project: &v1::ProjectView) -> Result<(), Problem> {
         milli(project.milli_gpus),
         most(set.max_milli_gpus, &milli),
     ]);
+    table.row([
+        "UCU at once (measured, fp32)".to_owned(),
+        milli(project.milli_ucu),
+        most(set.max_milli_ucu, &milli),
+    ]);
     let budget = set.budget_usd_micros;
     table.row([
         format!("charges of {}, UTC", project.month),
@@ -325,6 +334,7 @@ fn changed(held: v1::ProjectSettings, args: &Set) -> v1::ProjectSettings {
         max_tasks: or(args.max_tasks, held.max_tasks),
         max_milli_cpus: or(args.max_cpus, held.max_milli_cpus),
         max_milli_gpus: or(args.max_gpus, held.max_milli_gpus),
+        max_milli_ucu: or(args.max_ucu, held.max_milli_ucu),
         budget_usd_micros: budget.unwrap_or(held.budget_usd_micros),
         policy: own_policy(held.policy, args),
     }
@@ -365,6 +375,7 @@ fn as_json(project: &v1::ProjectView) -> Value {
             "tasks": set.max_tasks,
             "milli_cpus": set.max_milli_cpus,
             "milli_gpus": set.max_milli_gpus,
+            "milli_ucu": set.max_milli_ucu,
             "budget_usd_micros": set.budget_usd_micros,
         },
         "policy": policy_words(set.policy),
@@ -372,6 +383,7 @@ fn as_json(project: &v1::ProjectView) -> Value {
             "tasks": project.tasks,
             "milli_cpus": project.milli_cpus,
             "milli_gpus": project.milli_gpus,
+            "milli_ucu": project.milli_ucu,
         },
         "month": project.month,
         "month_usd_micros": project.month_usd_micros,
@@ -412,6 +424,7 @@ mod tests {
             max_tasks: None,
             max_cpus: Some(Bound(Some(1500))),
             max_gpus: None,
+            max_ucu: Some(Bound(Some(40_000))),
             budget: None,
             policy: None,
             hour_usd: None,
@@ -420,6 +433,7 @@ mod tests {
         };
         let with = v1::ProjectSettings {
             max_milli_cpus: Some(1500),
+            max_milli_ucu: Some(40_000),
             ..held
         };
         assert_eq!(changed(held, &args), with);

@@ -128,12 +128,12 @@ impl NodeSpec {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::DeviceKind;
 
-    fn spec() -> NodeSpec {
+    pub(crate) fn spec() -> NodeSpec {
         NodeSpec {
             name: "rack-7".into(),
             cpu_model: "a processor".into(),

@@ -3,8 +3,10 @@
 //! Owns the vector of rates and the reference core's. Leaves measuring to the agent, and what a rate is
 //! worth to the planner.
 
-use farlane_units::{MeasuredUcu, Millis};
+use farlane_units::{MeasuredUcu, MilliCpu, MilliUcu, Millis};
 use serde::{Deserialize, Serialize};
+
+use crate::NodeSpec;
 
 /// A kind of work that cores do and a UCU figure exists for. Disk and network are no core's work: they have
 /// rates, and no UCU.
@@ -128,6 +130,26 @@ impl Measured {
     }
 }
 
+impl NodeSpec {
+    /// What so many of this node's cores count for in a project's quota: their part of what all of them were measured
+    /// to sustain at fp32, which is what an `ucu_hour` prices too. Cores that were not measured, or at nothing, count
+    /// as the reference node's, as in estimates of run times.
+    ///
+    /// *Shape*: rounded up to a thousandth, so that no number of small parts is less than what they hold together; held
+    /// at the bound.
+    pub fn ucu_of(&self, cpus: MilliCpu) -> MilliUcu {
+        let cpus = u64::from(cpus.0);
+        match &self.measured {
+            Some(measured) if measured.fp32.all_cores > 0 => {
+                let cores = u64::from(measured.cores.max(1));
+                let rate = measured.fp32.all_cores.saturating_mul(cpus);
+                MilliUcu(rate.div_ceil(REFERENCE.fp32 * cores))
+            }
+            _ => MilliUcu(cpus),
+        }
+    }
+}
+
 /// What one core of the reference node sustains while its other core works too: 1 UCU of each kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reference {
@@ -204,5 +226,36 @@ mod tests {
             assert_eq!(measured(3).ucu(kind).thousandths(), 3000);
             assert_eq!(measured(0).ucu(kind).thousandths(), 0, "{}", kind.name());
         }
+    }
+
+    #[test]
+    fn cores_count_by_what_they_were_measured_to_be() {
+        let mut node = crate::node::tests::spec();
+        let of = |node: &NodeSpec, cpus| node.ucu_of(MilliCpu(cpus)).0;
+        assert_eq!(
+            (of(&node, 1000), of(&node, 2500)),
+            (1000, 2500),
+            "not measured"
+        );
+        // Two cores of a reference node each three times as fast.
+        node.measured = Some(Measured {
+            fp32: MatrixRate {
+                all_cores: REFERENCE.fp32 * 6,
+                ..measured(1).fp32
+            },
+            ..measured(1)
+        });
+        assert_eq!((of(&node, 1000), of(&node, 8000)), (3000, 24_000));
+        assert_eq!(of(&node, 1), 3);
+        // Rounded up: ten tenths of a core count for no less than the core.
+        node.measured = Some(Measured {
+            cores: 7,
+            ..measured(1)
+        });
+        assert_eq!((of(&node, 1000), of(&node, 100)), (143, 15));
+        node.measured = Some(measured(0));
+        assert_eq!(of(&node, 1000), 1000, "a rate of nothing is none");
+        node.measured = Some(measured(u64::MAX / REFERENCE.int8));
+        assert!(of(&node, u32::MAX) > 0, "held at the bound");
     }
 }

@@ -69,6 +69,9 @@ impl Round<'_> {
         let there = self.fleet.class(class);
         let (id, free) = (there.id(place), there.free(place));
         let mut ahead = free.ahead(&of.spec.resources)?;
+        if !self.affords(group, &id) {
+            return None;
+        }
         if ahead == 0 && !self.has_amounts(group, &id) {
             // It waits for what others hold, though there are cores.
             ahead = (free.credit > 0).then(|| free.backlog.saturating_add(1))?;

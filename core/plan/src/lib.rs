@@ -29,6 +29,7 @@ mod search;
 mod sizes;
 mod step;
 mod tree;
+mod units;
 mod view;
 
 pub use company::Presence;

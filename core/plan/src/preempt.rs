@@ -104,7 +104,13 @@ pub fn preempt(
             let fits = fleet
                 .class_of(&place.node)
                 .is_some_and(|class| fitting.contains(&class) && fleet.class(class).is_online());
-            if !fits || !group.is_open(&place.node) || found.iter().any(|f| f.node == at) {
+            let units = fleet.ucu_of(&place.node, group.spec.resources.cpus).0;
+            let afforded = left.is_none_or(|left| units <= left.ucu);
+            if !fits
+                || !afforded
+                || !group.is_open(&place.node)
+                || found.iter().any(|f| f.node == at)
+            {
                 continue;
             }
             let Some((cost, victims)) = victims(place, &group.spec.resources, &before) else {

@@ -22,6 +22,7 @@ use crate::company::{Here, Presence};
 use crate::cost::Traits;
 use crate::fleet::{Fleet, Totals};
 use crate::tree::Free;
+use crate::units::NO_BOUND;
 use crate::view::{Assignment, Group, Left, Plan, PlanInput, Report};
 
 /// A wait behind others on a node that is always short enough. Source: choice; what a busy server takes to hear of
@@ -147,6 +148,7 @@ pub fn plan(fleet: &mut Fleet, groups: &[Group], input: &PlanInput) -> (Plan, Re
         presence: input.presence.clone(),
         taken: HashMap::new(),
         looked: 0,
+        ucu: NO_BOUND,
         input,
         kept: Kept::default(),
     };
@@ -169,6 +171,7 @@ pub fn plan(fleet: &mut Fleet, groups: &[Group], input: &PlanInput) -> (Plan, Re
     let (plan, mut report) = (round.plan, round.report);
     report.reserved = round.kept.reserved;
     report.unfit.sort_unstable();
+    report.unfit.dedup();
     (plan, report)
 }
 
@@ -232,6 +235,8 @@ pub(crate) struct Round<'a> {
     pub taken: HashMap<(NodeId, String), u32>,
     /// Single nodes looked at.
     pub looked: usize,
+    /// Units of compute that the quota of the project whose turn it is leaves.
+    pub ucu: u64,
     pub input: &'a PlanInput,
     /// Nodes that gangs wait for.
     kept: Kept,
@@ -241,6 +246,7 @@ impl Round<'_> {
     /// Places tasks of a project until its share is no longer the smallest. False when it has nothing left that
     /// could be placed.
     fn take_turn(&mut self, turn: &mut Turn, totals: &Totals, until: Option<(f64, u64)>) -> bool {
+        self.ucu = turn.left.ucu;
         while let Some(&group) = turn.groups.last() {
             if self.budget == 0 {
                 return true;
@@ -258,6 +264,7 @@ impl Round<'_> {
             }
             let need = &self.groups[group].spec.resources;
             turn.left.take(need, size);
+            turn.left.ucu = self.ucu;
             (0..size).for_each(|_| turn.holds(need));
             if self.wanted[group] == 0 {
                 turn.groups.pop();
@@ -329,7 +336,7 @@ impl Round<'_> {
     pub fn offer(&self, group: usize, class: u32) -> Option<Offer> {
         let of = &self.groups[group];
         let there = self.fleet.class(class);
-        let best = there.best(&of.spec.resources, &of.not_on);
+        let best = self.best_of(group, class);
         let (place, ahead) = best.filter(|(_, ahead)| is_soon(&there.traits, of, *ahead))?;
         let here = Here::default();
         Some(Offer {
@@ -348,11 +355,12 @@ impl Round<'_> {
         self.versions.get(class as usize).copied().unwrap_or(0)
     }
 
-    /// Takes out the cheapest offer that still holds: what others took since only makes a class dearer.
+    /// Takes out the cheapest offer that still holds: what others took since only makes a class dearer, and leaves less
+    /// of the quota.
     fn cheapest(&mut self, group: usize) -> Option<Offer> {
         loop {
             let Reverse(offer) = self.offers[group].as_mut()?.pop()?;
-            if offer.version == self.version(offer.class) {
+            if offer.version == self.version(offer.class) && self.affords(group, &offer.id) {
                 return Some(offer);
             }
             if let Some(fresh) = self.again(group, &offer)
@@ -413,6 +421,7 @@ impl Round<'_> {
                 runner_up,
             }),
         }
+        self.spend(group, &offer.id);
     }
 
     fn undo_to(&mut self, mark: usize) {

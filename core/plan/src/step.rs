@@ -24,6 +24,14 @@ pub(crate) fn middle(step: u32) -> u64 {
     }
 }
 
+/// The least that lies in a step.
+pub(crate) fn bottom(step: u32) -> u64 {
+    match step {
+        0..=7 => u64::from(step),
+        _ => (4 + u64::from(step % 4)) << (step / 4 - 2),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -35,6 +43,15 @@ mod tests {
             assert!(
                 middle.abs_diff(value) * 8 <= value.max(8),
                 "{value} {middle}"
+            );
+            let bottom = bottom(step(value));
+            assert!(
+                bottom <= value && step(bottom) == step(value),
+                "{value} {bottom}"
+            );
+            assert!(
+                bottom == 0 || step(bottom - 1) < step(value),
+                "{value} {bottom}"
             );
         }
         assert!((1..100_000u64).all(|v| step(v) >= step(v - 1)));

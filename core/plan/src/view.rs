@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use farlane_model::{Amount, Digest, NodeId, NodeSpec, ProjectId, Resources, TaskSpec};
 use farlane_units::{
-    ByteCount, ByteRate, MicroGramsCo2, Micros, MilliCpu, MilliGpu, Millis, Ppm, UsdMicros,
+    ByteCount, ByteRate, MicroGramsCo2, Micros, MilliCpu, MilliGpu, MilliUcu, Millis, Ppm,
+    UsdMicros,
 };
 
 use crate::company::Presence;
 use crate::cost::{Bill, Policy};
 use crate::estimate::Work;
 use crate::fleet::Totals;
+use crate::units::NO_BOUND;
 
 /// One node, as one round of planning sees it: applied state less what is on its way.
 #[derive(Debug, Clone)]
@@ -222,6 +224,8 @@ pub struct Left {
     pub cpus: u64,
     /// Thousandths of an accelerator.
     pub gpus: u64,
+    /// Thousandths of a unit of compute; `u64::MAX` where there is no bound.
+    pub ucu: u64,
 }
 
 impl Left {
@@ -230,29 +234,40 @@ impl Left {
         tasks: u64::MAX,
         cpus: u64::MAX,
         gpus: u64::MAX,
+        ucu: NO_BOUND,
     };
 
-    /// Whether `count` tasks of this size are within it.
+    /// Whether `count` tasks of this size are within it, wherever they go; what they take of its units depends on that.
     pub fn holds(&self, need: &Resources, count: u32) -> bool {
         let times = |each: u32| u64::from(each) * u64::from(count);
         u64::from(count) <= self.tasks
             && times(need.cpus.0) <= self.cpus
             && (need.gpus.0 == 0 || times(need.gpus.0) <= self.gpus)
+            // None takes less than a thousandth.
+            && u64::from(count) <= self.ucu
     }
 
-    /// And what one of them gives back.
-    pub fn give(&mut self, need: &Resources) {
+    /// And what one of them gives back, whose cores count for so much.
+    pub fn give(&mut self, need: &Resources, ucu: MilliUcu) {
         self.tasks = self.tasks.saturating_add(1);
         self.cpus = self.cpus.saturating_add(u64::from(need.cpus.0));
         self.gpus = self.gpus.saturating_add(u64::from(need.gpus.0));
+        self.ucu = self.ucu.saturating_add(ucu.0);
     }
 
-    /// Less what `count` of them take.
+    /// Less what `count` of them take, but for units.
     pub fn take(&mut self, need: &Resources, count: u32) {
         let times = |each: u32| u64::from(each) * u64::from(count);
         self.tasks = self.tasks.saturating_sub(u64::from(count));
         self.cpus = self.cpus.saturating_sub(times(need.cpus.0));
         self.gpus = self.gpus.saturating_sub(times(need.gpus.0));
+    }
+
+    /// Less what the cores of one of them count for.
+    pub fn spend(&mut self, ucu: MilliUcu) {
+        if self.ucu != NO_BOUND {
+            self.ucu = self.ucu.saturating_sub(ucu.0);
+        }
     }
 }
 

@@ -59,7 +59,7 @@ pub use order::{
 pub use outcome::{Applied, Change, Outcome, Refusal, Verdict};
 pub use project::{
     DEFAULT_WEIGHT, Holding, MAX_WEIGHT, ProjectRow, ProjectSet, ProjectSettings, ProjectView,
-    Quota, QuotaLeft, QuotaLimit, QuotaReached, Spent,
+    Quota, QuotaLeft, QuotaLimit, QuotaReached, Spent, TooSmall,
 };
 pub use queue::WaitingQueue;
 pub use retention::{MAX_KEPT_PER_PROJECT, RETENTION, RETENTION_ACKED, expired};

@@ -252,7 +252,7 @@ impl State {
                 .entry(project)
                 .or_default()
                 .held
-                .add(&spec.resources);
+                .add(&spec.resources, lease.ucu);
         }
         Ok(())
     }

@@ -4,7 +4,7 @@
 //! how the weight counts to `farlane-plan`.
 
 use farlane_model::{KeyId, PolicyName, PolicyPrices, ProjectId, Resources, TaskSpec};
-use farlane_units::{Millis, Month, UsdMicros};
+use farlane_units::{MilliUcu, Millis, Month, UsdMicros};
 use serde::{Deserialize, Serialize};
 
 use crate::State;
@@ -45,6 +45,8 @@ pub struct Quota {
     pub cpus: Option<u64>,
     /// Thousandths of a GPU that they hold.
     pub gpus: Option<u64>,
+    /// Thousandths of a unit of compute that their cores count for; see `NodeSpec::ucu_of`.
+    pub ucu: Option<u64>,
     /// Charges of a calendar month, UTC, by cluster time. Once they reach it nothing more is placed until the next
     /// month; what runs by then ends and is charged, so that the month may pass it by that much and no more.
     pub budget: Option<UsdMicros>,
@@ -61,20 +63,24 @@ pub struct Holding {
     pub memory: u64,
     /// Thousandths of an accelerator.
     pub gpus: u64,
+    /// Thousandths of a unit of compute, each lease's as it was counted when it was placed.
+    pub ucu: u64,
 }
 
 impl Holding {
-    pub(crate) fn add(&mut self, need: &Resources) {
+    pub(crate) fn add(&mut self, need: &Resources, ucu: MilliUcu) {
         self.tasks += 1;
         self.cpus += u64::from(need.cpus.0);
         self.memory += need.memory.0;
         self.gpus += u64::from(need.gpus.0);
+        self.ucu = self.ucu.saturating_add(ucu.0);
     }
-    pub(crate) fn sub(&mut self, need: &Resources) {
+    pub(crate) fn sub(&mut self, need: &Resources, ucu: MilliUcu) {
         self.tasks = self.tasks.saturating_sub(1);
         self.cpus = self.cpus.saturating_sub(u64::from(need.cpus.0));
         self.memory = self.memory.saturating_sub(need.memory.0);
         self.gpus = self.gpus.saturating_sub(u64::from(need.gpus.0));
+        self.ucu = self.ucu.saturating_sub(ucu.0);
     }
 }
 
@@ -137,6 +143,8 @@ pub enum QuotaLimit {
     Cpus,
     /// GPUs at once.
     Gpus,
+    /// Units of compute at once.
+    Ucu,
     /// Charges of the month.
     Budget,
 }
@@ -146,27 +154,48 @@ pub enum QuotaLimit {
 pub struct QuotaReached {
     /// Which.
     pub limit: QuotaLimit,
-    /// The bound: tasks, thousandths of a core or GPU, micro-dollars.
+    /// The bound: tasks, thousandths of a core, GPU or unit, micro-dollars.
     pub most: u64,
+    /// What of it is held, or was charged.
+    pub held: u64,
+}
+
+impl QuotaLimit {
+    /// An amount of what it bounds, for people: "2.500 cores".
+    pub fn words(self, amount: u64) -> String {
+        let whole = |unit: &str| match amount % 1000 {
+            0 => format!("{} {unit}", amount / 1000),
+            part => format!("{}.{part:03} {unit}", amount / 1000),
+        };
+        match self {
+            Self::Tasks => format!("{amount} tasks"),
+            Self::Cpus => whole("cores"),
+            Self::Gpus => whole("GPUs"),
+            Self::Ucu => whole("UCU"),
+            Self::Budget => UsdMicros(i64::try_from(amount).unwrap_or(i64::MAX)).to_string(),
+        }
+    }
 }
 
 impl std::fmt::Display for QuotaReached {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let most = self.most;
-        let whole = |unit: &str| match most % 1000 {
-            0 => format!("{} {unit} at once", most / 1000),
-            part => format!("{}.{part:03} {unit} at once", most / 1000),
-        };
+        let (most, held) = (self.limit.words(self.most), self.limit.words(self.held));
         match self.limit {
-            QuotaLimit::Tasks => write!(f, "{most} tasks at once"),
-            QuotaLimit::Cpus => f.write_str(&whole("cores")),
-            QuotaLimit::Gpus => f.write_str(&whole("GPUs")),
-            QuotaLimit::Budget => {
-                let usd = UsdMicros(i64::try_from(most).unwrap_or(i64::MAX));
-                write!(f, "a budget of {usd} a month (UTC)")
-            }
+            QuotaLimit::Budget => write!(f, "a budget of {most} a month (UTC), {held} charged"),
+            _ => write!(f, "{most} at once, {held} held"),
         }
     }
+}
+
+/// A bound that is less than what a task, or a gang, would hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooSmall {
+    /// Which.
+    pub limit: QuotaLimit,
+    /// The bound, as in [`QuotaReached`].
+    pub most: u64,
+    /// What one task would hold of it.
+    pub each: u64,
 }
 
 /// What a quota leaves.
@@ -178,6 +207,8 @@ pub struct QuotaLeft {
     pub cpus: u64,
     /// Thousandths of a GPU.
     pub gpus: u64,
+    /// Thousandths of a unit of compute.
+    pub ucu: u64,
 }
 
 /// A project, seen from outside.
@@ -237,30 +268,60 @@ impl<'a> ProjectView<'a> {
             },
             cpus: left(quota.cpus, held.cpus),
             gpus: left(quota.gpus, held.gpus),
+            ucu: left(quota.ucu, held.ucu),
         })
     }
 
-    /// The bound that one more task of this size would pass.
-    pub fn reached(&self, need: &Resources, now: Millis) -> Option<QuotaReached> {
-        let (quota, held) = (self.quota(), self.held());
-        let passed = |limit, most: Option<u64>, with: u64| {
+    /// The bound that so many more tasks of this size would pass, the cores of each of which count for so much.
+    pub fn reached(
+        &self,
+        need: &Resources,
+        ucu: MilliUcu,
+        count: u32,
+        now: Millis,
+    ) -> Option<QuotaReached> {
+        let (quota, held, count) = (self.quota(), self.held(), u64::from(count));
+        if quota == Quota::default() {
+            return None;
+        }
+        let passed = |limit, most: Option<u64>, held: u64, more: u64| {
+            let with = held.saturating_add(more.saturating_mul(count));
             most.filter(|most| with > *most)
-                .map(|most| QuotaReached { limit, most })
+                .map(|most| QuotaReached { limit, most, held })
         };
         let (cpus, gpus) = (u64::from(need.cpus.0), u64::from(need.gpus.0));
-        let budget = quota.budget.filter(|most| self.spent(now) >= *most);
+        let spent = self.spent(now);
+        let budget = quota.budget.filter(|most| spent >= *most);
         budget
             .map(|most| QuotaReached {
                 limit: QuotaLimit::Budget,
                 most: u64::try_from(most.0).unwrap_or(0),
+                held: u64::try_from(spent.0).unwrap_or(0),
             })
-            .or_else(|| passed(QuotaLimit::Tasks, quota.tasks, held.tasks + 1))
-            .or_else(|| passed(QuotaLimit::Cpus, quota.cpus, held.cpus + cpus))
+            .or_else(|| passed(QuotaLimit::Tasks, quota.tasks, held.tasks, 1))
+            .or_else(|| passed(QuotaLimit::Cpus, quota.cpus, held.cpus, cpus))
             // What asks for no GPU takes none, however many are held.
             .or_else(|| {
-                let with = held.gpus + gpus;
-                passed(QuotaLimit::Gpus, quota.gpus.filter(|_| gpus > 0), with)
+                let most = quota.gpus.filter(|_| gpus > 0);
+                passed(QuotaLimit::Gpus, most, held.gpus, gpus)
             })
+            .or_else(|| passed(QuotaLimit::Ucu, quota.ucu, held.ucu, ucu.0))
+    }
+
+    /// The bound that so many tasks would pass though nothing else of the project were held: as long as it stands they
+    /// never run at once. A bound of nothing pauses a project, so what it stops waits.
+    pub fn too_small(&self, need: &Resources, ucu: MilliUcu, count: u32) -> Option<TooSmall> {
+        let (quota, count) = (self.quota(), u64::from(count));
+        let bounds = [
+            (QuotaLimit::Tasks, quota.tasks, 1),
+            (QuotaLimit::Cpus, quota.cpus, need.cpus.0.into()),
+            (QuotaLimit::Gpus, quota.gpus, need.gpus.0.into()),
+            (QuotaLimit::Ucu, quota.ucu, ucu.0),
+        ];
+        bounds.into_iter().find_map(|(limit, most, each)| {
+            let most = most.filter(|most| *most > 0 && each.saturating_mul(count) > *most)?;
+            Some(TooSmall { limit, most, each })
+        })
     }
 }
 

@@ -156,7 +156,7 @@ impl Ctx<'_> {
         self.state.companies.remove(spec_row, lease.node);
         let project = self.state.sessions[self.state.tasks[handle].session].project;
         if let Some(load) = self.state.projects.get_mut(&project) {
-            load.held.sub(&spec.resources);
+            load.held.sub(&spec.resources, lease.ucu);
         }
         if let Some(node) = self.state.node_mut(lease.node) {
             let need = Need {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use farlane_model::{AttemptRef, BootId, Quote, SessionId, TaskId, TaskPhase};
-use farlane_units::{MicroGramsCo2, Millis, NanoGramsCo2, UsdMicros};
+use farlane_units::{MicroGramsCo2, MilliUcu, Millis, NanoGramsCo2, UsdMicros};
 
 use crate::gang::Member;
 use crate::row::AttemptRow;
@@ -63,6 +63,9 @@ pub struct Lease {
     pub forward_secret: bool,
     /// The GPUs that it holds: bit n is the n-th device of the node's spec. None while in backlog.
     pub devices: u64,
+    /// What its cores count for in its project's quota: by what the node was measured to be when it was placed, so that
+    /// a new measurement changes nothing of what is given back.
+    pub ucu: MilliUcu,
     /// Cluster time until which it may go on, once it was asked to make way; zero before.
     pub yields: Millis,
     /// What the placement was expected to take.

@@ -34,11 +34,27 @@ enum Step {
     Cancel {
         task: u64,
     },
+    /// A gang of so many.
+    SubmitGang {
+        size: u16,
+    },
+    /// The first that waits, its members by turns on two nodes, from this one on.
+    PlaceGang {
+        node: u8,
+    },
+    Preempt {
+        task: u64,
+    },
+    /// The agent says what its node's cores are: so many thousandths of a reference node's together.
+    Measure {
+        node: u8,
+        all: Option<u64>,
+    },
+    Remove {
+        node: u8,
+    },
     Set {
-        tasks: Option<u64>,
-        cpus: Option<u64>,
-        gpus: Option<u64>,
-        budget: Option<i64>,
+        quota: Quota,
     },
     Tick {
         ms: u64,
@@ -55,8 +71,15 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (tasks(), 0u64..3).prop_map(|(tasks, hours)| Step::Complete { tasks, hours }),
         2 => (1u64..30, any::<bool>()).prop_map(|(task, lost)| Step::Return { task, lost }),
         1 => (1u64..30).prop_map(|task| Step::Cancel { task }),
-        2 => (some(6), some(6000), some(2000), prop::option::of(0i64..200_000))
-            .prop_map(|(tasks, cpus, gpus, budget)| Step::Set { tasks, cpus, gpus, budget }),
+        2 => (some(6), some(6000), some(2000), some(9000), prop::option::of(0i64..200_000))
+            .prop_map(|(tasks, cpus, gpus, ucu, budget)| Step::Set {
+                quota: Quota { tasks, cpus, gpus, ucu, budget: budget.map(UsdMicros) },
+            }),
+        2 => (2u16..4).prop_map(|size| Step::SubmitGang { size }),
+        3 => (1u8..3).prop_map(|node| Step::PlaceGang { node }),
+        2 => (1u64..30).prop_map(|task| Step::Preempt { task }),
+        3 => (1u8..3, prop::option::of(0u64..40_000)).prop_map(|(node, all)| Step::Measure { node, all }),
+        1 => (2u8..3).prop_map(|node| Step::Remove { node }),
         2 => prop_oneof![Just(900u64), Just(HOUR), Just(32 * 24 * HOUR)].prop_map(|ms| Step::Tick { ms }),
         1 => Just(Step::Restart),
     ]
@@ -99,19 +122,51 @@ fn take(w: &mut World, step: Step) {
             w.give_back(id, attempt, reason);
         }
         Step::Cancel { task: n } => drop(w.cancel(&[task('A', n)])),
-        Step::Set {
-            tasks,
-            cpus,
-            gpus,
-            budget,
-        } => {
+        Step::SubmitGang { size } => {
+            let next = w.state.session(&session('A')).map_or(1, |s| s.next_seq);
+            let mut spec = task_spec("gang");
+            spec.gang = Some(Gang {
+                size,
+                regions: GangRegions::Any,
+            });
+            spec.retry.lost = 3;
+            w.submit('A', next, u64::from(size), &spec);
+        }
+        Step::PlaceGang { node } => {
+            let waits = w.state.waiting().find_map(|queue| queue.gangs().next());
+            let on = |at: usize| if at.is_multiple_of(2) { node } else { 3 - node };
+            let members = waits.unwrap_or_default();
+            let members = members.iter().enumerate();
+            let placements = members
+                .map(|(at, id)| w.place_order(&[*id], on(at)).placements[0])
+                .collect();
+            w.order(Place {
+                based_on: w.index,
+                placements,
+                quotes: Vec::new(),
+            });
+        }
+        Step::Preempt { task: n } => {
+            let attempt = w.state.task(task('A', n)).map_or(1, |t| t.attempt);
+            let attempts = vec![w.attempt(task('A', n), attempt)];
+            w.order(Preempt { attempts });
+        }
+        Step::Measure { node: n, all } => {
+            let cores = if n == 1 { 8 } else { 4 };
+            let mut spec = node_spec(cores, if n == 1 { 3 } else { 0 });
+            spec.measured = all.map(|all| measured(cores, all));
+            w.order(UpdateNode {
+                node: node(n),
+                boot: boot(n),
+                spec: spec.to_canonical().into(),
+            });
+        }
+        Step::Remove { node: n } => {
+            w.order(RemoveNode { node: node(n) });
+            w.join(n, 4, 0);
+        }
+        Step::Set { quota } => {
             let set = w.state.project(&project()).set();
-            let quota = Quota {
-                tasks,
-                cpus,
-                gpus,
-                budget: budget.map(UsdMicros),
-            };
             let order = SetProject {
                 project: project(),
                 after: set.map_or(0, |s| s.revision),
@@ -138,6 +193,7 @@ fn held(w: &World) -> Holding {
         held.cpus += u64::from(need.cpus.0);
         held.memory += need.memory.0;
         held.gpus += u64::from(need.gpus.0);
+        held.ucu += live.placed.unwrap().lease.ucu.0;
     }
     held
 }
@@ -158,8 +214,15 @@ proptest! {
             let (began, spent) = (Millis(w.now), w.state.project(&project()).spent(Millis(w.now)));
             let quota = w.state.project(&project()).quota();
             let broke = quota.budget.is_some_and(|most| spent >= most);
-            let placing = matches!(step, Step::Place { .. });
+            let placing = matches!(step, Step::Place { .. } | Step::PlaceGang { .. });
+            let known: Vec<AttemptRef> = w.state.tasks().filter(|t| t.placed.is_some()).map(|t| t.attempt_ref()).collect();
             take(&mut w, step);
+            // What a new lease counts for is what its node was measured to be when it was placed.
+            for live in w.state.tasks().filter(|t| placing && !known.contains(&t.attempt_ref())) {
+                let Some(placed) = live.placed else { continue };
+                let counts = placed.node.spec.ucu_of(live.spec.task.resources.cpus);
+                prop_assert_eq!(placed.lease.ucu, counts);
+            }
             let (now, known) = (held(&w), w.state.project(&project()));
             prop_assert_eq!(now, known.held());
             let quota = known.quota();
@@ -167,6 +230,7 @@ proptest! {
                 (quota.tasks, now.tasks, before.tasks),
                 (quota.cpus, now.cpus, before.cpus),
                 (quota.gpus, now.gpus, before.gpus),
+                (quota.ucu, now.ucu, before.ucu),
             ] {
                 let most = most.unwrap_or(u64::MAX);
                 prop_assert!(held <= most.max(had), "{} held of {}", held, most);

@@ -3,12 +3,15 @@
 //! Owns the words of one answer: what a waiting task waits for, what a placed or finished one was expected to take
 //! when it was placed, and what it took. Leaves each class's lacks, and the terms of now, to `farlane-plan`.
 
+use std::sync::Arc;
+
 use farlane_model::{Affinity, Digest, Direction, Kin, NodeId, Quote, Strength, TaskSpec};
 use farlane_plan::{ClassReason, Explanation, Fleet, Group, explain};
 use farlane_state::{FinishedTask, LiveTask, State};
 use farlane_units::NanoGramsCo2;
 use farlane_wire::{id, v1};
 
+use crate::quota::{MAX_LOOKS, kept_back, never};
 use crate::refusals::Refused;
 use crate::tasks::quoted;
 use crate::view::ViewCache;
@@ -32,15 +35,20 @@ impl Controller {
             let digest = Digest::of(&request.spec_bytes);
             let mut cache = self.view.lock();
             let gang = spec.gang.map_or(1, |gang| gang.size.into());
-            let group = self.consensus.read(|state| {
+            let (group, never) = self.consensus.read(|state| {
                 self.refresh(state, &mut cache);
-                Group {
-                    gang,
-                    ..cache.group(state, digest, &spec.into(), gang)
-                }
+                let asked = (&digest, &spec);
+                // Another project's quota is none of the caller's business.
+                let own = spec.project == caller.project;
+                let never = own
+                    .then(|| never(state, &mut cache.fleet, asked, gang, &mut MAX_LOOKS.clone()));
+                let group = cache.group(state, digest, &Arc::new(spec.clone()), gang);
+                (Group { gang, ..group }, never)
             });
             let explained = explain(&mut cache.fleet, &group);
-            return Ok(reply("asked", &cache.fleet, &group, explained));
+            let mut reply = reply("asked", &cache.fleet, &group, explained);
+            reply.summary = never.flatten().unwrap_or(reply.summary);
+            return Ok(reply);
         }
         let task = id::task(&request.task)?;
         if self.of_project(caller, &[task]).is_empty() {
@@ -84,16 +92,18 @@ fn live_reply(
         ..group
     };
     let explained = explain(&mut cache.fleet, &group);
+    let best = explained.best.as_ref().map(|(node, _)| *node);
     let phase = match live.placed {
         Some(_) => "placed",
         None => "queued",
     };
     let mut reply = reply(phase, &cache.fleet, &group, explained);
-    let need = &live.spec.task.resources;
-    let project = state.project(&live.session.project);
-    let reached = project.reached(need, state.now());
-    if let Some(most) = reached.filter(|_| live.placed.is_none()) {
-        reply.summary = format!("waits for its project's quota: at most {most}");
+    if live.placed.is_none() {
+        let asked = (&live.spec.digest, &*live.spec.task);
+        let fleet = &mut cache.fleet;
+        let never = never(state, fleet, asked, gang, &mut MAX_LOOKS.clone());
+        let quota = never.or_else(|| kept_back(state, fleet, asked, best, gang));
+        reply.summary = quota.unwrap_or(reply.summary);
     }
     if let Some(refused) = refused {
         let count = refused.nodes.len();

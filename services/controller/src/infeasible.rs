@@ -1,4 +1,4 @@
-//! Work that no node of the network can ever run.
+//! Work that no node of the network can ever run, or that is more than its project may ever hold.
 //!
 //! Owns when to say so: once a node is registered at once, else after a grace; and where its granter has
 //! refused every node that fits. Leaves the constraints,
@@ -12,6 +12,7 @@ use farlane_state::{Member, Refuse, State, WaitingQueue};
 use farlane_units::Millis;
 
 use crate::Controller;
+use crate::quota::{MAX_LOOKS, never};
 use crate::refusals::{MAX_NODES, Refused};
 use crate::view::ViewCache;
 
@@ -37,7 +38,7 @@ impl Controller {
             self.refresh(state, cache);
             let mut verdicts: HashMap<Digest, Option<String>> = HashMap::new();
             let mut found: Vec<(String, Vec<TaskId>)> = Vec::new();
-            let mut left = MAX_TASKS;
+            let (mut left, mut looks) = (MAX_TASKS, MAX_LOOKS);
             let queues = state.waiting_in_turn(&mut cache.hopeless, MAX_QUEUES, |_| true);
             for queue in queues {
                 if cache.fleet.is_empty() && queue.oldest().saturating_add(GRACE) > now {
@@ -45,14 +46,15 @@ impl Controller {
                 }
                 let (digest, task) = (queue.spec.digest, &queue.spec.task);
                 if task.gang.is_some() {
-                    found.extend(never_at_once(state, &queue, cache));
+                    found.extend(never_at_once(state, &queue, cache, &mut looks));
                     continue;
                 }
                 let verdict = verdicts.entry(digest).or_insert_with(|| {
-                    (!cache.fleet.feasible(&digest, task, &[])).then(|| {
+                    if !cache.fleet.feasible(&digest, task, &[]) {
                         let group = cache.group(state, digest, task, 1);
-                        reason(&explain(&mut cache.fleet, &group))
-                    })
+                        return Some(reason(&explain(&mut cache.fleet, &group)));
+                    }
+                    never(state, &mut cache.fleet, (&digest, task), 1, &mut looks)
                 });
                 if let Some(reason) = verdict
                     && left > 0
@@ -83,12 +85,14 @@ fn never_at_once(
     state: &State,
     queue: &WaitingQueue<'_>,
     cache: &mut ViewCache,
+    looks: &mut usize,
 ) -> Option<(String, Vec<TaskId>)> {
     let (digest, task) = (queue.spec.digest, &queue.spec.task);
     let gang = queue.gangs().next()?;
     let size = gang.len() as u32;
     if cache.fleet.feasible_gang(&digest, task, &[], size) {
-        return None;
+        let quota = never(state, &mut cache.fleet, (&digest, task), size, looks);
+        return quota.map(|reason| (reason, gang));
     }
     let group = Group {
         gang: size,

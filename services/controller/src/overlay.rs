@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use farlane_model::{AttemptRef, NodeId, Resources, TaskId};
 use farlane_state::{Placement, State};
+use farlane_units::MilliUcu;
 
 use crate::planner::Reply;
 
@@ -17,6 +18,8 @@ pub(crate) struct Placing {
     pub node: NodeId,
     pub generation: u32,
     pub need: Resources,
+    /// What it takes of its project's quota there.
+    pub ucu: MilliUcu,
 }
 
 impl Placing {
@@ -35,6 +38,7 @@ pub(crate) struct Freeing {
     pub attempt: AttemptRef,
     pub node: NodeId,
     pub need: Resources,
+    pub ucu: MilliUcu,
     pub backlog: bool,
 }
 

@@ -81,6 +81,7 @@ impl Controller {
                 tasks: wanted.max_tasks,
                 cpus: wanted.max_milli_cpus,
                 gpus: wanted.max_milli_gpus,
+                ucu: wanted.max_milli_ucu,
                 budget: wanted.budget_usd_micros.map(UsdMicros),
             },
             policy: wanted.policy.map(prices).transpose()?,
@@ -132,11 +133,12 @@ fn told(state: &State, project: &Project) -> String {
     let policy = known.own_policy();
     let policy = policy.map_or_else(|| "none".to_owned(), |p| p.words());
     format!(
-        "weight {}, tasks {}, milli-cores {}, milli-gpus {}, budget {budget}, policy {policy}",
+        "weight {}, tasks {}, milli-cores {}, milli-gpus {}, milli-ucu {}, budget {budget}, policy {policy}",
         known.weight(),
         bound(quota.tasks),
         bound(quota.cpus),
         bound(quota.gpus),
+        bound(quota.ucu),
     )
 }
 
@@ -153,6 +155,7 @@ fn view(state: &State, project: &Project, now: Millis) -> v1::ProjectView {
             max_tasks: quota.tasks,
             max_milli_cpus: quota.cpus,
             max_milli_gpus: quota.gpus,
+            max_milli_ucu: quota.ucu,
             budget_usd_micros: quota.budget.map(|b| b.0),
             policy: known.own_policy().map(|prices| v1::PolicyPrices {
                 hour_usd_micros: prices.hour.0,
@@ -166,6 +169,7 @@ fn view(state: &State, project: &Project, now: Millis) -> v1::ProjectView {
         tasks: held.tasks,
         milli_cpus: held.cpus,
         milli_gpus: held.gpus,
+        milli_ucu: held.ucu,
         month_usd_micros: known.spent(now).0,
         month: Month::of(now).to_string(),
         queued: state.project_live(&project.id).saturating_sub(held.tasks),

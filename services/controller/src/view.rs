@@ -185,6 +185,7 @@ impl Controller {
                 planned.quotes.push((first, quote.into()));
             }
             let need = group.spec.resources;
+            let ucu = cache.fleet.ucu_of(&assignment.node, need.cpus);
             planned
                 .placements
                 .extend(head[from..to].iter().map(|task| Placing {
@@ -192,6 +193,7 @@ impl Controller {
                     node: assignment.node,
                     generation: assignment.generation,
                     need,
+                    ucu,
                 }));
         }
         planned
@@ -370,6 +372,7 @@ fn freed_by(
                 attempt,
                 node: placed.node.id,
                 need: task.spec.task.resources,
+                ucu: placed.lease.ucu,
                 backlog: placed.lease.backlog,
             });
             learn.ended(&task, item);

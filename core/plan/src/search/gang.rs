@@ -3,12 +3,14 @@
 //! Owns where the members of one lie. Leaves holding them together to `farlane-state`.
 
 use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use farlane_model::GangRegions;
 use farlane_units::Micros;
 
-use super::{Offer, Offers, Round};
+use super::{Offer, Round};
+use crate::units::NO_BOUND;
 
 /// Regions with room for a gang that are compared, those with the cheapest class first.
 /// Source: choice; what a region costs differs little among a gang's members, so the order is nearly right.
@@ -20,6 +22,15 @@ const UNKNOWN_TRIP: Micros = Micros(200_000);
 /// slowest.
 const MOST_REGIONS: usize = 8;
 
+/// By what a gang's members are chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// What costs least.
+    Cost,
+    /// What takes least of the project's units.
+    Units,
+}
+
 impl Round<'_> {
     /// Places a whole gang, all of it running at once. False where there is no room, which is kept for it then.
     pub(super) fn place_gang(&mut self, group: usize) -> bool {
@@ -28,11 +39,30 @@ impl Round<'_> {
             self.unkeep(group);
             return true;
         }
+        let whole = self.budget > 0 && self.wanted[group] >= self.groups[group].gang.max(1);
+        let kept_back = whole && self.is_kept_back(group);
         self.show(group, false);
-        if self.budget > 0 && self.wanted[group] >= self.groups[group].gang.max(1) {
+        if whole && !kept_back {
             self.reserve(group);
         }
         false
+    }
+
+    /// Whether there is room for the gang, and its project's quota of units does not leave it.
+    fn is_kept_back(&mut self, group: usize) -> bool {
+        if self.ucu == NO_BOUND {
+            return false;
+        }
+        let left = std::mem::replace(&mut self.ucu, NO_BOUND);
+        let size = self.groups[group].gang.max(1);
+        self.offers[group] = None;
+        self.look(group);
+        let fits = self.gang_regions(group).into_iter().any(|regions| {
+            let mut some = (1..=regions.len()).map(|n| &regions[..n]);
+            some.any(|some| self.gang_in(group, some, size).is_some())
+        });
+        (self.ucu, self.offers[group]) = (left, None);
+        fits
     }
 
     fn lay(&mut self, group: usize) -> bool {
@@ -130,21 +160,41 @@ impl Round<'_> {
         regions: &[Arc<str>],
         size: u32,
     ) -> Option<(f64, Vec<Offer>)> {
+        let cheapest = self.gang_by(group, regions, size, Order::Cost);
+        match self.ucu {
+            NO_BOUND => cheapest,
+            // Where the quota ends before the gang does: where it takes least of that.
+            _ => cheapest.or_else(|| self.gang_by(group, regions, size, Order::Units)),
+        }
+    }
+
+    fn gang_by(
+        &mut self,
+        group: usize,
+        regions: &[Arc<str>],
+        size: u32,
+        order: Order,
+    ) -> Option<(f64, Vec<Offer>)> {
         let offers = self.offers[group].iter().flatten().map(|Reverse(o)| o);
-        let mut local: Offers = offers
+        let first = |round: &Self, offer: &Offer| match order {
+            Order::Cost => 0,
+            Order::Units => round.takes(group, &offer.id),
+        };
+        let mut local: BinaryHeap<Reverse<(u64, Offer)>> = offers
             .filter(|o| o.ahead == 0 && regions.contains(self.fleet.class(o.class).region()))
-            .map(|o| Reverse(o.clone()))
+            .map(|o| Reverse((first(self, o), o.clone())))
             .collect();
         let need = &self.groups[group].spec.resources;
-        let mark = self.journal.len();
+        let (mark, left) = (self.journal.len(), self.ucu);
         // What each of them changes for the next.
         let particular = self.is_particular(group);
         let before = particular.then(|| (self.presence.clone(), self.taken.clone()));
         let (mut cost, mut members) = (0.0, Vec::with_capacity(size as usize));
         while members.len() < size as usize
-            && let Some(Reverse(offer)) = local.pop()
+            && let Some(Reverse((_, offer))) = local.pop()
         {
-            let fresh = match particular {
+            let afforded = self.affords(group, &offer.id);
+            let fresh = match particular || !afforded {
                 true => self.again(group, &offer).filter(|o| o.ahead == 0),
                 false => Some(offer),
             };
@@ -153,18 +203,20 @@ impl Round<'_> {
             self.journal.push((offer.class, offer.place, free));
             free.take(need);
             self.fleet.class_mut(offer.class).set(offer.place, free);
+            self.spend(group, &offer.id);
             if particular {
                 self.note(group, offer.id);
             }
             if let Some(fresh) = self.again(group, &offer)
                 && fresh.ahead == 0
             {
-                local.push(Reverse(fresh));
+                local.push(Reverse((first(self, &fresh), fresh)));
             }
             cost += offer.cost;
             members.push(offer);
         }
         self.undo_to(mark);
+        self.ucu = left;
         if let Some((presence, taken)) = before {
             (self.presence, self.taken) = (presence, taken);
         }

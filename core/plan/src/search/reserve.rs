@@ -19,7 +19,8 @@ use super::{Offer, Round};
 use crate::company::Here;
 use crate::gang::{empty_slots, slots};
 use crate::tree::Free;
-use crate::view::{Group, Reservation};
+use crate::units::NO_BOUND;
+use crate::view::{Group, Left, Reservation};
 
 /// Gangs that room is kept for at once, one of each project. Source: choice; with gangs of 256 on nodes of their own,
 /// two thousand nodes of a cell's hundred thousand.
@@ -70,11 +71,21 @@ impl Round<'_> {
         }
     }
 
-    /// Whether the nodes are there, online, nobody else's, and together large enough.
+    /// Whether the nodes are there, online, nobody else's, and together large enough, and its project may hold all of it.
     fn serves(&self, group: usize, known: &Reservation) -> bool {
         let Some(of) = self.groups.get(group).filter(|g| g.granter && g.is_gang()) else {
             return false;
         };
+        let share = self
+            .input
+            .shares
+            .iter()
+            .find(|s| s.project == of.spec.project);
+        let left = share.map_or(Left::ALL, |share| share.left);
+        // What its quota keeps back needs no room for now.
+        if !left.holds(&of.spec.resources, of.gang) || !self.leaves(left.ucu, group, known) {
+            return false;
+        }
         let mut room = 0u32;
         for id in &known.nodes {
             let Some((at, place)) = self.fleet.find(id) else {
@@ -87,6 +98,13 @@ impl Round<'_> {
             room = room.saturating_add(empty_slots(&class.spec, &of.spec, of.gang));
         }
         room >= of.gang.max(1)
+    }
+
+    /// Whether so many units could be enough for the gang on these nodes.
+    fn leaves(&self, units: u64, group: usize, found: &Reservation) -> bool {
+        let size = u64::from(self.groups[group].gang.max(1));
+        let least = found.nodes.iter().map(|id| self.takes(group, id)).min();
+        units == NO_BOUND || least.unwrap_or(0).saturating_mul(size) <= units
     }
 
     fn is_kept(&self, class: u32, place: usize) -> bool {
@@ -148,7 +166,8 @@ impl Round<'_> {
         if kept.len() >= MAX_RESERVED || kept.iter().any(of_project) {
             return;
         }
-        if let Some(found) = self.earliest(group) {
+        let found = self.earliest(group);
+        if let Some(found) = found.filter(|found| self.leaves(self.ucu, group, found)) {
             self.keep(group, found);
         }
     }
@@ -203,11 +222,13 @@ impl Round<'_> {
         };
         while let Some(at) = gaps.held.get(gaps.from).copied() {
             let held = &mut self.kept.held[at];
-            if held.owner.is_some() && held.free.runs(&need) {
+            let (class, place) = (held.class, held.place);
+            let id = self.fleet.class(class).id(place);
+            let afforded = self.ucu == NO_BOUND || self.fleet.ucu_of(&id, need.cpus).0 <= self.ucu;
+            if held.owner.is_some() && held.free.runs(&need) && afforded {
                 held.free.take(&need);
-                let (class, place) = (held.class, held.place);
                 let there = self.fleet.class(class);
-                let (id, generation) = (there.id(place), there.generation(place));
+                let generation = there.generation(place);
                 let offer = Offer {
                     cost: 0.0,
                     id,

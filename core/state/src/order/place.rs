@@ -1,7 +1,7 @@
 //! Leases queued tasks to nodes, as a plan asks; every placement is judged again.
 
 use bytes::Bytes;
-use farlane_model::{ForwardSecrecy, MAX_QUOTE_BYTES, NodeId, ProjectId, Resources, TaskId};
+use farlane_model::{ForwardSecrecy, MAX_QUOTE_BYTES, NodeId, TaskId};
 use farlane_units::Millis;
 
 use super::{MAX_LEADER_BATCH, place_gang};
@@ -192,7 +192,11 @@ pub(super) fn place(
     }
     let boot = node.boots.last().ok_or(Refusal::BootUnknown)?.number;
     let session = &state.sessions[task.session];
-    within_quota(ctx, &session.project, &spec.resources)?;
+    let ucu = node.spec.ucu_of(spec.resources.cpus);
+    let project = state.project(&session.project);
+    if let Some(why) = project.reached(&spec.resources, ucu, 1, ctx.stamp.now) {
+        return Err(Refusal::QuotaExceeded(why));
+    }
     let need = Need {
         task: &spec,
         tenant: session.tenant,
@@ -217,6 +221,7 @@ pub(super) fn place(
         backlog,
         forward_secret: kind == PrekeyKind::OneTime,
         devices,
+        ucu,
         yields: Millis::ZERO,
         quoted: quoted.clone(),
     };
@@ -229,12 +234,6 @@ pub(super) fn place(
     });
     ctx.changes.push(Change::GrantWanted { granter, attempt });
     Ok(())
-}
-
-/// Whether the project may hold one more of this size.
-fn within_quota(ctx: &Ctx, project: &ProjectId, need: &Resources) -> Result<(), Refusal> {
-    let reached = ctx.state.project(project).reached(need, ctx.stamp.now);
-    reached.map_or(Ok(()), |why| Err(Refusal::QuotaExceeded(why)))
 }
 
 /// The task leaves its queue and takes its room.
@@ -251,7 +250,7 @@ fn hold(ctx: &mut Ctx, handle: u32, lease: Lease) {
     let before = state.ends_at(&state.tasks[handle]);
     let task = &mut state.tasks[handle];
     task.attempt += 1;
-    let (number, on) = (lease.number, lease.node);
+    let (number, on, ucu) = (lease.number, lease.node, lease.ucu);
     let held = Held {
         task: handle,
         backlog: lease.backlog,
@@ -277,7 +276,7 @@ fn hold(ctx: &mut Ctx, handle: u32, lease: Lease) {
         .entry(key.project)
         .or_default()
         .held
-        .add(&spec.resources);
+        .add(&spec.resources, ucu);
     ctx.put_attempt(handle);
 }
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use farlane_model::SessionId;
-use farlane_units::{Millis, NanoGramsCo2, UsdMicros};
+use farlane_units::{MilliUcu, Millis, NanoGramsCo2, UsdMicros};
 
 use crate::codec::{Reader, Write};
 use crate::task::{Lease, Quoted};
@@ -26,8 +26,8 @@ pub struct AttemptRow {
     pub lease: Option<Lease>,
 }
 
-/// Of the row's bytes. Source: 2 added GPUs and 3 quotes, 4 preemption, before anything was shipped.
-const VERSION: u8 = 4;
+/// Of the row's bytes. Source: 2 added GPUs and 3 quotes, 4 preemption, 5 units, before anything was shipped.
+const VERSION: u8 = 5;
 
 impl AttemptRow {
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
@@ -48,6 +48,7 @@ impl AttemptRow {
         out.u8(u8::from(lease.backlog));
         out.u8(u8::from(lease.forward_secret));
         out.u64(lease.devices);
+        out.u64(lease.ucu.0);
         out.u64(lease.yields.0);
         out.bytes(lease.quoted.bytes());
     }
@@ -73,6 +74,7 @@ impl AttemptRow {
                 backlog: r.flag()?,
                 forward_secret: r.flag()?,
                 devices: r.u64()?,
+                ucu: MilliUcu(r.u64()?),
                 yields: Millis(r.u64()?),
                 quoted: Quoted::new(&r.bytes()?),
             }),
@@ -106,6 +108,7 @@ mod tests {
             backlog: true,
             forward_secret: false,
             devices: 6,
+            ucu: MilliUcu(11),
             yields: Millis(7),
             quoted: Quoted::new(&crate::row::tests::quote()),
         };

@@ -1,5 +1,6 @@
 //! Stories of projects' quotas: what is refused, what waits, and when it goes on.
 
+use farlane_model::*;
 use farlane_state::*;
 use farlane_units::*;
 
@@ -25,6 +26,7 @@ const NONE: Quota = Quota {
     tasks: None,
     cpus: None,
     gpus: None,
+    ucu: None,
     budget: None,
 };
 
@@ -45,7 +47,7 @@ fn what_passes_the_quota_stays_queued_until_room_is_given_back() {
     w.place(&[task('A', 3)], 1);
     assert_eq!(
         w.story(),
-        "Place: placed 2, A3 refused: the project's quota is reached: at most 2 tasks at once; node 1 low on prekeys, A1#1 to node 1, \
+        "Place: placed 2, A3 refused: the project's quota is reached: at most 2 tasks at once, 2 tasks held; node 1 low on prekeys, A1#1 to node 1, \
          A grants A1#1, A2#1 to node 1, A grants A2#1\n\
          CompleteBatch: counted; A1 finished\n\
          Place: placed 1; A3#1 to node 1, A grants A3#1\n"
@@ -90,11 +92,101 @@ fn cores_and_gpus_count_by_what_is_asked() {
     w.place(&[task('A', 1), task('A', 2), task('A', 3)], 1);
     let story = w.story();
     for said in [
-        "A2 refused: the project's quota is reached: at most 2.500 cores at once",
-        "A3 refused: the project's quota is reached: at most 0 GPUs at once",
+        "A2 refused: the project's quota is reached: at most 2.500 cores at once, 2 cores held",
+        "A3 refused: the project's quota is reached: at most 0 GPUs at once, 0 GPUs held",
     ] {
         assert!(story.contains(said), "{story}");
     }
+}
+
+/// So many cores, together so many thousandths of one of the reference node.
+fn measure(w: &mut World, n: u8, cores: u32, all: u64) {
+    let mut spec = node_spec(cores, 0);
+    spec.measured = Some(measured(cores, all));
+    w.order(UpdateNode {
+        node: node(n),
+        boot: boot(n),
+        spec: spec.to_canonical().into(),
+    });
+}
+
+#[test]
+fn units_count_by_what_the_node_was_measured_to_be() {
+    let mut w = World::new();
+    w.join(1, 4, 0);
+    w.join(2, 4, 0);
+    // A core of the first is two of the reference node; nobody measured the second's.
+    measure(&mut w, 1, 4, 8000);
+    let quota = Quota {
+        ucu: Some(5000),
+        ..NONE
+    };
+    set(&mut w, quota);
+    w.submit('A', 1, 6, &task_spec("f"));
+    let tasks: Vec<_> = (1..=6).map(|n| task('A', n)).collect();
+    w.story();
+    w.place(&tasks[..3], 1);
+    w.place(&tasks[2..4], 2);
+    let held = |w: &World| w.state.project(&project()).held().ucu;
+    assert_eq!(held(&w), 5000);
+    let story = w.story();
+    for said in [
+        "A3 refused: the project's quota is reached: at most 5 UCU at once, 4 UCU held",
+        "Place: placed 1, A4 refused: the project's quota is reached: at most 5 UCU at once, 5 UCU held",
+    ] {
+        assert!(story.contains(said), "{story}");
+    }
+    // Measured anew while they run: what was taken is given back, and no more.
+    measure(&mut w, 1, 4, 2000);
+    measure(&mut w, 2, 4, 16_000);
+    w.restart();
+    w.complete(1, 1, &[(tasks[0], 1, RETURNED)]);
+    assert_eq!(held(&w), 3000);
+    // Half a unit each now, and four units on the other.
+    w.place(&tasks[3..5], 1);
+    assert_eq!(held(&w), 4000);
+    assert!(matches!(
+        w.place(&tasks[5..], 2),
+        Outcome::Placed { placed: 0, .. }
+    ));
+    w.complete(1, 1, &[(tasks[1], 1, RETURNED)]);
+    w.complete(2, 2, &[(tasks[2], 1, RETURNED)]);
+    assert_eq!(held(&w), 1000);
+    w.place(&tasks[5..], 2);
+    assert_eq!(held(&w), 5000);
+}
+
+#[test]
+fn a_gang_takes_its_units_whole_or_none_of_them() {
+    let mut w = World::new();
+    w.join(1, 4, 0);
+    measure(&mut w, 1, 4, 6000);
+    let quota = Quota {
+        ucu: Some(4000),
+        ..NONE
+    };
+    set(&mut w, quota);
+    let mut spec = task_spec("gang");
+    spec.gang = Some(Gang {
+        size: 3,
+        regions: GangRegions::One,
+    });
+    w.submit('A', 1, 3, &spec);
+    let gang: Vec<_> = (1..=3).map(|n| task('A', n)).collect();
+    w.place(&gang, 1);
+    assert_eq!(w.state.project(&project()).held(), Holding::default());
+    set(
+        &mut w,
+        Quota {
+            ucu: Some(4500),
+            ..NONE
+        },
+    );
+    w.place(&gang, 1);
+    assert_eq!(w.state.project(&project()).held().ucu, 4500);
+    // One is lost: all come back, and with them all that they held.
+    w.give_back(gang[1], 1, ReturnReason::Lost(LostCause::LeaseExpired));
+    assert_eq!(w.state.project(&project()).held(), Holding::default());
 }
 
 #[test]

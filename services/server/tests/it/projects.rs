@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use farlane_model::ProjectId;
+use farlane_model::{
+    Gang, GangRegions, MatrixRate, Measured, ProjectId, REFERENCE, TaskId, VectorUnit,
+};
 use farlane_store::{NewKey, Scopes};
 use farlane_units::{MilliCpu, Millis};
 use farlane_wire::{ErrorCode, id, v1};
@@ -197,6 +199,152 @@ async fn what_waits_for_its_quota_says_so_and_goes_on_when_it_is_raised() {
     })
     .await;
     assert_eq!(results.len(), 1);
+}
+
+/// What is set of the project of the tests.
+async fn bound(world: &World, settings: v1::ProjectSettings) -> v1::ProjectView {
+    let mut api = person::api(world).await;
+    let known = list(&mut api, &world.key).await;
+    let request = v1::SetProjectRequest {
+        project: id::project_bytes(&world.project),
+        after: known[0].revision,
+        settings: Some(v1::ProjectSettings {
+            weight: 1000,
+            ..settings
+        }),
+    };
+    let reply = api.set_project(with_key(request, &world.key)).await;
+    reply.unwrap().into_inner().project.unwrap()
+}
+
+/// A machine whose cores are two of the reference node each.
+async fn measured_machine(world: &World, cores: u32) -> Machine {
+    let mut spec = node_spec(0);
+    spec.cpus = MilliCpu(cores * 1000);
+    let rate = MatrixRate {
+        unit: VectorUnit::Avx2,
+        one_core: 1,
+        all_cores: REFERENCE.fp32 * 2 * u64::from(cores),
+    };
+    spec.measured = Some(Measured {
+        at: Millis(1),
+        cores,
+        fp32: rate,
+        bf16: rate,
+        int8: rate,
+        memory_mib_s: 1,
+        disk_write_mib_s: None,
+        disk_read_mib_s: None,
+        network_mib_s: None,
+    });
+    let kept = Machine::enrolled(world, &[("disk", "nvme")], spec).await;
+    let machine = Machine::start(world, kept).await;
+    machine.beat();
+    machine
+}
+
+/// What is said of a task, once it is known.
+async fn said(world: &World, task: TaskId) -> String {
+    let mut api = person::api(world).await;
+    let request = v1::ExplainRequest {
+        task: id::task_bytes(&task),
+        ..Default::default()
+    };
+    loop {
+        match api.explain(with_key(request.clone(), &world.key)).await {
+            Ok(reply) => return reply.into_inner().summary,
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+#[tokio::test]
+async fn units_at_once_are_those_of_the_machines_that_are_held() {
+    let world = World::start().await;
+    let mut machine = measured_machine(&world, 8).await;
+    let five = v1::ProjectSettings {
+        max_milli_ucu: Some(5000),
+        ..Default::default()
+    };
+    bound(&world, five).await;
+    let mut person = Person::connect(&world).await;
+    let task = spec(&world, |_| {});
+    person.submit(&world, &task, &[b"a", b"b", b"c"]).await;
+    let mut api = person::api(&world).await;
+    let third = person.task(3);
+    // Two of three, of two units each, though there is room for eight.
+    let drive = async {
+        let ready = machine.ready(2).await;
+        let pause = tokio::time::timeout(Duration::from_millis(300), machine.frame());
+        assert!(pause.await.is_err());
+        assert_eq!(list(&mut api, &world.key).await[0].milli_ucu, 4000);
+        let waits = "waits for its project's quota: at most 5 UCU at once, 4 UCU held";
+        let summary = said(&world, third).await;
+        assert!(summary.starts_with(waits), "{summary}");
+        machine.complete(&ready).await;
+        let last = machine.ready(1).await;
+        machine.complete(&last).await;
+    };
+    let both = async { tokio::join!(person.results(&world, 3), drive) };
+    let (results, ()) = soon("results", both).await;
+    assert_eq!(results.len(), 3);
+    assert_eq!(list(&mut api, &world.key).await[0].milli_ucu, 0);
+}
+
+#[tokio::test]
+async fn what_is_larger_than_its_quota_fails_at_once_and_says_what_would_do() {
+    let world = World::start().await;
+    let mut machine = measured_machine(&world, 8).await;
+    let tight = v1::ProjectSettings {
+        max_milli_cpus: Some(3000),
+        max_milli_ucu: Some(5000),
+        ..Default::default()
+    };
+    bound(&world, tight).await;
+    let mut person = Person::connect(&world).await;
+    let wide = spec(&world, |s| s.resources.cpus = MilliCpu(4000));
+    let units = spec(&world, |s| s.resources.cpus = MilliCpu(3000));
+    let gang = spec(&world, |s| {
+        s.gang = Some(Gang {
+            size: 4,
+            regions: GangRegions::One,
+        });
+    });
+    let fits = spec(&world, |s| s.resources.cpus = MilliCpu(2000));
+    person.submit(&world, &wide, &[b"a"]).await;
+    person.submit(&world, &units, &[b"b"]).await;
+    person.submit(&world, &gang, &[&b"c"[..]; 4]).await;
+    person.submit(&world, &fits, &[b"d"]).await;
+    let drive = async {
+        let ready = machine.ready(1).await;
+        machine.complete(&ready).await;
+    };
+    let both = async { tokio::join!(person.results(&world, 7), drive) };
+    let (results, ()) = soon("results", both).await;
+    let exits: Vec<String> = results
+        .iter()
+        .filter_map(|r| r.0.exit.as_ref())
+        .map(|exit| exit.message.clone())
+        .collect();
+    for why in [
+        "it asks for 4 cores, and its project may hold 3 cores at once; smallest change: num_cpus 4 → 3",
+        "it takes at least 6 UCU, and its project may hold 5 UCU at once; smallest change: num_cpus 3 → 2.5",
+        "a gang of 4 asks for 4 cores, and its project may hold 3 cores at once; smallest change: a gang of 3",
+    ] {
+        assert!(exits.iter().any(|e| e.starts_with(why)), "{exits:?}");
+    }
+    assert_eq!(exits.iter().filter(|e| e.is_empty()).count(), 1);
+    // Nothing is no bound that could be too small: it pauses, and what it stops waits.
+    let paused = v1::ProjectSettings {
+        max_milli_cpus: Some(0),
+        ..Default::default()
+    };
+    bound(&world, paused).await;
+    person.submit(&world, &wide, &[b"e"]).await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let summary = said(&world, person.task(8)).await;
+    let waits = "waits for its project's quota: at most 0 cores at once";
+    assert!(summary.starts_with(waits), "{summary}");
 }
 
 /// Two projects with weights of 3 to 1 and more work than there is room: of 16 cores, 12 and 4 at any time.
