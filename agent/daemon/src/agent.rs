@@ -309,7 +309,7 @@ fn spec(
     let promised = join.and_then(|file| file.enrolment.price_usd_micros_core_hour);
     NodeSpec {
         name: name.chars().filter(|c| !c.is_control()).take(64).collect(),
-        cpu_model: machine.cpu_model.clone(),
+        cpu_model: machine.cpu_model.as_str().into(),
         cpus,
         clock_mhz: machine.clock_mhz,
         memory: config
@@ -322,8 +322,8 @@ fn spec(
             .map(|python| python.interpreter.clone())
             .collect(),
         tier: enforced.tier,
-        enforced: enforced.names.clone(),
-        labels: Vec::new(),
+        enforced: enforced.names.as_slice().into(),
+        labels: [].into(),
         price_usd_micros_core_hour: config
             .price_usd_micros_core_hour
             .or(promised)
@@ -379,7 +379,7 @@ fn with_terms(mut spec: NodeSpec, record: &farlane_seal::record::NodeRecord) -> 
     if let Some(price) = terms.price_usd_micros_core_hour {
         spec.price_usd_micros_core_hour = price;
     }
-    spec.labels.clone_from(&terms.labels);
+    spec.labels = terms.labels.as_slice().into();
     spec.tier = spec.tier.min(terms.tier);
     spec
 }

@@ -1,5 +1,7 @@
 //! A machine as the scheduler knows it.
 
+use std::sync::Arc;
+
 use farlane_units::{ByteCount, MilliCpu, UsdMicros};
 use serde::{Deserialize, Serialize};
 
@@ -24,7 +26,7 @@ impl std::fmt::Display for PythonVersion {
 }
 
 /// One interpreter found on a node.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Interpreter {
     /// Matched at placement.
     pub version: PythonVersion,
@@ -46,13 +48,13 @@ pub enum Tier {
 }
 
 /// What an agent measured and was told about its machine. Region comes from the enrolment
-/// certificate, never from here.
+/// certificate, never from here. What machines of one kind have in common can be shared.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeSpec {
     /// For people; at most 64 bytes.
     pub name: String,
     /// Brand string of the processor.
-    pub cpu_model: String,
+    pub cpu_model: Arc<str>,
     /// Cores offered.
     pub cpus: MilliCpu,
     /// Clock, thousandths of a GHz.
@@ -62,23 +64,23 @@ pub struct NodeSpec {
     /// Scratch offered.
     pub disk: ByteCount,
     /// Every interpreter that a task can run on, newest first.
-    pub interpreters: Vec<Interpreter>,
+    pub interpreters: Arc<[Interpreter]>,
     /// Strongest tier that a probe has shown to work.
     pub tier: Tier,
     /// What of the sandbox is enforced here ("seccomp", "cgroup-memory", …), for people.
-    pub enforced: Vec<String>,
+    pub enforced: Arc<[String]>,
     /// Sorted by key, keys unique; at most 64.
-    pub labels: Vec<(String, String)>,
+    pub labels: Arc<[(String, String)]>,
     /// Price of one core for an hour.
     pub price_usd_micros_core_hour: UsdMicros,
     /// Attempts that may be leased here beyond those that run; see design.md, "Flow".
     pub backlog_credit: u32,
     /// `linux`, `macos`.
-    pub os: String,
+    pub os: Arc<str>,
     /// `x86_64`, `aarch64`.
-    pub arch: String,
+    pub arch: Arc<str>,
     /// Version of the agent.
-    pub agent: String,
+    pub agent: Arc<str>,
     /// Accelerators, in the driver's order; at most [`MAX_DEVICES`].
     pub devices: Vec<Device>,
     /// By the agent's calibration; `None` before the first one.
@@ -109,7 +111,7 @@ impl NodeSpec {
     /// agent cuts by letters.
     fn is_bounded(&self) -> bool {
         let texts = [
-            (&self.name, 4 * 64),
+            (self.name.as_str(), 4 * 64),
             (&self.cpu_model, 4 * 128),
             (&self.os, 64),
             (&self.arch, 64),
@@ -141,10 +143,10 @@ pub(crate) mod tests {
             clock_mhz: 3000,
             memory: ByteCount::gib(64),
             disk: ByteCount::gib(100),
-            interpreters: Vec::new(),
+            interpreters: [].into(),
             tier: Tier::Namespaces,
-            enforced: vec!["seccomp".into()],
-            labels: Vec::new(),
+            enforced: ["seccomp".into()].into(),
+            labels: [].into(),
             price_usd_micros_core_hour: UsdMicros(40_000),
             backlog_credit: 8,
             os: "linux".into(),
@@ -178,8 +180,8 @@ pub(crate) mod tests {
             |spec| spec.resources = vec![spec.resources[0].clone(); 2],
             |spec| spec.resources[0].amount = 0,
             |spec| spec.name = "x".repeat(257),
-            |spec| spec.cpu_model = "x".repeat(513),
-            |spec| spec.enforced = vec![String::new(); 65],
+            |spec| spec.cpu_model = "x".repeat(513).into(),
+            |spec| spec.enforced = vec![String::new(); 65].into(),
             |spec| spec.devices = vec![spec.devices[0].clone(); MAX_DEVICES + 1],
             |spec| spec.devices[0].model = "x".repeat(257),
             |spec| spec.devices[0].id = "x".repeat(257),

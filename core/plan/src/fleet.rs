@@ -461,8 +461,8 @@ fn hardware(spec: &NodeSpec) -> u64 {
     });
     let like = NodeSpec {
         name: String::new(),
-        agent: String::new(),
-        enforced: Vec::new(),
+        agent: "".into(),
+        enforced: [].into(),
         backlog_credit: 0,
         memory: ByteCount(u64::from(step(spec.memory.0))),
         disk: ByteCount::ZERO,

@@ -20,7 +20,7 @@ fn node(id: u8, region: &str, price: i64) -> NodeView {
     let spec = NodeSpec {
         memory: ByteCount::gib(16),
         disk: ByteCount::gib(16),
-        labels: vec![("zone".into(), "a".into())],
+        labels: [("zone".into(), "a".into())].into(),
         backlog_credit: 2,
         resources: vec![Amount::new("license", 1).unwrap()],
         ..(*node.spec).clone()

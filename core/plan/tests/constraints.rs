@@ -37,13 +37,14 @@ fn node() -> NodeSpec {
         clock_mhz: 2000,
         memory: ByteCount::gib(32),
         disk: ByteCount::gib(100),
-        interpreters: vec![Interpreter {
+        interpreters: [Interpreter {
             version: PYTHON,
             full: "3.11.2".into(),
-        }],
+        }]
+        .into(),
         tier: Tier::Namespaces,
-        enforced: vec![],
-        labels: labels.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec(),
+        enforced: [].into(),
+        labels: labels.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
         price_usd_micros_core_hour: UsdMicros(40_000),
         backlog_credit: 4,
         os: "linux".into(),
@@ -303,7 +304,7 @@ fn what_nobody_knows_of_carbon_does_not_satisfy_a_ceiling() {
 fn a_machine_without_any_says_so() {
     let bare = NodeSpec {
         devices: vec![],
-        interpreters: vec![],
+        interpreters: [].into(),
         ..node()
     };
     let task = task(|t| t.resources.gpus = MilliGpu(1000));
@@ -363,7 +364,7 @@ prop_compose! {
             memory: ByteCount::gib(memory),
             disk: ByteCount::gib(disk),
             tier: [Tier::Process, Tier::Namespaces, Tier::UserKernel][usize::from(tier)],
-            interpreters: vec![Interpreter { version: PythonVersion { major: 3, minor }, full: "x".into() }],
+            interpreters: [Interpreter { version: PythonVersion { major: 3, minor }, full: "x".into() }].into(),
             labels: labels.into_iter().collect(),
             devices: cards.iter().map(|(model, gib)| gpu(model, *gib)).collect(),
             resources: Amount::new("license", license).into_iter().collect(),

@@ -218,9 +218,9 @@ pub(crate) fn spec_of(kind: &Kind) -> NodeSpec {
         clock_mhz: 3000,
         memory: ByteCount::gib(kind.gib),
         disk: ByteCount::gib(500),
-        interpreters: vec![interpreter(12), interpreter(11)],
+        interpreters: [interpreter(12), interpreter(11)].into(),
         tier: Tier::Namespaces,
-        enforced: Vec::new(),
+        enforced: [].into(),
         labels: kind
             .labels
             .iter()

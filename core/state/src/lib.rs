@@ -14,6 +14,7 @@
 //! An order that cannot be done is refused as a value; an order of an unknown kind or version must
 //! stop the replica. No hash decides an iteration order here, and there are no floats.
 
+mod alike;
 mod apply;
 mod capacity;
 mod codec;

@@ -122,7 +122,7 @@ impl State {
                 self.projects.entry(id).or_default().row = read(&value)?;
             }
             Table::Gangs => self.load_gang(TaskId::from_slice(key).ok()?, read(&value)?)?,
-            Table::Finished | Table::Results | Table::Batches => {}
+            Table::Finished | Table::Results | Table::Batches | Table::Records => {}
         }
         Some(())
     }
@@ -172,7 +172,7 @@ impl State {
             self.by_number.resize_with(number + 1, || None);
         }
         self.nodes.insert(id, row.number);
-        self.by_number[number] = Some(Box::new(Node::from_row(id, row)?));
+        self.by_number[number] = Some(Box::new(Node::from_row(id, row, &mut self.alike)?));
         Some(())
     }
 

@@ -8,6 +8,7 @@ use farlane_model::{Amount, BootId, Digest, NodeId, NodeSpec, SessionId, Standin
 use farlane_units::{ByteCount, MilliCpu, MilliGpu, Millis, UsdMicros};
 use serde::{Deserialize, Serialize};
 
+use crate::alike::Alike;
 use crate::capacity::{Capacity, DeviceLoad, Need, could_ever};
 use crate::row::NodeRow;
 
@@ -76,8 +77,6 @@ pub struct Node {
     pub id: NodeId,
     /// Short name within the state file.
     pub number: u32,
-    /// Canonical signed record.
-    pub record: Bytes,
     /// What its agent measured.
     pub spec: Arc<NodeSpec>,
     /// From its certificate.
@@ -120,13 +119,12 @@ pub(crate) enum Room {
 
 impl Node {
     /// `None` where the row's spec cannot be read.
-    pub(crate) fn from_row(id: NodeId, row: NodeRow) -> Option<Self> {
+    pub(crate) fn from_row(id: NodeId, row: NodeRow, alike: &mut Alike) -> Option<Self> {
         Some(Self {
             id,
             number: row.number,
-            record: row.record,
-            spec: Arc::new(NodeSpec::from_canonical(&row.spec)?),
-            region: row.region.into(),
+            spec: alike.spec(&row.spec)?,
+            region: alike.text(&row.region),
             provider: row.provider,
             generation: row.generation,
             boots: row.boots,
@@ -146,7 +144,6 @@ impl Node {
     pub(crate) fn row(&self) -> NodeRow {
         NodeRow {
             number: self.number,
-            record: self.record.clone(),
             spec: self.spec.to_canonical().into(),
             region: self.region.to_string(),
             provider: self.provider,

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub enum Table {
     /// One row: network, epoch, counters.
     Cluster = 0,
-    /// Node → record, spec, generation, boots, daily prekey.
+    /// Node → spec, generation, boots, daily prekey.
     Nodes = 1,
     /// Node ‖ number → one-time prekey.
     Prekeys = 2,
@@ -51,11 +51,13 @@ pub enum Table {
     Results = 19,
     /// Session ‖ (index, ordinal) → a node's signature over a batch. Not loaded.
     Batches = 20,
+    /// Node → canonical signed record. Not loaded.
+    Records = 21,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Table; 21] = [
+    pub const ALL: [Table; 22] = [
         Table::Cluster,
         Table::Nodes,
         Table::Prekeys,
@@ -77,6 +79,7 @@ impl Table {
         Table::Finished,
         Table::Results,
         Table::Batches,
+        Table::Records,
     ];
     /// Those that `State::load` reads, in the order it wants them.
     pub const LOADED: [Table; 18] = {
@@ -117,6 +120,7 @@ impl Table {
             Table::Finished => "finished",
             Table::Results => "results",
             Table::Batches => "batches",
+            Table::Records => "records",
         }
     }
 }

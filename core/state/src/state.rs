@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use farlane_model::{AttemptRef, Digest, KeyId, NodeId, ProjectId, SessionId, TaskId};
 use farlane_units::Millis;
 
+use crate::alike::Alike;
 use crate::companies::Companies;
 use crate::gang::Gangs;
 use crate::project::ProjectLoad;
@@ -47,6 +48,7 @@ pub struct State {
     pub(crate) projects: BTreeMap<ProjectId, ProjectLoad>,
     pub(crate) touched: Touched,
     pub(crate) companies: Companies,
+    pub(crate) alike: Alike,
 }
 
 /// Events that one order left in the outbox: `n` from `from` to before `to`.
@@ -115,6 +117,7 @@ impl State {
             projects: BTreeMap::new(),
             touched: Touched::default(),
             companies: Companies::default(),
+            alike: Alike::default(),
         }
     }
 

@@ -36,7 +36,7 @@ fn bounded_spec(record: &NodeRecord, bytes: &[u8]) -> Result<Bytes, ControlError
     let mut spec = spec.ok_or_else(|| ControlError::invalid("spec_bytes are no node's spec"))?;
     let terms = record.certificate();
     spec.tier = spec.tier.min(terms.tier);
-    spec.labels.clone_from(&terms.labels);
+    spec.labels = terms.labels.as_slice().into();
     if let Some(price) = terms.price_usd_micros_core_hour {
         spec.price_usd_micros_core_hour = price;
     }
@@ -91,9 +91,9 @@ impl Controller {
     ///
     /// *Errors*: unknown.
     fn record(&self, node: NodeId) -> Result<(NodeRecord, bool), ControlError> {
-        let row = |n: &farlane_state::Node| (n.record.clone(), n.revoked);
-        let row = self.consensus.read(|s| s.node(&node).map(row));
-        let (record, revoked) = row.ok_or(ControlError::UnknownNode)?;
+        let revoked = self.consensus.read(|s| s.node(&node).map(|n| n.revoked));
+        let known = revoked.zip(self.record_of(node));
+        let (revoked, record) = known.ok_or(ControlError::UnknownNode)?;
         let record = NodeRecord::from_bytes(&record).map_err(|e| ControlError::Internal {
             detail: e.to_string(),
         })?;

@@ -27,7 +27,6 @@ pub(crate) struct Wanted {
 /// One context: a node's prekey, issued to this granter.
 struct ContextView {
     boot: BootId,
-    record: Bytes,
     prekey: Bytes,
     revocations: Bytes,
     tasks: Vec<Wanted>,
@@ -73,7 +72,6 @@ impl Controller {
                         .filter(|c| c.index == key.1);
                     ContextView {
                         boot: placed.boot().unwrap_or_default(),
-                        record: placed.node.record.clone(),
                         prekey: prekey.map(|c| c.prekey.clone()).unwrap_or_default(),
                         revocations: state
                             .revocations(&placed.node.provider)
@@ -116,11 +114,12 @@ impl Controller {
             }
             let new = !push.knows_context(node, context);
             let once = |bytes: &Bytes| if new { bytes.clone() } else { Bytes::new() };
+            let record = if new { self.record_of(node) } else { None };
             let request = v1::GrantRequest {
                 node: bytes_of(&node.0),
                 boot: bytes_of(&view.boot.0),
                 context,
-                record_bytes: once(&view.record),
+                record_bytes: record.unwrap_or_default(),
                 prekey_bytes: once(&view.prekey),
                 revocations_bytes: once(&view.revocations),
                 tasks: some,

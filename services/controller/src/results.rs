@@ -91,15 +91,15 @@ impl Controller {
         };
         frame.node = bytes_of(&batch.node.0);
         if new(batch.node) {
-            frame.record_bytes = self.record_of(batch.node);
+            frame.record_bytes = self.record_of(batch.node).unwrap_or_default();
         }
         frame.signature = Some(signature(batch));
     }
 
-    pub(crate) fn record_of(&self, node: NodeId) -> Bytes {
-        self.consensus
-            .read(|s| s.node(&node).map(|n| n.record.clone()))
-            .unwrap_or_default()
+    /// A registered node's canonical signed record.
+    pub(crate) fn record_of(&self, node: NodeId) -> Option<Bytes> {
+        let rows = self.consensus.rows();
+        rows.get(Table::Records, &keys::node(node))
     }
 
     /// Looks at the watched tasks that are due, and sends those that have finished, outside the cursor.

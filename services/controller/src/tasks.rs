@@ -100,7 +100,7 @@ impl Controller {
             .consensus
             .read(|state| finished_summary(state, &finished));
         if let Some(batch) = batch.and_then(farlane_state::BatchRow::from_bytes) {
-            view.record_bytes = self.record_of(batch.node);
+            view.record_bytes = self.record_of(batch.node).unwrap_or_default();
             view.signature = Some(signature(batch));
         }
         view.result = Some(task_result(finished));

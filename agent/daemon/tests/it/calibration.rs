@@ -67,7 +67,7 @@ async fn a_survey_leaves_nothing_behind_and_says_what_an_agent_would() {
     let node = Node::start(&network, config).await;
     let mut told = network.seen.lock().spec.clone().unwrap();
     // What the certificate adds, and what changes from one moment to the next.
-    told.labels.clear();
+    told.labels = [].into();
     told.price_usd_micros_core_hour = survey.spec.price_usd_micros_core_hour;
     told.disk = survey.spec.disk;
     assert_eq!(told, survey.spec);

@@ -51,7 +51,7 @@ async fn a_function_runs_and_its_sealed_result_comes_back_signed() {
             .iter()
             .any(|i| i.version == crate::work::version())
     );
-    assert_eq!(spec.labels, [("disk".to_owned(), "nvme".to_owned())]);
+    assert_eq!(spec.labels, [("disk".to_owned(), "nvme".to_owned())].into());
     stage.node.stop().await;
 }
 

@@ -52,16 +52,17 @@ pub fn node(id: u8, cores: u32, region: &str, price: i64) -> NodeView {
             clock_mhz: 2000,
             memory: ByteCount::gib(4),
             disk: ByteCount::gib(4),
-            interpreters: vec![Interpreter {
+            interpreters: [Interpreter {
                 version: PythonVersion {
                     major: 3,
                     minor: 11,
                 },
                 full: "3.11.2".into(),
-            }],
+            }]
+            .into(),
             tier: Tier::Namespaces,
-            enforced: vec![],
-            labels: vec![],
+            enforced: [].into(),
+            labels: [].into(),
             price_usd_micros_core_hour: UsdMicros(price),
             backlog_credit: 4,
             os: "linux".into(),

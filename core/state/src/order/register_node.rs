@@ -1,5 +1,7 @@
 //! Adds a node, or replaces what is known of it.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use farlane_model::{Digest, Glob, NodeId, NodeSpec, Standing};
 use serde::{Deserialize, Serialize};
@@ -30,7 +32,11 @@ pub struct RegisterNode {
 
 impl RegisterNode {
     pub(crate) fn apply(self, ctx: &mut Ctx) -> Result<Outcome, Refusal> {
-        let spec = NodeSpec::from_canonical(&self.spec).ok_or(Refusal::NodeInvalid)?;
+        let spec = ctx
+            .state
+            .alike
+            .spec(&self.spec)
+            .ok_or(Refusal::NodeInvalid)?;
         // A region is a name, so a pattern without stars.
         if self.region.contains('*') || Glob::new(self.region.as_str()).is_err() {
             return Err(Refusal::NodeInvalid);
@@ -40,6 +46,10 @@ impl RegisterNode {
             None => self.add(ctx)?,
         };
         ctx.put_node(number);
+        let key = keys::node(self.node);
+        ctx.writes.put(Table::Records, &key, |out| {
+            out.extend_from_slice(&self.record)
+        });
         ctx.promote(number);
         ctx.event(&OutboxEvent::Node {
             node: self.node,
@@ -52,18 +62,18 @@ impl RegisterNode {
         Ok(Outcome::Done)
     }
 
-    fn replace(&self, ctx: &mut Ctx, number: u32, spec: NodeSpec) -> Result<u32, Refusal> {
+    fn replace(&self, ctx: &mut Ctx, number: u32, spec: Arc<NodeSpec>) -> Result<u32, Refusal> {
+        let region = ctx.state.alike.text(&self.region);
         let node = ctx.state.node_mut(number).ok_or(Refusal::NodeUnknown)?;
         if node.revoked {
             return Err(Refusal::NodeRevoked);
         }
-        node.record = self.record.clone();
-        node.spec = spec.into();
+        node.spec = spec;
         if *node.region != *self.region || node.provider != self.provider {
             // They were another book's, or another place's.
             node.prices.clear();
         }
-        node.region = self.region.as_str().into();
+        node.region = region;
         node.provider = self.provider;
         node.generation = node.generation.wrapping_add(1);
         Ok(number)
@@ -80,7 +90,6 @@ impl RegisterNode {
         let number = cluster.next_node;
         let row = NodeRow {
             number,
-            record: self.record.clone(),
             spec: self.spec.clone(),
             region: self.region.clone(),
             provider: self.provider,
@@ -93,7 +102,8 @@ impl RegisterNode {
             prices: Vec::new(),
             standing: Standing::Good,
         };
-        let node = Node::from_row(self.node, row).ok_or(Refusal::NodeInvalid)?;
+        let node =
+            Node::from_row(self.node, row, &mut ctx.state.alike).ok_or(Refusal::NodeInvalid)?;
         cluster.next_node += 1;
         ctx.writes
             .put_serde(Table::Cluster, keys::CLUSTER, &*cluster);

@@ -33,7 +33,9 @@ impl RemoveNode {
             ctx.writes
                 .delete(Table::Contexts, &keys::context(self.node, granter));
         }
-        ctx.writes.delete(Table::Nodes, &keys::node(self.node));
+        for table in [Table::Nodes, Table::Records] {
+            ctx.writes.delete(table, &keys::node(self.node));
+        }
         ctx.state.nodes.remove(&self.node);
         ctx.state.by_number[number as usize] = None;
         ctx.state.touched.gone();

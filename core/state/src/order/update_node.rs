@@ -1,7 +1,7 @@
 //! A node's agent started, or measured its machine anew.
 
 use bytes::Bytes;
-use farlane_model::{BootId, NodeId, NodeSpec};
+use farlane_model::{BootId, NodeId};
 use serde::{Deserialize, Serialize};
 
 use crate::apply::Ctx;
@@ -26,7 +26,11 @@ pub struct UpdateNode {
 
 impl UpdateNode {
     pub(crate) fn apply(self, ctx: &mut Ctx) -> Result<Outcome, Refusal> {
-        let spec = NodeSpec::from_canonical(&self.spec).ok_or(Refusal::NodeInvalid)?;
+        let spec = ctx
+            .state
+            .alike
+            .spec(&self.spec)
+            .ok_or(Refusal::NodeInvalid)?;
         let number = *ctx
             .state
             .nodes
@@ -36,12 +40,12 @@ impl UpdateNode {
         if node.revoked {
             return Err(Refusal::NodeRevoked);
         }
-        let changed = *node.spec != spec;
+        let changed = node.spec != spec;
         if node.boot() == Some(self.boot) && !changed {
             return Ok(Outcome::Done);
         }
         node.generation = node.generation.wrapping_add(1);
-        node.spec = spec.into();
+        node.spec = spec;
         let (region, provider) = (node.region.to_string(), node.provider);
         if node.boot() != Some(self.boot) {
             node.boots.retain(|b| b.id != self.boot);

@@ -22,7 +22,7 @@ pub const fn session(id: SessionId) -> [u8; 16] {
     id.to_bytes()
 }
 
-/// Of `Table::Nodes`.
+/// Of `Table::Nodes` and `Records`.
 pub const fn node(id: NodeId) -> [u8; 32] {
     id.0
 }

@@ -12,8 +12,6 @@ use crate::node::{Boot, DatedPrice, PrekeyKind};
 pub struct NodeRow {
     /// Short name within the state file.
     pub number: u32,
-    /// Canonical signed record.
-    pub record: Bytes,
     /// Canonical `NodeSpec`.
     pub spec: Bytes,
     /// From its certificate.

@@ -85,7 +85,11 @@ fn a_removed_node_loses_its_work_and_a_revoked_one_stays_away() {
     w.place(&[task('A', 1)], 1);
     w.place(&[task('A', 2)], 2);
     w.story();
+    let record = |w: &World, n| w.get(Table::Records, &keys::node(node(n)));
+    assert_eq!(record(&w, 1).as_deref(), Some(&b"record"[..]));
     w.order(RemoveNode { node: node(1) });
+    assert_eq!(record(&w, 1), None);
+    assert!(record(&w, 2).is_some());
     w.order(Revoke {
         subject: Revoked::Node(node(2)),
     });

@@ -80,16 +80,17 @@ pub fn node_spec(cores: u32, credit: u32) -> NodeSpec {
         clock_mhz: 3000,
         memory: ByteCount::gib(8),
         disk: ByteCount::gib(8),
-        interpreters: vec![Interpreter {
+        interpreters: [Interpreter {
             version: PythonVersion {
                 major: 3,
                 minor: 11,
             },
             full: "3.11.7".into(),
-        }],
+        }]
+        .into(),
         tier: Tier::Namespaces,
-        enforced: vec![],
-        labels: vec![],
+        enforced: [].into(),
+        labels: [].into(),
         price_usd_micros_core_hour: UsdMicros(36_000),
         backlog_credit: credit,
         os: "linux".into(),

@@ -109,16 +109,17 @@ pub fn node_spec(credit: u32) -> NodeSpec {
         clock_mhz: 3000,
         memory: ByteCount::gib(4),
         disk: ByteCount::gib(4),
-        interpreters: vec![Interpreter {
+        interpreters: [Interpreter {
             version: PythonVersion {
                 major: 3,
                 minor: 11,
             },
             full: "3.11.2".into(),
-        }],
+        }]
+        .into(),
         tier: Tier::MicroVm,
-        enforced: vec![],
-        labels: vec![("disk".into(), "pretended".into())],
+        enforced: [].into(),
+        labels: [("disk".into(), "pretended".into())].into(),
         price_usd_micros_core_hour: UsdMicros(1),
         backlog_credit: credit,
         os: "linux".into(),
