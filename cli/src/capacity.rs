@@ -59,6 +59,31 @@ pub fn nominal_table(spec: &NodeSpec, temperatures: &[Option<u32>]) -> Table {
     table
 }
 
+/// What each accelerator was measured to sustain; `None` where none was.
+pub fn devices_table(spec: &NodeSpec) -> Option<Table> {
+    let mut table = Table::new(&[
+        "DEVICE", "MODEL", "FP32", "BF16", "INT8", "MEMORY", "CAPACITY",
+    ]);
+    let known = |device: &Device| {
+        device
+            .measured
+            .map(|rate| (device.id.clone(), device.model.clone(), rate))
+    };
+    let measured: Vec<_> = spec.devices.iter().filter_map(known).collect();
+    for (id, model, rate) in &measured {
+        table.row([
+            show::name(id),
+            show::name(model),
+            operations(rate.fp32),
+            operations(rate.bf16),
+            operations(rate.int8),
+            format!("{} MiB/s", rate.memory_mib_s),
+            format!("{}, fp32", rate.ucu(WorkKind::Fp32)),
+        ]);
+    }
+    (!measured.is_empty()).then_some(table)
+}
+
 /// The measured vector, by kind of work.
 pub fn measured_table(measured: &Measured) -> Table {
     let cores = match measured.cores {
@@ -168,7 +193,22 @@ pub fn measured_json(spec: &NodeSpec) -> Value {
         "disk_write_mib_s": measured.disk_write_mib_s,
         "disk_read_mib_s": measured.disk_read_mib_s,
         "network_mib_s": measured.network_mib_s,
+        "devices": spec.devices.iter().filter_map(rates_json).collect::<Vec<_>>(),
     })
+}
+
+fn rates_json(device: &Device) -> Option<Value> {
+    let rate = device.measured?;
+    let ucu =
+        WorkKind::ALL.map(|kind| (kind.name().to_owned(), rate.ucu(kind).thousandths().into()));
+    Some(json!({
+        "id": device.id,
+        "fp32_mops": rate.fp32,
+        "bf16_mops": rate.bf16,
+        "int8_mops": rate.int8,
+        "memory_mib_s": rate.memory_mib_s,
+        "ucu_thousandths": Value::Object(ucu.into_iter().collect()),
+    }))
 }
 
 #[cfg(test)]

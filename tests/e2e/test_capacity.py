@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from pathlib import Path
 
 from network import Network, program
 
@@ -40,6 +41,28 @@ def test_a_calibration_prints_every_kind_of_work_with_its_profile(network):
     assert vector["work"]["fp32"]["unit"] and vector["work"]["memory"]["mib_s"] > 0
     # Two seconds of processor time; the probe of interpreters and sandbox is not in it.
     assert 0 < seen["effort"]["cpu_ms"] < 4000
+
+
+def test_a_gpu_is_measured_by_a_process_of_its_own(network):
+    # No GPU and no driver of one: a library that does what the driver's reference says, by the driver's name.
+    drivers = network.folder / "drivers"
+    drivers.mkdir()
+    code = Path(__file__).parents[2] / "agent/daemon/tests/cuda.c"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", drivers / "libcuda.so.1", code], check=True)
+    network.env["LD_LIBRARY_PATH"] = str(drivers)
+    before = json.loads(probe(network, "--json").stdout)
+    if before["nominal"]["devices"][0]["model"] != "Pretended GPU":
+        return  # A machine with GPUs of its own: NVML is asked first.
+    # 4 multiprocessors of 64 cores.
+    assert before["nominal"]["devices"][0]["cuda_cores"] == 256
+    measured = probe(network, "--calibrate", "--json")
+    if measured.returncode == 1 and "something else uses its processor" in measured.stderr:
+        return  # As above.
+    assert measured.returncode == 0, measured.stderr
+    (device,) = json.loads(measured.stdout)["measured"]["devices"]
+    assert device["id"] == before["nominal"]["devices"][0]["id"]
+    assert 0 < device["fp32_mops"] < device["bf16_mops"] < device["int8_mops"] and device["memory_mib_s"] > 0
+    assert device["ucu_thousandths"]["fp32"] == device["fp32_mops"] * 1000 // 135_000
 
 
 def test_the_list_of_machines_names_the_profile(network):

@@ -1,6 +1,7 @@
 //! Starting an agent, and the handle on a running one.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -114,7 +115,7 @@ impl Agent {
         };
         let mut spec = with_terms(probed.spec, &joined.record);
         let idle = config.calibrate_after.unwrap_or(CALIBRATE_AFTER);
-        let calibration = known(&mut spec, &folder, idle);
+        let calibration = known(&mut spec, &folder, idle, config.program.clone());
         let has_gpus = !spec.devices.is_empty();
         let setup = Setup {
             identity: joined.identity,
@@ -199,13 +200,21 @@ fn runtime() -> Result<tokio::runtime::Runtime, StartError> {
 }
 
 /// Puts in what was measured of this machine before, and says when it is to be measured again.
-fn known(spec: &mut NodeSpec, folder: &Folder, idle: Duration) -> Calibration {
+fn known(
+    spec: &mut NodeSpec,
+    folder: &Folder,
+    idle: Duration,
+    program: Option<PathBuf>,
+) -> Calibration {
     let machine = kept::machine(spec);
-    spec.measured = kept::read(folder, machine, SystemClock.wall());
+    if let Some(known) = kept::read(folder, machine, SystemClock.wall()) {
+        known.put_on(spec);
+    }
     Calibration {
         folder: folder.clone(),
         machine,
         idle_ms: u64::try_from(idle.as_millis()).unwrap_or(u64::MAX),
+        program,
     }
 }
 

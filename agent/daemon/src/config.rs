@@ -43,6 +43,8 @@ pub struct AgentConfig {
     pub transfer_patience: Option<Duration>,
     /// How long it is without work before it measures this machine, where what it knows is old; 10 s by default.
     pub calibrate_after: Option<Duration>,
+    /// The `farlane` program: `agent measure-gpus` of it measures accelerators, which without it are not measured.
+    pub program: Option<PathBuf>,
 }
 
 impl AgentConfig {

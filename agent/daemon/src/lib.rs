@@ -35,6 +35,7 @@ mod way;
 mod worker;
 
 pub use agent::Agent;
+pub use calibrate::gpu::measure_gpus;
 pub use config::AgentConfig;
 pub use enrolled::{enrolled, forget};
 pub use error::{AgentError, StartError};

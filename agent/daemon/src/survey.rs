@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use farlane_model::{Measured, NodeSpec};
+use farlane_model::NodeSpec;
 use farlane_runtime::{Clock, SystemClock};
 use farlane_units::Millis;
 
-use crate::calibrate::{self, Broken, kept};
+use crate::calibrate::kept::{self, Known};
+use crate::calibrate::{self, Broken};
 use crate::folder::Folder;
 use crate::{AgentConfig, StartError, agent};
 
@@ -77,14 +78,18 @@ impl Survey {
         }
         let mut spec = probed.spec;
         let mut effort = None;
-        spec.measured = match calibrate {
+        let known = match calibrate {
             Calibrate::No => last(&config.state_dir, &spec),
             Calibrate::Now => {
-                let (measured, took) = measure(&spec, room.path())?;
+                let program = config.program.as_deref();
+                let (known, took) = measure(&spec, program, room.path())?;
                 effort = Some(took);
-                Some(measured)
+                Some(known)
             }
         };
+        if let Some(known) = known {
+            known.put_on(&mut spec);
+        }
         Ok(Self {
             spec,
             temperatures: probed.temperatures,
@@ -97,7 +102,7 @@ impl Survey {
 }
 
 /// The agent's own last result, where this user may read it.
-fn last(state: &Path, spec: &NodeSpec) -> Option<Measured> {
+fn last(state: &Path, spec: &NodeSpec) -> Option<Known> {
     if !state.is_dir() {
         return None;
     }
@@ -105,23 +110,29 @@ fn last(state: &Path, spec: &NodeSpec) -> Option<Measured> {
     kept::read(&folder, kept::machine(spec), SystemClock.wall())
 }
 
-fn measure(spec: &NodeSpec, folder: &Path) -> Result<(Measured, Effort), SurveyError> {
+fn measure(
+    spec: &NodeSpec,
+    program: Option<&Path>,
+    folder: &Path,
+) -> Result<(Known, Effort), SurveyError> {
     let never = AtomicBool::new(false);
     let (began, cpu) = (SystemClock.steady(), process_cpu());
     // In a thread of its own, since it takes the lowest priority and keeps it.
-    let measured = std::thread::scope(|scope| {
+    let known = std::thread::scope(|scope| {
         let run = || {
             let (cpus, memory) = (spec.cpus, spec.memory.0);
-            calibrate::measure(cpus, memory, folder, SystemClock.wall(), &never)
+            let measured = calibrate::measure(cpus, memory, folder, SystemClock.wall(), &never)?;
+            let devices = calibrate::devices(program, &spec.devices, &never)?;
+            Ok(Known { measured, devices })
         };
         scope.spawn(run).join().unwrap_or(Err(Broken::Stopped))
     });
-    let measured = measured.map_err(|_| SurveyError::Busy)?;
+    let known = known.map_err(|_| SurveyError::Busy)?;
     let effort = Effort {
         cpu: Millis(process_cpu().0.saturating_sub(cpu.0)),
         wall: Millis(SystemClock.steady().0.saturating_sub(began.0) / 1000),
     };
-    Ok((measured, effort))
+    Ok((known, effort))
 }
 
 /// What this process has used of its processors.

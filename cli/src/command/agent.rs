@@ -53,7 +53,10 @@ pub struct Args {
 
 #[derive(Debug, Clone, clap::Subcommand)]
 enum Action {
-    Probe(probe::Args),
+    Probe(Box<probe::Args>),
+    /// Child of an agent: measures every GPU that CUDA's driver lists.
+    #[command(hide = true)]
+    MeasureGpus,
 }
 
 /// What the machine offers; measured where not told.
@@ -174,14 +177,20 @@ impl Offer {
             tenants: (!self.tenants.is_empty()).then(|| self.tenants.clone()),
             own_tenants: self.own_tenants.clone(),
             uv: self.uv.clone(),
+            program: std::env::current_exe().ok(),
             ..AgentConfig::new(state)
         }
     }
 }
 
 pub fn run(args: Args) -> Result<(), Problem> {
-    if let Some(Action::Probe(args)) = &args.action {
-        return probe::run(args);
+    match &args.action {
+        Some(Action::Probe(args)) => return probe::run(args),
+        Some(Action::MeasureGpus) => {
+            return farlane_daemon::measure_gpus(&mut std::io::stdout().lock())
+                .map_err(Problem::failed);
+        }
+        None => {}
     }
     telemetry::init(&args.log, telemetry::Format::Text).map_err(Problem::failed)?;
     args.offer.check()?;

@@ -62,7 +62,8 @@ pub async fn show(target: Target, form: Form, wanted: String) -> Result<(), Prob
     match &spec.measured {
         Some(measured) => {
             show::line("\nBy calibration (profile measured)")?;
-            capacity::measured_table(measured).print("")
+            capacity::measured_table(measured).print("")?;
+            capacity::devices_table(&spec).map_or(Ok(()), |table| table.print(""))
         }
         None => show::line("\nNot measured yet: its agent does so when it is idle"),
     }

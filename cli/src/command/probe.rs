@@ -124,5 +124,6 @@ fn print(survey: &Survey) -> Result<(), Problem> {
         None => show::relative(measured.at.0, show::now_ms()),
     };
     show::line(&format!("\nBy calibration (profile measured), {when}"))?;
-    capacity::measured_table(measured).print("")
+    capacity::measured_table(measured).print("")?;
+    capacity::devices_table(spec).map_or(Ok(()), |table| table.print(""))
 }

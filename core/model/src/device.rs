@@ -2,8 +2,10 @@
 //!
 //! Owns the nominal profile's formulas. Leaves finding devices to the agent.
 
-use farlane_units::{ByteCount, MilliCpu, NominalUcu};
+use farlane_units::{ByteCount, MeasuredUcu, MilliCpu, NominalUcu};
 use serde::{Deserialize, Serialize};
+
+use crate::{REFERENCE, WorkKind};
 
 /// Most accelerators of one node. Source: HGX A100 boards join 16; four times that.
 pub const MAX_DEVICES: usize = 64;
@@ -84,6 +86,63 @@ pub struct Device {
     pub tdp_watts: u32,
     /// What its driver knows it by (a UUID, a PCI address); at most 64 letters.
     pub id: String,
+    /// By the agent's calibration; `None` before the first one, and where its type cannot be measured.
+    pub measured: Option<DeviceRate>,
+}
+
+/// What one accelerator sustains, measured on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct DeviceRate {
+    /// Products of 32-bit floats, millions of operations a second.
+    pub fp32: u64,
+    /// Of bfloat16, likewise.
+    pub bf16: u64,
+    /// Of 8-bit integers, likewise.
+    pub int8: u64,
+    /// Read and written within its own memory.
+    pub memory_mib_s: u64,
+}
+
+impl DeviceRate {
+    /// Fastest believed of any kind. Source: 10 PFLOPS at bytes is what a B300 is said to reach; a hundred times that.
+    const MOST: u64 = 1_000_000_000_000;
+
+    /// What it sustains of a kind of work.
+    ///
+    /// *Units*: [`REFERENCE`]'s of this kind.
+    pub const fn rate(&self, kind: WorkKind) -> u64 {
+        match kind {
+            WorkKind::Fp32 => self.fp32,
+            WorkKind::Bf16 => self.bf16,
+            WorkKind::Int8 => self.int8,
+            WorkKind::Memory => self.memory_mib_s,
+        }
+    }
+
+    /// Its figure for a kind of work: its rate over one core's of the reference node.
+    pub const fn ucu(&self, kind: WorkKind) -> MeasuredUcu {
+        match MeasuredUcu::of_rates(self.rate(kind), REFERENCE.rate(kind)) {
+            Some(ucu) => ucu,
+            None => panic!("no rate of the reference core is zero"),
+        }
+    }
+
+    /// Each rate changed alike.
+    pub fn map(self, change: impl Fn(u64) -> u64) -> Self {
+        Self {
+            fp32: change(self.fp32),
+            bf16: change(self.bf16),
+            int8: change(self.int8),
+            memory_mib_s: change(self.memory_mib_s),
+        }
+    }
+
+    /// Whether every rate can be one.
+    pub fn is_bounded(&self) -> bool {
+        WorkKind::ALL
+            .into_iter()
+            .all(|kind| (1..=Self::MOST).contains(&self.rate(kind)))
+    }
 }
 
 impl Device {
@@ -108,9 +167,11 @@ impl Device {
         NominalUcu::from_thousandths(thousandths)
     }
 
-    /// Whether its texts are as short as an agent makes them.
+    /// Whether its texts are as short as an agent makes them, and its rates can be ones.
     pub(crate) fn is_bounded(&self) -> bool {
-        self.model.len() <= MAX_MODEL && self.id.len() <= MAX_ID
+        self.model.len() <= MAX_MODEL
+            && self.id.len() <= MAX_ID
+            && self.measured.is_none_or(|rate| rate.is_bounded())
     }
 }
 
@@ -135,6 +196,7 @@ mod tests {
             memory: ByteCount(memory),
             tdp_watts: 0,
             id: String::new(),
+            measured: None,
         }
     }
 

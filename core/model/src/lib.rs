@@ -22,7 +22,9 @@ mod version;
 mod word;
 mod work;
 
-pub use device::{Device, DeviceKind, DeviceType, MAX_DEVICES, UnknownDeviceType, nominal_cpu};
+pub use device::{
+    Device, DeviceKind, DeviceRate, DeviceType, MAX_DEVICES, UnknownDeviceType, nominal_cpu,
+};
 pub use exit::{Exit, ExitKind, LostCause, MAX_EXIT_MESSAGE};
 pub use gang::{Gang, GangRegions, MAX_GANG};
 pub use glob::{BadGlob, Glob, is_region};

@@ -158,6 +158,7 @@ pub(crate) mod tests {
                 memory: ByteCount(40_000_000_000),
                 tdp_watts: 400,
                 id: "GPU-5d5ba0d6".into(),
+                measured: None,
             }],
             measured: None,
             resources: vec![Amount::new("license", 2).unwrap()],

@@ -457,6 +457,10 @@ fn hardware(spec: &NodeSpec) -> u64 {
     let mut hasher = DefaultHasher::new();
     let devices = spec.devices.iter().map(|device| Device {
         id: String::new(),
+        // By its step, as what was measured of cores.
+        measured: device
+            .measured
+            .map(|rate| rate.map(|one| middle(step(one)))),
         ..device.clone()
     });
     let like = NodeSpec {

@@ -82,6 +82,7 @@ fn what_a_gpu_draws_counts_for_who_holds_one() {
         memory: ByteCount::gib(40),
         tdp_watts: 400,
         id: "GPU-0".into(),
+        measured: None,
     };
     let carbon = |milliwatts_gpu: u32, gpus: u32| {
         let bare = node(1, 4, "eu", 50_000);

@@ -25,6 +25,7 @@ fn gpu(model: &str, gib: u64) -> Device {
         memory: ByteCount::gib(gib),
         tdp_watts: 0,
         id: String::new(),
+        measured: None,
     }
 }
 

@@ -107,6 +107,7 @@ fn who_holds_an_accelerator_pays_for_its_heat() {
             memory: farlane_units::ByteCount::gib(16),
             tdp_watts: 70,
             id: "GPU-1".into(),
+            measured: None,
         };
         let spec = NodeSpec {
             devices: vec![device],

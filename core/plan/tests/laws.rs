@@ -40,6 +40,7 @@ fn counts_as(id: u8, thousandths: Option<u64>, device: &str) -> Option<(u64, u64
         memory: ByteCount::gib(40),
         tdp_watts: 400,
         id: format!("GPU-{id}"),
+        measured: None,
     }];
     let mut fleet = Fleet::new();
     fleet.put(node);

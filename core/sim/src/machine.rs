@@ -181,6 +181,7 @@ impl Kind {
             memory: ByteCount::gib(gpu.gib),
             tdp_watts: gpu.watts,
             id: format!("GPU-{at}"),
+            measured: None,
         };
         (0..count).map(device).collect()
     }

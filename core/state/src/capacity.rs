@@ -176,6 +176,7 @@ mod tests {
             memory: ByteCount::gib(gib),
             tdp_watts: 0,
             id: String::new(),
+            measured: None,
         }
     }
 

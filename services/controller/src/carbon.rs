@@ -220,6 +220,7 @@ mod tests {
             memory: farlane_units::ByteCount::gib(1),
             tdp_watts,
             id: String::new(),
+            measured: None,
         };
         // Times 1.56, what its site takes for each watt of it.
         assert_eq!(gpu_milliwatts(&[device(300, "A100")]), 468_000);

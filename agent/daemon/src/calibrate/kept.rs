@@ -1,6 +1,6 @@
 //! The last result, kept in the agent's state folder.
 
-use farlane_model::{Digest, Measured, NodeSpec};
+use farlane_model::{DeviceRate, Digest, Measured, NodeSpec};
 use farlane_seal::private_file;
 use farlane_units::Millis;
 use serde::{Deserialize, Serialize};
@@ -12,17 +12,43 @@ const FILE: &str = "measured.json";
 /// After this the machine is measured again. Source: docs/design/scheduler.md, "Measuring".
 const FRESH: Millis = Millis(7 * 24 * 3_600_000);
 /// Counts up when what is measured, or how, changes: older results are measured again.
-const METHOD: u32 = 1;
+const METHOD: u32 = 2;
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Kept {
     machine: Digest,
-    measured: Measured,
+    known: Known,
+}
+
+/// What calibration found of a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Known {
+    /// Of its cores, memory, disk and network.
+    pub(crate) measured: Measured,
+    /// Of those of its accelerators that could be measured, by id.
+    pub(crate) devices: Vec<(String, DeviceRate)>,
+}
+
+impl Known {
+    /// Puts it where it is sent and shown.
+    pub(crate) fn put_on(&self, spec: &mut NodeSpec) {
+        spec.measured = Some(self.measured);
+        for device in &mut spec.devices {
+            let known = self.devices.iter().find(|(id, _)| *id == device.id);
+            device.measured = known.map(|(_, rate)| *rate);
+        }
+    }
 }
 
 /// What a result is of: the machine, what it offers, and the method.
 pub(crate) fn machine(spec: &NodeSpec) -> Digest {
-    let parts = (METHOD, &spec.cpu_model, spec.cpus, spec.memory, &spec.arch);
+    let devices: Vec<&str> = spec
+        .devices
+        .iter()
+        .map(|device| device.id.as_str())
+        .collect();
+    let machine = (&spec.cpu_model, spec.cpus, spec.memory, &spec.arch);
+    let parts = (METHOD, machine, devices);
     Digest::of(format!("{parts:?}").as_bytes())
 }
 
@@ -32,7 +58,7 @@ pub(crate) fn is_fresh(at: Millis, now: Millis) -> bool {
 }
 
 /// The result of this machine, if there is a fresh one. What cannot be read is measured again.
-pub(crate) fn read(folder: &Folder, machine: Digest, now: Millis) -> Option<Measured> {
+pub(crate) fn read(folder: &Folder, machine: Digest, now: Millis) -> Option<Known> {
     let path = folder.path(FILE);
     if !path.exists() {
         return None;
@@ -41,13 +67,14 @@ pub(crate) fn read(folder: &Folder, machine: Digest, now: Millis) -> Option<Meas
         .inspect_err(|error| tracing::warn!(%error, "what was measured cannot be read back"))
         .ok()?;
     let kept: Kept = serde_json::from_slice(&bytes).ok()?;
-    let holds = kept.machine == machine && is_fresh(kept.measured.at, now);
-    holds.then_some(kept.measured)
+    let holds = kept.machine == machine && is_fresh(kept.known.measured.at, now);
+    holds.then_some(kept.known)
 }
 
 /// Keeps a result. Where it cannot be kept, the next start measures again.
-pub(crate) fn keep(folder: &Folder, machine: Digest, measured: Measured) {
-    let kept = serde_json::to_vec(&Kept { machine, measured });
+pub(crate) fn keep(folder: &Folder, machine: Digest, known: &Known) {
+    let known = known.clone();
+    let kept = serde_json::to_vec(&Kept { machine, known });
     if let Ok(bytes) = kept
         && let Err(error) = folder.keep(FILE, &bytes)
     {
@@ -83,10 +110,20 @@ mod tests {
             disk_read_mib_s: Some(3),
             network_mib_s: None,
         };
+        let gpu = DeviceRate {
+            fp32: 1,
+            bf16: 2,
+            int8: 3,
+            memory_mib_s: 4,
+        };
+        let known = Known {
+            measured,
+            devices: vec![("GPU-1".into(), gpu)],
+        };
         assert_eq!(read(&folder, here, Millis(1)), None);
-        keep(&folder, here, measured);
+        keep(&folder, here, &known);
         let last = Millis(1_000_000_000 + FRESH.0);
-        assert_eq!(read(&folder, here, last), Some(measured));
+        assert_eq!(read(&folder, here, last), Some(known));
         assert_eq!(read(&folder, elsewhere, last), None);
         assert_eq!(read(&folder, here, Millis(last.0 + 1)), None);
         assert_eq!(read(&folder, here, Millis(999_999_999)), None);

@@ -6,10 +6,12 @@
 //! ```text
 //! fp32, bf16, int8: one core, then all ─▶ memory: all cores ─▶ disk ─▶ again, twice ─▶ the best of each
 //! ```
+//! Accelerators come after it, by a process of their own.
 
 pub(crate) mod challenge;
 mod crew;
 mod disk;
+pub(crate) mod gpu;
 pub(crate) mod kept;
 mod matrix;
 mod memory;
@@ -21,7 +23,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use farlane_model::{MatrixRate, Measured, VectorUnit};
+use farlane_model::{Device, DeviceRate, DeviceType, MatrixRate, Measured, VectorUnit};
 use farlane_units::{MilliCpu, Millis};
 
 use matrix::{Integers, Kernel, Matrices};
@@ -77,6 +79,21 @@ pub(crate) fn measure(
         best = best.or_better(bench.pass()?);
     }
     best.measured(cores, now).ok_or(Broken::Busy)
+}
+
+/// Measures the accelerators, in a child of `program`: rates by id, of those that can be measured.
+///
+/// *Errors*: it was stopped.
+pub(crate) fn devices(
+    program: Option<&Path>,
+    devices: &[Device],
+    stop: &AtomicBool,
+) -> Result<Vec<(String, DeviceRate)>, Broken> {
+    let can = |device: &Device| device.device_type() == DeviceType::Gpu;
+    match program {
+        Some(program) if devices.iter().any(can) => gpu::measure(program, stop),
+        _ => Ok(Vec::new()),
+    }
 }
 
 /// One core and all cores, in millions of operations a second; `None` where every round was disturbed.

@@ -2,6 +2,7 @@
 //!
 //! Owns the moment, the stop, and what becomes of the result. Leaves measuring to `crate::calibrate` and `crate::way`.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,7 +13,8 @@ use farlane_wire::v1::agent_frame::Body;
 
 use super::attempt::Beside;
 use super::{Done, Engine};
-use crate::calibrate::{self, Broken, kept};
+use crate::calibrate::kept::{self, Known};
+use crate::calibrate::{self, Broken};
 use crate::clock::ClusterClock;
 use crate::folder::Folder;
 
@@ -26,6 +28,8 @@ pub(crate) struct Calibration {
     pub(crate) folder: Folder,
     pub(crate) machine: Digest,
     pub(crate) idle_ms: u64,
+    /// This program, a child of which measures accelerators; without it they are not.
+    pub(crate) program: Option<PathBuf>,
 }
 
 /// The state of it.
@@ -107,19 +111,26 @@ impl Engine {
         let (cpus, memory) = (self.spec.cpus, self.spec.memory.0);
         let (done, stopped) = (self.done.clone(), stop.clone());
         let way = self.way.clone();
+        let program = calibrator.calibration.program.clone();
+        let devices = self.spec.devices.clone();
         // A thread of its own: it takes the lowest priority, and keeps it.
         let thread = std::thread::Builder::new().name("farlane-measure".into());
         let begun = thread.spawn(move || {
-            let (path, wall) = (folder.path(""), SystemClock.wall());
-            let measured = calibrate::measure(cpus, memory, &path, wall, &stopped);
-            let measured = measured.map(|measured| Measured {
-                network_mib_s: way.down().map(|rate| rate.0 >> 20),
-                ..measured
-            });
-            if let Ok(measured) = measured {
-                kept::keep(&folder, machine, measured);
+            let measure = || {
+                let (path, wall) = (folder.path(""), SystemClock.wall());
+                let measured = calibrate::measure(cpus, memory, &path, wall, &stopped)?;
+                let devices = calibrate::devices(program.as_deref(), &devices, &stopped)?;
+                let measured = Measured {
+                    network_mib_s: way.down().map(|rate| rate.0 >> 20),
+                    ..measured
+                };
+                Ok(Known { measured, devices })
+            };
+            let known = measure();
+            if let Ok(known) = &known {
+                kept::keep(&folder, machine, known);
             }
-            let _ = done.blocking_send(Done::Calibrated(measured));
+            let _ = done.blocking_send(Done::Calibrated(known));
         });
         match begun {
             Ok(_) => calibrator.stop = Some(stop),
@@ -152,16 +163,17 @@ impl Engine {
     }
 
     /// Tells the control plane what came of it.
-    pub(super) fn calibrated(&mut self, result: Result<Measured, Broken>) {
+    pub(super) fn calibrated(&mut self, result: Result<Known, Broken>) {
         self.calibrator.stop = None;
         match result {
-            Ok(measured) => {
+            Ok(known) => {
                 tracing::info!(
-                    fp32 = %measured.ucu(farlane_model::WorkKind::Fp32),
-                    unit = measured.fp32.unit.name(),
+                    fp32 = %known.measured.ucu(farlane_model::WorkKind::Fp32),
+                    unit = known.measured.fp32.unit.name(),
+                    accelerators = known.devices.len(),
                     "this machine was measured"
                 );
-                self.spec.measured = Some(measured);
+                known.put_on(&mut self.spec);
                 let spec_bytes = self.spec.to_canonical().into();
                 self.tell(Body::Update(v1::NodeUpdate { spec_bytes }));
             }

@@ -32,7 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use farlane_model::{AttemptRef, BootId, Measured, NodeId, NodeSpec, TenantId, Tier};
+use farlane_model::{AttemptRef, BootId, NodeId, NodeSpec, TenantId, Tier};
 use farlane_reconcile::{Event as Change, Reconciler};
 use farlane_seal::NodeIdentity;
 use farlane_seal::record::NodeRecord;
@@ -42,6 +42,7 @@ use tonic::transport::Channel;
 
 use crate::AgentError;
 use crate::calibrate::Broken;
+use crate::calibrate::kept::Known;
 use crate::clock::ClusterClock;
 use crate::heat::Heat;
 use crate::link::{LinkEvent, frame};
@@ -89,7 +90,7 @@ pub(crate) struct Setup {
 enum Done {
     Prepared(Token, Result<Prepared, Unready>),
     Sealed(Token, Result<Sealing, Unsealed>),
-    Calibrated(Result<Measured, Broken>),
+    Calibrated(Result<Known, Broken>),
     Met(u64, Result<Vec<u8>, Broken>),
 }
 

@@ -118,25 +118,25 @@ impl Cuda {
         (unsafe { ask(&mut bytes, device) } == 0).then_some(bytes as u64)
     }
 
-    /// As NVML writes it.
     fn id(&self, device: c_int) -> Option<String> {
         let ask: unsafe extern "C" fn(*mut [u8; 16], c_int) -> c_int =
             self.function("cuDeviceGetUuid").ok()?;
         let mut id = [0; 16];
         // SAFETY: writes 16 bytes.
-        if unsafe { ask(&mut id, device) } != 0 {
-            return None;
-        }
-        let mut text = String::from("GPU");
-        for (index, byte) in id.iter().enumerate() {
-            let dash = if matches!(index, 0 | 4 | 6 | 8 | 10) {
-                "-"
-            } else {
-                ""
-            };
-            // Writing to a String cannot fail.
-            let _ = write!(text, "{dash}{byte:02x}");
-        }
-        Some(text)
+        (unsafe { ask(&mut id, device) } == 0).then(|| gpu_id(&id))
     }
+}
+
+/// A device's UUID, as NVML writes it.
+pub(crate) fn gpu_id(id: &[u8; 16]) -> String {
+    let mut text = String::from("GPU");
+    for (index, byte) in id.iter().enumerate() {
+        let dash = match index {
+            0 | 4 | 6 | 8 | 10 => "-",
+            _ => "",
+        };
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{dash}{byte:02x}");
+    }
+    text
 }

@@ -110,7 +110,7 @@ impl Drivers for Installed {
 
 /// Opens a library by its name or path.
 #[allow(unsafe_code)]
-pub(super) fn open(name: &std::ffi::OsStr) -> Result<libloading::Library, Unread> {
+pub(crate) fn open(name: &std::ffi::OsStr) -> Result<libloading::Library, Unread> {
     // SAFETY: a driver's library, by the name that its vendor gives it; whoever can put another in its place
     // can replace this program too.
     let library = unsafe { libloading::Library::new(name) };
@@ -187,6 +187,7 @@ fn believed(reading: Reading) -> Result<Found, String> {
             memory: ByteCount(reading.memory),
             tdp_watts: if watts <= MOST_WATTS { watts } else { 0 },
             id: clean(&reading.id, 64),
+            measured: None,
         },
         temperature: reading.temperature.filter(|degrees| *degrees < 200),
     })
@@ -194,4 +195,4 @@ fn believed(reading: Reading) -> Result<Found, String> {
 
 #[cfg(test)]
 #[path = "gpu_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -163,7 +163,7 @@ fn what_cannot_be_believed_is_refused_and_named() {
 }
 
 /// A library made of C, in place of the driver's.
-fn library(dir: &Path, name: &str, code: &str) -> PathBuf {
+pub(crate) fn library(dir: &Path, name: &str, code: &str) -> PathBuf {
     let (source, made) = (dir.join(format!("{name}.c")), dir.join(name));
     std::fs::write(&source, code).unwrap();
     let mut compiler = Command::new("cc");

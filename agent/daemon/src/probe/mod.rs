@@ -8,3 +8,8 @@ pub(crate) mod machine;
 pub(crate) mod nvml;
 pub(crate) mod python;
 mod tpu;
+
+pub(crate) use cuda::gpu_id;
+#[cfg(test)]
+pub(crate) use gpu::tests::library;
+pub(crate) use gpu::{Unread, open};

@@ -70,6 +70,7 @@ impl Generation {
                 memory: ByteCount::gib(self.memory_gib),
                 tdp_watts: 0,
                 id: clean(id, 16),
+                measured: None,
             },
             temperature: None,
         }

@@ -69,6 +69,7 @@ pub fn gpu(model: &str, gib: u64) -> Device {
         memory: ByteCount::gib(gib),
         tdp_watts: 0,
         id: model.into(),
+        measured: None,
     }
 }
 

@@ -127,6 +127,7 @@ async fn each_task_is_told_its_own_gpu_and_the_next_one_that_of_the_first() {
         memory: ByteCount::gib(40),
         tdp_watts: 400,
         id: id.into(),
+        measured: None,
     };
     let mut with_cards = node_spec(4);
     with_cards.devices = vec![card("GPU-a"), card("GPU-b")];
