@@ -14,6 +14,26 @@ const MAX_MODEL: usize = 4 * 64;
 /// Longest id, bytes: an agent cuts at 64 letters. Source: a GPU's UUID is `GPU-` and 36 letters.
 const MAX_ID: usize = 4 * 64;
 
+/// Dense bf16 rates (fp16 where there is no bf16), TFLOPS, by words of the model. Source: NVIDIA's data sheets, without
+/// sparsity.
+const DENSE: [(&str, u64); 13] = [
+    ("H200", 989),
+    ("H100 PCIe", 756),
+    ("H100", 989),
+    ("A100", 312),
+    ("A30", 165),
+    ("A10", 125),
+    ("L40S", 362),
+    ("L40", 181),
+    ("L4", 121),
+    ("V100", 125),
+    ("T4", 65),
+    ("RTX 4090", 165),
+    ("RTX 3090", 71),
+];
+/// The same for each core of a model that is not listed, GFLOPS. Source: the listed ones have 7 to 58; their middle.
+const GFLOPS_A_CORE: u64 = 24;
+
 /// A type of device that the nominal profile has a formula for. *Source*: design.md, "Unified compute units".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DeviceType {
@@ -167,6 +187,22 @@ impl Device {
         NominalUcu::from_thousandths(thousandths)
     }
 
+    /// What it sustains at most of dense bf16 products, thousands of millions of operations a second: as measured, else
+    /// by its data sheet, else by its cores. For planning, before runs are seen on it; it never prices or bills.
+    pub fn dense_gflops(&self) -> u64 {
+        if let Some(measured) = self.measured {
+            return (measured.bf16 / 1000).max(1);
+        }
+        let known = |&&(model, _): &&(&str, u64)| crate::request::names(model, &self.model);
+        match self.kind {
+            DeviceKind::Tpu { gflops } => u64::from(gflops),
+            DeviceKind::Gpu { cuda_cores } => match DENSE.iter().find(known) {
+                Some((_, tflops)) => tflops * 1000,
+                None => u64::from(cuda_cores) * GFLOPS_A_CORE,
+            },
+        }
+    }
+
     /// Whether its texts are as short as an agent makes them, and its rates can be ones.
     pub(crate) fn is_bounded(&self) -> bool {
         self.model.len() <= MAX_MODEL
@@ -278,5 +314,34 @@ mod tests {
             );
             assert_eq!(refused, Err(said));
         }
+    }
+
+    #[test]
+    fn a_model_is_known_by_its_words_and_others_by_their_cores() {
+        let gpu = |model: &str| {
+            let device = Device {
+                model: model.into(),
+                ..device(DeviceKind::Gpu { cuda_cores: 1000 }, 1)
+            };
+            device.dense_gflops()
+        };
+        assert_eq!(gpu("NVIDIA A100-SXM4-80GB"), 312_000);
+        assert_eq!(gpu("NVIDIA H100 PCIe"), 756_000);
+        assert_eq!(gpu("NVIDIA H100 80GB HBM3"), 989_000);
+        assert_eq!((gpu("NVIDIA L4"), gpu("Tesla T4")), (121_000, 65_000));
+        assert_eq!(gpu("made up"), 24_000);
+        let tpu = device(DeviceKind::Tpu { gflops: 197_000 }, 1);
+        assert_eq!(tpu.dense_gflops(), 197_000);
+        let measured = DeviceRate {
+            fp32: 1,
+            bf16: 300_000_000,
+            int8: 1,
+            memory_mib_s: 1,
+        };
+        let known = Device {
+            measured: Some(measured),
+            ..tpu
+        };
+        assert_eq!(known.dense_gflops(), 300_000);
     }
 }

@@ -315,7 +315,7 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 
 /// Whether the words of `model` come in `name`, in their order: `A100 80GB` names `NVIDIA A100-SXM4-80GB`, and
 /// `A10` does not.
-fn names(model: &str, name: &str) -> bool {
+pub(crate) fn names(model: &str, name: &str) -> bool {
     let mut rest = words(name);
     words(model).all(|word| rest.any(|other| other.eq_ignore_ascii_case(word)))
 }

@@ -4,7 +4,7 @@ use std::ops::{Index, IndexMut};
 
 use farlane_model::{PolicyName, PolicyPrices, TermKind};
 use farlane_units::{
-    ByteCount, ByteRate, MicroGramsCo2, Micros, MilliCpu, Ppm, UsdMicros, UsdPicos,
+    ByteCount, ByteRate, MicroGramsCo2, Micros, MilliCpu, MilliGpu, Ppm, UsdMicros, UsdPicos,
 };
 
 use crate::company::Here;
@@ -131,7 +131,8 @@ pub(crate) struct Traits {
     /// Names the hardware, for estimates.
     pub hardware: u64,
     pub cpus: MilliCpu,
-    /// Of one core.
+    pub gpus: MilliGpu,
+    /// Of one core, and of one accelerator.
     pub rates: Rates,
     /// Runs take so much longer than by its claim; 1000 is as claimed.
     pub slowdown_milli: u32,
@@ -192,8 +193,13 @@ impl Traits {
 
     /// How many such tasks run here at once.
     fn slots(&self, group: &Group) -> f64 {
-        let each = f64::from(group.spec.resources.cpus.0.max(1));
-        (f64::from(self.cpus.0) / each).max(1.0)
+        let need = &group.spec.resources;
+        let of = |all: u32, each: u32| f64::from(all) / f64::from(each.max(1));
+        let cores = of(self.cpus.0, need.cpus.0);
+        match need.gpus.0 {
+            0 => cores.max(1.0),
+            gpus => cores.min(of(self.gpus.0, gpus)).max(1.0),
+        }
     }
 
     /// How long one more waits here behind so many, microseconds.

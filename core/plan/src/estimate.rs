@@ -10,17 +10,20 @@
 //! else                                ─▶ a guess, over the rate of the class's cores
 //! ```
 //! What the work takes on a class is its roofline where flops or bytes are declared, else one over the rate of its
-//! cores. A node that was not measured has the rates of the reference node's cores: nominal figures are never mixed
+//! cores; of tasks that hold accelerators, one over the rate of these, which is their data sheet's until it is measured. A node that was not measured has the rates of the reference node's cores: nominal figures are never mixed
 //! with measured ones.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use farlane_model::{Declared, Digest, Measured, REFERENCE, TaskSpec, WorkKind};
-use farlane_units::{Micros, MilliCpu, MilliUcu};
+use farlane_units::{Micros, MilliCpu, MilliGpu, MilliUcu};
 
 /// A task of which nothing is known yet. Source: none; it only has to be the same for every node.
 pub const UNKNOWN: Micros = Micros(100_000);
+/// An accelerator on which a task of which nothing is known takes [`UNKNOWN`], thousands of millions of operations a
+/// second. Source: an A100's dense bf16 rate; it only has to be the same for every node.
+const REFERENCE_GPU: f64 = 312_000.0;
 /// Runs on a class before their middle is believed more than what other classes say. Source: below three a
 /// median is no more than an average.
 const ENOUGH: u32 = 3;
@@ -47,33 +50,56 @@ const LEAST_MICROS: f64 = 1.0;
 /// The same of a factor, where [`UNKNOWN`] is 1.
 const LEAST_FACTOR: f64 = LEAST_MICROS / UNKNOWN.0 as f64;
 
-/// What one core of a node sustains, in cores of the reference node, for each kind of work.
+/// What one core of a node sustains, in cores of the reference node, for each kind of work; and what one of its
+/// accelerators does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Rates(pub [MilliUcu; 4]);
+pub struct Rates {
+    cores: [MilliUcu; 4],
+    /// Thousands of millions of operations a second; 0 where there is none.
+    gpu: u64,
+}
 
 impl Rates {
     /// A core of the reference node, and of every node that was not measured.
-    pub const REFERENCE: Self = Self([MilliUcu(1000); 4]);
+    pub const REFERENCE: Self = Self::all(MilliUcu(1000));
 
     /// Of one core, by the whole node's figures.
     pub fn of(measured: &Measured) -> Self {
         let cores = u64::from(measured.cores.max(1));
-        Self(WorkKind::ALL.map(|kind| MilliUcu(measured.ucu(kind).thousandths() / cores)))
+        let rate = |kind| MilliUcu(measured.ucu(kind).thousandths() / cores);
+        Self {
+            cores: WorkKind::ALL.map(rate),
+            gpu: 0,
+        }
     }
 
     /// The same of every kind of work.
     pub const fn all(core: MilliUcu) -> Self {
-        Self([core; 4])
+        Self {
+            cores: [core; 4],
+            gpu: 0,
+        }
     }
 
     /// Of one kind.
     pub const fn rate(&self, kind: WorkKind) -> MilliUcu {
-        self.0[kind as usize]
+        self.cores[kind as usize]
     }
 
-    /// Each as `change` makes it.
+    /// Those of cores as `change` makes each.
     pub(crate) fn map(self, change: impl Fn(u64) -> u64) -> Self {
-        Self(self.0.map(|rate| MilliUcu(change(rate.0))))
+        Self {
+            cores: self.cores.map(|rate| MilliUcu(change(rate.0))),
+            ..self
+        }
+    }
+
+    /// With accelerators of this rate, thousands of millions of operations a second; 0 for none.
+    pub fn with_gpus(self, gflops: u64) -> Self {
+        Self {
+            gpu: gflops,
+            ..self
+        }
     }
 }
 
@@ -82,6 +108,7 @@ impl Rates {
 pub struct Shape {
     declared: Option<Declared>,
     cpus: MilliCpu,
+    gpus: MilliGpu,
 }
 
 impl Shape {
@@ -90,12 +117,27 @@ impl Shape {
         Self {
             declared: spec.work,
             cpus: spec.resources.cpus,
+            gpus: spec.resources.gpus,
         }
     }
 
+    /// Microseconds that its work takes where accelerators have this rate: its operations, or, where nothing is
+    /// declared, [`UNKNOWN`] over how they compare with [`REFERENCE_GPU`].
+    fn on_gpus(&self, gflops: u64) -> f64 {
+        let gflops = gflops as f64;
+        let Some(work) = self.declared.filter(|work| work.flops > 0) else {
+            return UNKNOWN.0 as f64 * REFERENCE_GPU / gflops;
+        };
+        let held = f64::from(self.gpus.0) / 1000.0;
+        (work.flops as f64 / (gflops * 1000.0 * held)).max(1.0)
+    }
+
     /// Microseconds that its work takes on cores of these rates: the longer of operations and bytes, or, where
-    /// nothing is declared, [`UNKNOWN`] over the rate of a core.
+    /// nothing is declared, [`UNKNOWN`] over the rate of a core. What holds accelerators goes by theirs.
     fn on(&self, rates: &Rates) -> f64 {
+        if self.gpus.0 > 0 && rates.gpu > 0 {
+            return self.on_gpus(rates.gpu);
+        }
         let rate = |kind| rates.rate(kind).0.max(1) as f64 / 1000.0;
         let Some(work) = self.declared else {
             return UNKNOWN.0 as f64 / rate(WorkKind::Fp32);
@@ -127,6 +169,7 @@ impl Work {
             shape: Shape {
                 declared: None,
                 cpus: MilliCpu(1000),
+                gpus: MilliGpu::ZERO,
             },
             factor: reference.0 as f64 / UNKNOWN.0 as f64,
             by_class: Arc::new([]),
@@ -275,6 +318,7 @@ mod tests {
     const PLAIN: Shape = Shape {
         declared: None,
         cpus: MilliCpu(1000),
+        gpus: MilliGpu::ZERO,
     };
 
     fn work(estimates: &mut Estimates) -> Work {
@@ -337,6 +381,7 @@ mod tests {
         let shape = |flops, kind, bytes, cpus| Shape {
             declared: Some(Declared { flops, kind, bytes }),
             cpus: MilliCpu(cpus),
+            gpus: MilliGpu::ZERO,
         };
         let mut estimates = Estimates::default();
         let mut on = |shape, rates: &Rates| estimates.work(&SPEC, shape).on(1, rates).0;
@@ -346,7 +391,10 @@ mod tests {
         assert_eq!(on(shape(second, WorkKind::Fp32, 0, 2000), &ONE), 500_000);
         assert_eq!(on(shape(second, WorkKind::Fp32, 0, 1000), &TWO), 500_000);
         // A machine that is only better at bytes does not help.
-        let bf16 = Rates([1000, 500, 4000, 1000].map(MilliUcu));
+        let bf16 = Rates {
+            cores: [1000, 500, 4000, 1000].map(MilliUcu),
+            ..ONE
+        };
         assert_eq!(on(shape(second, WorkKind::Bf16, 0, 1000), &bf16), 2_000_000);
         // Two seconds of bytes outlast one of operations.
         let bytes = 2 * REFERENCE.memory_mib_s * 1_048_576;
@@ -364,6 +412,7 @@ mod tests {
         let shape = Shape {
             declared: Some(declared),
             cpus: MilliCpu(1000),
+            gpus: MilliGpu::ZERO,
         };
         let mut estimates = Estimates::default();
         // It reaches half of what a product of matrices does: so it will on other machines.
@@ -373,5 +422,40 @@ mod tests {
         let known = estimates.work(&SPEC, shape);
         assert_eq!(known.on(1, &ONE), Micros(2_000_000));
         assert_eq!(known.on(2, &TWO), Micros(1_000_000));
+    }
+
+    #[test]
+    fn what_holds_accelerators_is_expected_by_their_data_sheets_until_it_ran() {
+        let gpus = |gflops| Rates { gpu: gflops, ..ONE };
+        let (slow, fast) = (gpus(121_000), gpus(989_000));
+        let shape = Shape {
+            gpus: MilliGpu(1000),
+            ..PLAIN
+        };
+        let mut estimates = Estimates::default();
+        let known = estimates.work(&SPEC, shape);
+        assert_eq!(known.on(1, &gpus(312_000)), UNKNOWN);
+        // What ran on one is expected on the other as much sooner as its sheet says, until it ran there, too.
+        (0..ENOUGH).for_each(|_| estimates.learn(SPEC, shape, 1, &slow, Micros(989_000)));
+        assert_eq!(estimates.work(&SPEC, shape).on(2, &fast), Micros(121_000));
+        (0..ENOUGH).for_each(|_| estimates.learn(SPEC, shape, 2, &fast, Micros(400_000)));
+        assert_eq!(estimates.work(&SPEC, shape).on(2, &fast), Micros(400_000));
+        // A second of operations on one, and on half of one.
+        let declared = |gpus| Shape {
+            declared: Some(Declared {
+                flops: 121_000_000_000_000,
+                kind: WorkKind::Bf16,
+                bytes: 0,
+            }),
+            gpus: MilliGpu(gpus),
+            ..PLAIN
+        };
+        let on = |gpus| {
+            Estimates::default()
+                .work(&SPEC, declared(gpus))
+                .on(1, &slow)
+                .0
+        };
+        assert_eq!((on(1000), on(500)), (1_000_000, 2_000_000));
     }
 }

@@ -15,7 +15,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use farlane_model::{Amount, Device, Digest, NodeId, NodeSpec, Resources, TaskSpec};
-use farlane_units::{ByteCount, ByteRate, Micros, Ppm, UsdMicros};
+use farlane_units::{ByteCount, ByteRate, Micros, MilliGpu, Ppm, UsdMicros};
 
 use crate::constraint::Site;
 use crate::cost::Traits;
@@ -484,11 +484,14 @@ fn hardware(spec: &NodeSpec) -> u64 {
 /// Rates of one core, in steps, so that nodes alike are of one class; a reference core's where
 /// the node was not measured.
 fn rates(spec: &NodeSpec) -> Rates {
-    let Some(measured) = &spec.measured else {
-        return Rates::REFERENCE;
+    let cores = match &spec.measured {
+        // From a thousandth of a reference core to a thousand of them: what no core is outside of.
+        Some(measured) => Rates::of(measured).map(|one| middle(step(one.clamp(1, 1_000_000)))),
+        None => Rates::REFERENCE,
     };
-    // From a thousandth of a reference core to a thousand of them: what no core is outside of.
-    Rates::of(measured).map(|one| middle(step(one.clamp(1, 1_000_000))))
+    // The slowest of them stands for all.
+    let gpus = spec.devices.iter().map(Device::dense_gflops).min();
+    cores.with_gpus(gpus.map_or(0, |gflops| middle(step(gflops))))
 }
 
 fn key(node: &NodeView, hardware: u64) -> Key {
@@ -515,6 +518,7 @@ fn traits(key: &Key, node: &NodeView, rates: Rates) -> Traits {
     Traits {
         hardware: key.hardware,
         cpus: node.spec.cpus,
+        gpus: MilliGpu(1000 * node.spec.devices.len() as u32),
         rates,
         slowdown_milli: key.slowdown_milli,
         heat: key.heat,
