@@ -50,6 +50,9 @@ pub fn run(args: Args) -> Result<(), Problem> {
             "runner_up": reply.runner_up.as_ref().map(|o| json!({
                 "node_name": o.node_name, "region": o.region, "usd": dollars(o.usd_picos),
             })),
+            "starts": (!reply.starts_because.is_empty()).then(|| json!({
+                "in_s": reply.starts_in_ms.map(|ms| ms as f64 / 1000.0), "because": reply.starts_because,
+            })),
             "classes": reply.classes.iter().map(|c| json!({
                 "class": c.class, "nodes": c.nodes, "fits": c.reasons.is_empty(), "reasons": c.reasons,
             })).collect::<Vec<_>>(),

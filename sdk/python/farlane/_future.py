@@ -63,6 +63,9 @@ class Explanation:
         self.policy: str = parts["policy"]
         # (node, region, US dollars that it would cost) of the next best class of nodes
         self.runner_up: tuple[str, str, float] | None = parts["runner_up"]
+        # of a call that waits: seconds until it would start, where that is known, and what that is told from
+        self.starts_in: float | None = parts["starts_in"]
+        self.starts_because: str = parts["starts_because"]
 
     def __str__(self) -> str:
         lines = [self.summary]

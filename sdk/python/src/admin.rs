@@ -29,6 +29,9 @@ pub fn explain(py: Python<'_>, client: Client, task: TaskId) -> PyResult<Bound<'
     let runner_up = reply.runner_up;
     let runner_up = runner_up.map(|o| (o.node_name, o.region, o.usd_picos as f64 / 1e12));
     out.set_item("runner_up", runner_up)?;
+    let starts_in = reply.starts_in_ms.map(|ms| ms as f64 / 1000.0);
+    out.set_item("starts_in", starts_in)?;
+    out.set_item("starts_because", reply.starts_because)?;
     Ok(out)
 }
 

@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use farlane_model::{Affinity, Digest, Direction, Kin, NodeId, Quote, Strength, TaskSpec};
 use farlane_plan::{ClassReason, Explanation, Fleet, Group, explain};
-use farlane_state::{FinishedTask, LiveTask, State};
-use farlane_units::NanoGramsCo2;
+use farlane_state::{FinishedTask, LiveTask, QuotaLimit, State};
+use farlane_units::{MilliUcu, NanoGramsCo2};
 use farlane_wire::{id, v1};
 
 use crate::quota::{MAX_LOOKS, kept_back, never};
 use crate::refusals::Refused;
 use crate::tasks::quoted;
+use crate::tempo::Start;
 use crate::view::ViewCache;
 use crate::{Caller, ControlError, Controller};
 
@@ -118,9 +119,17 @@ fn live_reply(
         });
     }
     let Some(placed) = live.placed else {
-        reply.summary.push_str(&company(state, &live.spec.task));
-        reply.summary.push_str(&ahead(state, live));
-        reply.summary.push_str(&kept(state, cache, live));
+        let line = Line::of(state, live);
+        let start = start(state, cache, live, &line, best);
+        let more = [
+            company(state, &live.spec.task),
+            line.words(),
+            kept(state, cache, live),
+            format!("; {}", start.words()),
+        ];
+        reply.summary.push_str(&more.concat());
+        reply.starts_in_ms = start.within.map(|ms| ms.0);
+        reply.starts_because = start.because;
         return reply;
     };
     reply.node_name = placed.node.spec.name.clone();
@@ -170,32 +179,91 @@ fn kept(state: &State, cache: &ViewCache, live: &LiveTask<'_>) -> String {
     format!("; room is kept for it on {nodes} node(s), expected in {seconds} s")
 }
 
-/// How many tasks of its project go before it.
-fn ahead(state: &State, live: &LiveTask<'_>) -> String {
-    let spec = &live.spec.task;
-    let mut before = 0;
-    // Its own gang goes with it.
-    let first = live.gang.map_or(live.id, |gang| gang.first);
-    let mine = state.waiting().filter(|q| q.project == spec.project);
-    for queue in mine.filter(|q| q.priority >= spec.priority) {
-        let own = queue.session.id == live.session.id && queue.spec.digest == live.spec.digest;
-        before += match own || queue.priority == spec.priority {
-            // Of equal priority, those of its own line: other lines take turns with it.
-            true if own => queue
-                .heads()
-                .take(MAX_PLACE)
-                .take_while(|t| *t < first)
-                .count(),
-            true => 0,
-            false => queue.count(),
-        };
-        if before >= MAX_PLACE {
-            return format!("; more than {MAX_PLACE} of its project go before it");
+/// Where a task stands among those of its project.
+struct Line {
+    /// So many go before it.
+    before: usize,
+    /// Of other lines as urgent as its own, which take turns with it.
+    beside: usize,
+}
+
+impl Line {
+    fn of(state: &State, live: &LiveTask<'_>) -> Self {
+        let spec = &live.spec.task;
+        // Its own gang goes with it.
+        let first = live.gang.map_or(live.id, |gang| gang.first);
+        let (mut before, mut equal) = (0, Vec::new());
+        let mine = state.waiting().filter(|q| q.project == spec.project);
+        for queue in mine.filter(|q| q.priority >= spec.priority) {
+            let own = queue.session.id == live.session.id && queue.spec.digest == live.spec.digest;
+            let heads = || queue.heads().take(MAX_PLACE);
+            match () {
+                // Of equal priority, those of its own line: other lines take turns with it.
+                () if own => before += heads().take_while(|t| *t < first).count(),
+                () if queue.priority == spec.priority => equal.push(queue.count()),
+                () => before += queue.count(),
+            }
+            if before >= MAX_PLACE {
+                break;
+            }
+        }
+        let turns = before.saturating_add(1);
+        let beside = equal.into_iter().map(|count| count.min(turns));
+        Self {
+            before,
+            beside: beside.fold(0, usize::saturating_add),
         }
     }
-    match before {
-        0 => "; it is the next of its line".to_owned(),
-        n => format!("; {n} of its project go before it"),
+
+    fn words(&self) -> String {
+        match self.before {
+            MAX_PLACE.. => format!("; more than {MAX_PLACE} of its project go before it"),
+            0 => "; it is the next of its line".to_owned(),
+            n => format!("; {n} of its project go before it"),
+        }
+    }
+}
+
+/// When a waiting task would start, as far as its project's line and the room kept for it say.
+fn start(
+    state: &State,
+    cache: &ViewCache,
+    live: &LiveTask<'_>,
+    line: &Line,
+    best: Option<NodeId>,
+) -> Start {
+    let project = state.project(&live.session.project);
+    let reached = project.reached(&live.spec.task.resources, MilliUcu::ZERO, 1, state.now());
+    if let Some(reached) = reached.filter(|r| r.limit == QuotaLimit::Budget || r.held == 0) {
+        return Start::unknown(match reached.limit {
+            QuotaLimit::Budget => "its project's month is spent",
+            _ => "its project is paused",
+        });
+    }
+    if best.is_none() {
+        return Start::unknown("no node that could take it is here");
+    }
+    if state.granter_for(live.session).is_none() {
+        return Start::unknown("nobody who can grant it is attached");
+    }
+    let first = live.gang.and_then(|member| state.gang(&member).next());
+    if let Some(kept) = first.and_then(|first| cache.reserved.of(&first.id)) {
+        let nodes = kept.nodes.len();
+        return Start {
+            within: Some(kept.at.saturating_sub(state.now())),
+            because: format!(
+                "by then {nodes} node(s) that are kept for it are expected to be free"
+            ),
+        };
+    }
+    let size = live.gang.map_or(1, |gang| usize::from(gang.size));
+    let places = line.before.saturating_add(line.beside).saturating_add(size);
+    let known = cache
+        .tempo
+        .start(&live.session.project, places as u64, state.now());
+    match line.before {
+        MAX_PLACE.. => Start::unknown(known.because),
+        _ => known,
     }
 }
 
@@ -286,6 +354,7 @@ fn reply(phase: &str, fleet: &Fleet, group: &Group, explained: Explanation) -> v
         node_name,
         policy: group.policy.prices().words(),
         runner_up,
+        ..Default::default()
     }
 }
 

@@ -52,6 +52,7 @@ mod results;
 mod session;
 mod sweep;
 mod tasks;
+mod tempo;
 mod timers;
 mod ungranted;
 mod view;

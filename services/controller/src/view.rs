@@ -24,6 +24,7 @@ use crate::learn::{Learned, learn_arguments};
 use crate::overlay::{Freeing, Overlay, Placing};
 use crate::quota::Quotas;
 use crate::reserve::Reserved;
+use crate::tempo::Tempo;
 use crate::warm::Warmth;
 
 /// Placements of one entry. Source: at 52 B each they take a tenth of an entry's bound.
@@ -62,6 +63,8 @@ pub(crate) struct ViewCache {
     grid: Grid,
     /// Room kept for gangs.
     pub reserved: Reserved,
+    /// How fast each project's line moves.
+    pub tempo: Tempo,
     rounds: u64,
     /// Whose queues the next round looks at.
     pub turn: Turn,
@@ -180,6 +183,8 @@ impl Controller {
             let group = &groups[assignment.group];
             let quote = cache.fleet.quote(group, assignment).to_bytes();
             let first = planned.placements.len() as u32;
+            let count = to.saturating_sub(from) as u64;
+            cache.tempo.placed(group.spec.project, count, input.now);
             // What the state could not read would stop it: what is not well formed is not proposed.
             if to > from && quote.len() <= MAX_QUOTE_BYTES {
                 planned.quotes.push((first, quote.into()));

@@ -188,6 +188,8 @@ async fn what_waits_for_its_quota_says_so_and_goes_on_when_it_is_raised() {
     };
     let said = "waits for its project's quota: at most 0 tasks at once";
     assert!(explained.summary.starts_with(said), "{explained:?}");
+    assert_eq!(explained.starts_in_ms, None);
+    assert_eq!(explained.starts_because, "its project is paused");
     let raise = request(world.project, view.revision, 1000, Some(1));
     api.set_project(with_key(raise, &world.key)).await.unwrap();
     let drive = async {
@@ -281,6 +283,8 @@ async fn units_at_once_are_those_of_the_machines_that_are_held() {
         let waits = "waits for its project's quota: at most 5 UCU at once, 4 UCU held";
         let summary = said(&world, third).await;
         assert!(summary.starts_with(waits), "{summary}");
+        let when = "starts in about 1 s: 2 of its project were placed in the last 10 minutes";
+        assert!(summary.ends_with(when), "{summary}");
         machine.complete(&ready).await;
         let last = machine.ready(1).await;
         machine.complete(&last).await;
