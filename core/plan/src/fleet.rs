@@ -266,6 +266,17 @@ impl Fleet {
         fitting.into_iter().any(|at| self.class(at).but(but) > 0)
     }
 
+    /// How many classes its nodes are of, empty ones counted.
+    pub fn kinds(&self) -> usize {
+        self.classes.len()
+    }
+
+    /// Classes that [`Fleet::feasible`] would have to look at for a spec.
+    pub fn unseen(&self, digest: &Digest) -> usize {
+        let known = self.matches.get(digest);
+        self.classes.len() - known.map_or(0, |known| known.seen)
+    }
+
     /// What estimates of run times know a node's kind by, and the rates of its cores.
     pub fn hardware(&self, node: &NodeId) -> Option<(u64, Rates)> {
         let (class, _) = self.nodes.get(node)?;

@@ -101,9 +101,9 @@ pub fn preempt(
         let mut best: Option<(u64, Preemption)> = None;
         let mut served = false;
         for (at, place) in occupied.iter().enumerate() {
-            let fits = fleet
-                .class_of(&place.node)
-                .is_some_and(|class| fitting.contains(&class) && fleet.class(class).is_online());
+            let fits = fleet.class_of(&place.node).is_some_and(|class| {
+                fitting.binary_search(&class).is_ok() && fleet.class(class).is_online()
+            });
             let units = fleet.ucu_of(&place.node, group.spec.resources.cpus).0;
             let afforded = left.is_none_or(|left| units <= left.ucu);
             if !fits

@@ -169,6 +169,12 @@ impl State {
     pub fn nodes(&self) -> impl Iterator<Item = &Node> {
         self.nodes.values().filter_map(|n| self.node_by_number(*n))
     }
+    /// Every node once, by id from this one on and then from the first.
+    pub fn nodes_from(&self, from: &NodeId) -> impl Iterator<Item = &Node> {
+        let (before, after) = (self.nodes.range(..*from), self.nodes.range(*from..));
+        let all = after.chain(before);
+        all.filter_map(|(_, number)| self.node_by_number(*number))
+    }
     /// One node.
     pub fn node(&self, id: &NodeId) -> Option<&Node> {
         self.node_by_number(*self.nodes.get(id)?)

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use farlane_model::{AttemptRef, ProjectId, Resources};
-use farlane_plan::{Group, Holder, Occupied, Stands, make_way, preempt};
+use farlane_plan::{Group, Holder, Occupied, Share, Stands, make_way, preempt};
 use farlane_state::{LiveTask, Node, Order, Preempt, Return, ReturnReason, State};
 use farlane_units::Millis;
 
@@ -21,8 +21,10 @@ const PATIENCE: Millis = Millis(2_000);
 const MAX_GROUPS: usize = 256;
 /// Projects for which something makes way in a second. Source: choice, as `farlane-plan` takes no more.
 const MAX_PROJECTS: usize = 16;
-/// Nodes looked at. Source: a look takes a microsecond for each lease; a second's worth of looks stays under 50 ms.
+/// Nodes passed in a second, in turn. Source: as many as a cell's 100,000 in half a minute; passing one that has nothing takes 50 ns.
 const MAX_NODES: usize = 4096;
+/// Leases looked at in a second. Source: at LEASE_US each the state is read for no longer than by a round of planning.
+const MAX_LEASES: usize = 16_384;
 /// Attempts of one order.
 const PAGE: usize = 2048;
 
@@ -32,22 +34,32 @@ struct Place {
     attempts: Vec<AttemptRef>,
 }
 
+/// What was seen of the state: all that the choice needs.
+struct Seen {
+    /// What waits in queues, of each project what goes first.
+    groups: Vec<Group>,
+    shares: Vec<Share>,
+    /// Nodes that something waits on, each without it and what is behind it, and what waits.
+    stuck: Vec<(Place, Occupied, Group)>,
+    places: Vec<Place>,
+}
+
 impl Controller {
     /// Orders by which attempts make way, and those that did not say in time how they did.
     pub(crate) fn preemptions(&self) -> Vec<Order> {
         let now = self.now();
         let mut cache = self.view.lock();
         let cache = &mut *cache;
-        let (asked, recalled, overdue) = self.consensus.read(|state| {
+        let (seen, overdue) = self.consensus.read(|state| {
             let overdue: Vec<_> = state.overdue_to_yield(now).take(PAGE).collect();
-            let counts = state.counts();
-            if counts.placed == 0 {
-                return (Vec::new(), Vec::new(), overdue);
+            if state.counts().placed == 0 {
+                return (None, overdue);
             }
             self.refresh(state, cache);
-            let (asked, recalled) = victims(state, cache, now);
-            (asked, recalled, overdue)
+            (look(state, cache, now), overdue)
         });
+        // The state is not held while it is chosen.
+        let (asked, recalled) = seen.map_or_else(Default::default, |seen| choose(seen, cache));
         let back = |attempts: Vec<AttemptRef>, reason| Return {
             attempts: attempts.into_iter().map(|a| (a, reason)).collect(),
         };
@@ -67,20 +79,54 @@ impl Controller {
     }
 }
 
-/// Attempts that are asked to make way, and those that wait on nodes and go back to their queues.
-fn victims(
-    state: &State,
-    cache: &mut ViewCache,
-    now: Millis,
-) -> (Vec<AttemptRef>, Vec<AttemptRef>) {
+/// What has waited for a while, and some of the nodes with their leases: on from where the last look ended.
+fn look(state: &State, cache: &mut ViewCache, now: Millis) -> Option<Seen> {
+    let groups = waiting(state, cache, now);
+    let (mut stuck, mut places) = (Vec::new(), Vec::new());
+    let (mut passed, mut leases) = (0, 0);
+    let from = cache.making_way.0;
+    for node in state.nodes_from(&from) {
+        if passed == MAX_NODES || leases >= MAX_LEASES {
+            cache.making_way.0 = node.id;
+            break;
+        }
+        passed += 1;
+        let wanted = !groups.is_empty() && node.running() > 0 || node.waiting() > 0;
+        if node.revoked || !wanted {
+            continue;
+        }
+        leases += node.running() + node.waiting();
+        let Some(place) = place(state, node, now) else {
+            continue;
+        };
+        match stuck_on(state, &place, now, cache) {
+            Some((before, waits)) => stuck.push((place, before, waits)),
+            None if groups.is_empty() => {}
+            None => places.push(place),
+        }
+    }
+    if stuck.is_empty() && places.is_empty() {
+        return None;
+    }
+    let quotas = Quotas::of(state, &Overlay::default(), &[], now);
+    Some(Seen {
+        groups,
+        shares: quotas.shares(usize::MAX),
+        stuck,
+        places,
+    })
+}
+
+/// Of each project what goes first of what has waited for a while in queues, some projects at a time.
+fn waiting(state: &State, cache: &mut ViewCache, now: Millis) -> Vec<Group> {
     let quotas = Quotas::of(state, &Overlay::default(), &[], now);
     let long = |since: Millis| since.saturating_add(PATIENCE) <= now;
-    let queues = state
-        .waiting()
-        .filter(|q| q.granter.is_some() && quotas.leave(&q.project) && long(q.oldest()));
-    // Of each project what goes first.
+    let turn = &mut cache.making_way.1;
+    let queues = state.waiting_in_turn(turn, MAX_GROUPS, |queue| {
+        queue.granter.is_some() && quotas.leave(&queue.project) && long(queue.oldest())
+    });
     let mut first: BTreeMap<ProjectId, Group> = BTreeMap::new();
-    for queue in queues.take(MAX_GROUPS) {
+    for queue in queues {
         let group = Group {
             waited: now.saturating_sub(queue.oldest()),
             ..cache.group(state, queue.spec.digest, &queue.spec.task, 1)
@@ -95,40 +141,38 @@ fn victims(
     let turn = (now.0 / 1000) as usize % groups.len().max(1);
     groups.rotate_left(turn);
     groups.truncate(MAX_PROJECTS);
-    let stuck = |node: &&Node| node.waiting() > 0;
-    if groups.is_empty() && !state.nodes().any(|node| stuck(&node)) {
-        return (Vec::new(), Vec::new());
-    }
-    let shares = quotas.shares(usize::MAX);
-    let busy = state.nodes().filter(|node| {
-        let leased = node.running() + node.waiting() > 0;
-        !node.revoked && leased && (!groups.is_empty() || node.waiting() > 0)
-    });
-    let mut places: Vec<Place> = busy
-        .take(MAX_NODES)
-        .filter_map(|node| place(state, node, now))
-        .collect();
+    groups
+}
+
+/// Attempts that are asked to make way, and those that wait on nodes and go back to their queues.
+fn choose(seen: Seen, cache: &mut ViewCache) -> (Vec<AttemptRef>, Vec<AttemptRef>) {
     let (mut asked, mut recalled) = (Vec::new(), Vec::new());
-    let mut take = |place: &Place, chosen: &[usize]| {
+    let mut take = |occupied: &Occupied, attempts: &[AttemptRef], chosen: &[usize]| {
         for index in chosen {
-            match place.occupied.holders[*index].stands {
-                Stands::Running => asked.push(place.attempts[*index]),
-                _ => recalled.push(place.attempts[*index]),
+            match occupied.holders[*index].stands {
+                Stands::Running => asked.push(attempts[*index]),
+                _ => recalled.push(attempts[*index]),
             }
         }
     };
+    let Seen {
+        groups,
+        shares,
+        stuck,
+        mut places,
+    } = seen;
     // First for what waits on a node: the room it gets is its at once.
-    places.retain(|place| {
-        let Some((before, waits)) = stuck_on(state, place, now, cache) else {
-            return true;
-        };
+    for (place, before, waits) in stuck {
         let chosen = make_way(&mut cache.fleet, &waits, &before, &shares);
-        take(place, &chosen);
-        chosen.is_empty()
-    });
-    let occupied: Vec<Occupied> = places.iter().map(|p| p.occupied.clone()).collect();
+        take(&place.occupied, &place.attempts, &chosen);
+        if chosen.is_empty() {
+            places.push(place);
+        }
+    }
+    let (occupied, attempts): (Vec<_>, Vec<_>) =
+        places.into_iter().map(|p| (p.occupied, p.attempts)).unzip();
     for found in preempt(&mut cache.fleet, &groups, &occupied, &shares) {
-        take(&places[found.node], &found.victims);
+        take(&occupied[found.node], &attempts[found.node], &found.victims);
     }
     (asked, recalled)
 }
@@ -202,3 +246,7 @@ fn stuck_on(
     }
     Some((before, group))
 }
+
+#[cfg(test)]
+#[path = "preempt_tests.rs"]
+pub(crate) mod tests;

@@ -70,6 +70,8 @@ pub(crate) struct ViewCache {
     pub turn: Turn,
     /// Likewise, for what can never run.
     pub hopeless: Turn,
+    /// Likewise, for what others make way for: the next node, and whose queues.
+    pub making_way: (NodeId, Turn),
 }
 
 /// What changes without anybody's order: prices at their dates, carbon by the hour. Every node is looked at

@@ -1,0 +1,245 @@
+//! How much of a large network is looked at in one second.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use farlane_model::*;
+use farlane_plan::{Egress, NodeView};
+use farlane_state::*;
+use farlane_units::*;
+
+use super::{MAX_LEASES, MAX_NODES, ViewCache, choose, look};
+
+const BOOT: BootId = BootId([1; 16]);
+const CORES: u32 = 4;
+
+pub(crate) fn id(n: usize) -> NodeId {
+    let mut id = [0; 32];
+    id[..8].copy_from_slice(&(n as u64).to_be_bytes());
+    NodeId(id)
+}
+
+pub(crate) fn spec() -> NodeSpec {
+    NodeSpec {
+        name: "n".into(),
+        cpu_model: "x".into(),
+        cpus: MilliCpu(CORES * 1000),
+        clock_mhz: 2000,
+        memory: ByteCount::gib(64),
+        disk: ByteCount::gib(64),
+        interpreters: vec![Interpreter {
+            version: PythonVersion {
+                major: 3,
+                minor: 11,
+            },
+            full: "3.11.2".into(),
+        }],
+        tier: Tier::Namespaces,
+        enforced: vec![],
+        labels: vec![],
+        price_usd_micros_core_hour: UsdMicros(1),
+        backlog_credit: 0,
+        os: "linux".into(),
+        arch: "x86_64".into(),
+        agent: "0".into(),
+        devices: vec![],
+        measured: None,
+        resources: vec![],
+    }
+}
+
+pub(crate) fn view(n: usize, spec: &Arc<NodeSpec>) -> NodeView {
+    NodeView {
+        id: id(n),
+        generation: 2,
+        spec: spec.clone(),
+        region: "us".into(),
+        provider: Digest::default(),
+        online: true,
+        free_cpus: MilliCpu::ZERO,
+        free_memory: ByteCount::gib(1),
+        free_scratch: ByteCount::gib(1),
+        free_gpus: MilliGpu::ZERO,
+        free_gpu_part: MilliGpu::ZERO,
+        free_amounts: Vec::new(),
+        free_backlog: 0,
+        backlog: 0,
+        round_trip: Micros(500),
+        bandwidth: None,
+        egress: Egress::default(),
+        price: UsdMicros(1),
+        carbon: None,
+        milliwatts_core: 0,
+        milliwatts_gpu: 0,
+        risk: Ppm(0),
+        slowdown_milli: 1000,
+        heat: farlane_plan::Heat::default(),
+        quarantined: false,
+    }
+}
+
+/// A network whose every core is taken by work of priority 0, and a task of priority 10 that waits.
+struct Full {
+    state: State,
+    cache: ViewCache,
+    index: u64,
+    session: SessionId,
+}
+
+impl Full {
+    fn order(&mut self, order: impl Into<Order>) -> Outcome {
+        self.index += 1;
+        let stamp = Stamp {
+            index: self.index,
+            term: 1,
+            now: Millis(1_000_000),
+        };
+        apply(&mut self.state, stamp, 0, order.into()).outcome
+    }
+
+    fn submit(&mut self, first: u64, count: usize, priority: i8) {
+        let code = BlobRef {
+            digest: Digest([0; 32]),
+            size: ByteCount(1),
+        };
+        let python = PythonVersion {
+            major: 3,
+            minor: 11,
+        };
+        let mut task = TaskSpec::new(ProjectId::new(0, [0; 10]), code, python);
+        task.priority = priority;
+        let bytes: Bytes = task.to_canonical().into();
+        let one = Submitted {
+            spec: Digest::of(&bytes),
+            wrapped_key: Bytes::from_static(&[5; 48]),
+            payload: Sealed::Inline(Bytes::from_static(b"sealed")),
+            payload_digest: Digest::default(),
+            idempotency: None,
+            refs: Vec::new(),
+        };
+        let done = self.order(SubmitBatch {
+            session: self.session,
+            first_seq: first,
+            specs: vec![bytes],
+            tasks: vec![one; count],
+        });
+        assert!(matches!(&done, Outcome::Submitted { refused, .. } if refused.is_empty()));
+    }
+
+    fn new(nodes: usize) -> Self {
+        let session = SessionId::new(1000, [1; 5]);
+        let mut full = Self {
+            state: State::empty(),
+            cache: ViewCache::default(),
+            index: 0,
+            session,
+        };
+        full.order(Genesis {
+            network: Digest([1; 32]),
+            epoch: 1,
+            cluster_version: 1,
+        });
+        let project = ProjectId::new(0, [0; 10]);
+        full.order(OpenSession {
+            session,
+            project,
+            tenant: TenantId([7; 32]),
+            key: KeyId::new(1, [8; 10]),
+            wrapped_session_key: Bytes::new(),
+            device: Bytes::new(),
+        });
+        full.order(AttachGranter {
+            granter: session,
+            project,
+            standing: false,
+            device: Bytes::new(),
+        });
+        let spec = Arc::new(spec());
+        let bytes: Bytes = spec.to_canonical().into();
+        for n in 0..nodes {
+            full.order(RegisterNode {
+                node: id(n),
+                record: Bytes::new(),
+                spec: bytes.clone(),
+                region: "us".into(),
+                provider: Digest::default(),
+            });
+            full.order(UpdateNode {
+                node: id(n),
+                boot: BOOT,
+                spec: bytes.clone(),
+            });
+            full.order(StockPrekeys {
+                node: id(n),
+                boot: BOOT,
+                daily: Some(Bytes::from_static(b"daily")),
+                one_time: Vec::new(),
+            });
+            full.cache.fleet.put(view(n, &spec));
+            let first = (n as u64) * u64::from(CORES) + 1;
+            full.submit(first, CORES as usize, 0);
+            let place = |seq| Placement {
+                task: session.task(seq),
+                node: id(n),
+                generation: 2,
+            };
+            let placed = full.order(farlane_state::Place {
+                based_on: 0,
+                placements: (first..first + u64::from(CORES)).map(place).collect(),
+                quotes: Vec::new(),
+            });
+            assert!(
+                matches!(placed, Outcome::Placed { placed: CORES, .. }),
+                "{placed:?}"
+            );
+        }
+        full.submit(nodes as u64 * u64::from(CORES) + 1, 1, 10);
+        full
+    }
+}
+
+#[test]
+fn a_look_is_bounded_and_the_next_goes_on_where_it_ended() {
+    const NODES: usize = 10_000;
+    let mut full = Full::new(NODES);
+    let now = Millis(1_010_000);
+    let mut seen = std::collections::BTreeSet::new();
+    let began = Instant::now();
+    let mut looks = 0;
+    while seen.len() < NODES {
+        let look = look(&full.state, &mut full.cache, now).unwrap();
+        let leases: usize = look.places.iter().map(|p| p.attempts.len()).sum();
+        assert!(look.places.len() <= MAX_NODES && leases < MAX_LEASES + CORES as usize);
+        seen.extend(look.places.iter().map(|p| p.occupied.node));
+        looks += 1;
+    }
+    println!("a look takes {:?}", began.elapsed() / looks);
+    assert_eq!(looks, 3, "three seconds for 10,000 nodes");
+    // One makes way, wherever the look is.
+    for _ in 0..4 {
+        let look = look(&full.state, &mut full.cache, now).unwrap();
+        let began = Instant::now();
+        let (asked, recalled) = choose(look, &mut full.cache);
+        println!("a choice takes {:?}", began.elapsed());
+        assert_eq!((asked.len(), recalled.len()), (1, 0));
+    }
+}
+
+#[test]
+fn nothing_is_looked_at_where_nothing_waits() {
+    let mut full = Full::new(8);
+    let soon = Millis(1_001_000);
+    assert!(
+        look(&full.state, &mut full.cache, soon).is_none(),
+        "it may find room yet"
+    );
+    let cancel = Cancel {
+        project: ProjectId::new(0, [0; 10]),
+        tasks: vec![full.session.task(8 * u64::from(CORES) + 1)],
+        reason: String::new(),
+    };
+    full.order(cancel);
+    assert!(look(&full.state, &mut full.cache, Millis(1_010_000)).is_none());
+}
