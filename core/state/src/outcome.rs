@@ -143,6 +143,9 @@ pub enum Refusal {
     /// Unreadable spec, or a region that is not one.
     #[error("the node's description is not valid")]
     NodeInvalid,
+    /// Its quotes are not of its placements, or too long.
+    #[error("the plan's quotes are not those of its placements")]
+    PlanInvalid,
     /// The plan rests on an older state of the node.
     #[error("the node has changed since the plan was made")]
     PlanStale,

@@ -187,7 +187,7 @@ impl Controller {
             let first = planned.placements.len() as u32;
             let count = to.saturating_sub(from) as u64;
             cache.tempo.placed(group.spec.project, count, input.now);
-            // What the state could not read would stop it: what is not well formed is not proposed.
+            // With one that is not well formed the state would refuse them all.
             if to > from && quote.len() <= MAX_QUOTE_BYTES {
                 planned.quotes.push((first, quote.into()));
             }

@@ -24,7 +24,7 @@ pub struct Place {
     /// What they are expected to take: a `Quote`'s bytes, and the place of the first placement that it is of; it
     /// holds up to the next.
     ///
-    /// *Shape*: places ascend, and are all there. Placements before the first have none.
+    /// *Shape*: places ascend, and are all there, else the order is refused. Placements before the first have none.
     pub quotes: Vec<(u32, Bytes)>,
 }
 
@@ -73,16 +73,22 @@ impl Place {
         let quoted = r.count(8)?;
         let mut quote = || Some((r.u32()?, r.bytes()?));
         let quotes = (0..quoted).map(|_| quote()).collect::<Option<Vec<_>>>()?;
-        let ascend = quotes.is_sorted_by(|a, b| a.0 < b.0);
-        let there = quotes.last().is_none_or(|(from, _)| (*from as usize) < n);
-        let small = quotes
-            .iter()
-            .all(|(_, quote)| quote.len() <= MAX_QUOTE_BYTES);
-        (r.is_done() && ascend && there && small).then_some(Self {
+        r.is_done().then_some(Self {
             based_on,
             placements,
             quotes,
         })
+    }
+
+    /// Whether its quotes are of its placements, one after the other, each as short as one is.
+    pub fn is_well_formed(&self) -> bool {
+        let (quotes, count) = (&self.quotes, self.placements.len());
+        let mut each = quotes.iter();
+        quotes.is_sorted_by(|a, b| a.0 < b.0)
+            && quotes
+                .last()
+                .is_none_or(|(from, _)| (*from as usize) < count)
+            && each.all(|(_, quote)| quote.len() <= MAX_QUOTE_BYTES)
     }
 
     pub(crate) fn apply(self, ctx: &mut Ctx) -> Result<Outcome, Refusal> {
@@ -90,6 +96,9 @@ impl Place {
             return Err(Refusal::BatchTooLarge {
                 most: MAX_LEADER_BATCH as u32,
             });
+        }
+        if !self.is_well_formed() {
+            return Err(Refusal::PlanInvalid);
         }
         ctx.writes
             .reserve(self.placements.len(), self.placements.len() * 160);

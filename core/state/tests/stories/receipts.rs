@@ -149,3 +149,24 @@ fn a_call_is_placed_by_its_own_policy_else_by_its_projects_else_balanced() {
     let refused = Outcome::Refused(Refusal::SettingsInvalid);
     assert_eq!(w.order(set(after, absurd)), refused);
 }
+
+#[test]
+fn a_plan_with_quotes_that_are_not_its_own_is_refused_and_stops_nobody() {
+    let mut w = World::new();
+    w.submit('A', 1, 2, &task_spec("f"));
+    let tasks = [task('A', 1), task('A', 2)];
+    let one = || quote(5, None);
+    let long = Bytes::from(vec![0; MAX_QUOTE_BYTES + 1]);
+    for quotes in [
+        vec![(1, one()), (0, one())],
+        vec![(0, one()), (0, one())],
+        vec![(2, one())],
+        vec![(0, long)],
+    ] {
+        let outcome = place(&mut w, &tasks, quotes);
+        assert_eq!(outcome, Outcome::Refused(Refusal::PlanInvalid));
+    }
+    assert_eq!(w.state.counts().placed, 0);
+    let placed = place(&mut w, &tasks, vec![(0, one()), (1, one())]);
+    assert!(matches!(placed, Outcome::Placed { placed: 2, .. }));
+}
