@@ -107,7 +107,7 @@ impl Flooded {
         });
         for n in 0..CLASSES {
             let mut spec = spec();
-            spec.labels = vec![("rack".into(), n.to_string())];
+            spec.labels = vec![("rack".to_owned(), n.to_string())].into();
             let mut view = view(n, &Arc::new(spec));
             view.free_cpus = view.spec.cpus;
             flooded.cache.fleet.put(view);

@@ -29,16 +29,16 @@ pub(crate) fn spec() -> NodeSpec {
         clock_mhz: 2000,
         memory: ByteCount::gib(64),
         disk: ByteCount::gib(64),
-        interpreters: vec![Interpreter {
+        interpreters: Arc::new([Interpreter {
             version: PythonVersion {
                 major: 3,
                 minor: 11,
             },
             full: "3.11.2".into(),
-        }],
+        }]),
         tier: Tier::Namespaces,
-        enforced: vec![],
-        labels: vec![],
+        enforced: Arc::new([]),
+        labels: Arc::new([]),
         price_usd_micros_core_hour: UsdMicros(1),
         backlog_credit: 0,
         os: "linux".into(),
