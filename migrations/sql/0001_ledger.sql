@@ -66,6 +66,9 @@ CREATE TABLE usage (
     cpu_ms BIGINT NOT NULL,
     price_usd_micros BIGINT NOT NULL,
     outcome TEXT NOT NULL,
+    moved_there BIGINT NOT NULL,        -- bytes between regions
+    moved_back BIGINT NOT NULL,
+    egress_usd_femtos BIGINT NOT NULL,  -- what they cost
     emitted_ng BIGINT NOT NULL,         -- CO2e, billionths of a gram; below zero where nobody knew
     PRIMARY KEY (epoch, idx, ordinal, row_no)
 );
@@ -78,6 +81,7 @@ CREATE TABLE charges (
     minute BIGINT NOT NULL,
     attempts BIGINT NOT NULL,
     core_time BIGINT NOT NULL,          -- thousandth-core milliseconds
+    egress_usd_femtos BIGINT NOT NULL,  -- what bytes between regions cost
     PRIMARY KEY (project, minute, node, price_usd_micros)
 );
 

@@ -244,11 +244,24 @@ def test_machines_in_regions_take_what_asks_for_them(fresh):
     network.agent("west", "us-west")
     network.agent("central", "eu-central")
     profile = network.folder / "config" / "farlane" / "profiles" / "default.json"
+    ran = {}
     with network.client(identity_file=profile) as client:
         for glob, region in (("eu-*", "eu-central"), ("us-west", "us-west")):
             future = client.with_options(regions=[glob]).submit(pow, 2, 6)
             assert future.result(timeout=RESULT_SECONDS) == 64
             assert future.receipt.region == region
+            ran[region] = future
+        # A call that must stay with data goes where that lies, and is refused where it cannot.
+        for region, first in ran.items():
+            stays = client.with_options(keep_on=[first]).submit(pow, 3, 3)
+            assert stays.result(timeout=RESULT_SECONDS) == 27
+            assert stays.receipt.node == first.receipt.node
+        west = ran["us-west"]
+        with pytest.raises(fl.OptionError, match="data that lies on west in us-west and regions eu-"):
+            client.with_options(keep_on=[west], regions=["eu-*"]).submit(pow, 2, 2)
+        network.cli("nodes", "remove", "west")
+        with pytest.raises(fl.Infeasible, match="submit it without keep_on"):
+            client.with_options(keep_on=west).submit(pow, 2, 5).result(timeout=RESULT_SECONDS)
 
 
 def test_a_removed_machine_gets_no_work(fresh):

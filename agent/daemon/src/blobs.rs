@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use farlane_model::{BlobRef, Digest};
+use farlane_model::{AttemptRef, BlobRef, Digest};
 use farlane_runtime::{Clock, Pace, SystemClock};
 use farlane_units::ByteCount;
 use farlane_wire::hello::BLOB_CHUNK;
@@ -81,10 +81,10 @@ impl Blobs {
         }
     }
 
-    /// A blob's ciphertext, checked.
+    /// A blob's ciphertext, checked; `of` is the attempt that it is for.
     ///
     /// *Errors*: refused by the control plane, not what was named, or too large.
-    pub(crate) async fn get(&self, blob: BlobRef) -> Result<Bytes, BlobError> {
+    pub(crate) async fn get(&self, blob: BlobRef, of: AttemptRef) -> Result<Bytes, BlobError> {
         if blob.size.0 > MOST {
             return Err(BlobError::TooLarge(blob.size));
         }
@@ -95,7 +95,7 @@ impl Blobs {
         let _turn = self.turns.acquire().await;
         let mut last = String::new();
         for attempt in 0..TRIES {
-            match self.fetch(&blob).await {
+            match self.fetch(&blob, of).await {
                 Ok(None) => return Err(BlobError::Wrong),
                 Ok(Some(bytes)) => {
                     if self.is_wanted_again(blob.digest) {
@@ -138,10 +138,14 @@ impl Blobs {
     }
 
     /// `None` where the bytes are not those that were named.
-    async fn fetch(&self, blob: &BlobRef) -> Result<Option<Bytes>, tonic::Status> {
+    async fn fetch(&self, blob: &BlobRef, of: AttemptRef) -> Result<Option<Bytes>, tonic::Status> {
         let mut client = self.client().await?;
         let digest = farlane_wire::id::digest_bytes(&blob.digest);
-        let request = v1::GetBlobRequest { digest, offset: 0 };
+        let request = v1::GetBlobRequest {
+            digest,
+            offset: 0,
+            attempt: Some(of.into()),
+        };
         let moved = Moved::default();
         let mut pace = Pace::new(blob.size);
         let fetching = async {

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use farlane_model::{NodeId, ProjectId};
-use farlane_units::{Millis, UsdMicros};
+use farlane_units::{Millis, UsdFemtos, UsdMicros};
 
-use crate::{CoreTime, Usage, cost};
+use crate::{CoreTime, Usage, cost_with};
 
 /// Milliseconds of a minute.
 const MINUTE_MS: u64 = 60_000;
@@ -32,12 +32,14 @@ pub struct Charge {
     pub attempts: u64,
     /// Their core time.
     pub core_time: CoreTime,
+    /// What their bytes between regions cost.
+    pub egress: UsdFemtos,
 }
 
 impl Charge {
     /// The money, rounded here and nowhere before.
     pub fn cost(&self) -> UsdMicros {
-        cost(self.core_time, self.key.price)
+        cost_with(self.core_time, self.key.price, self.egress)
     }
 
     /// The moment its minute begins.
@@ -48,7 +50,7 @@ impl Charge {
 
 /// Folds usage into charges, in order of their keys; the order of `usage` does not matter.
 pub fn fold<'a>(usage: impl IntoIterator<Item = &'a Usage>) -> Vec<Charge> {
-    let mut sums: BTreeMap<ChargeKey, (u64, CoreTime)> = BTreeMap::new();
+    let mut sums: BTreeMap<ChargeKey, (u64, CoreTime, UsdFemtos)> = BTreeMap::new();
     for one in usage {
         let key = ChargeKey {
             project: one.project,
@@ -59,12 +61,14 @@ pub fn fold<'a>(usage: impl IntoIterator<Item = &'a Usage>) -> Vec<Charge> {
         let sum = sums.entry(key).or_default();
         sum.0 += 1;
         sum.1 = sum.1.saturating_add(one.core_time());
+        sum.2 = sum.2.saturating_add(one.egress);
     }
     sums.into_iter()
-        .map(|(key, (attempts, core_time))| Charge {
+        .map(|(key, (attempts, core_time, egress))| Charge {
             key,
             attempts,
             core_time,
+            egress,
         })
         .collect()
 }
@@ -91,6 +95,9 @@ pub(crate) mod tests {
             peak_memory: ByteCount::mib(20),
             cpu_time: Millis(1),
             price: UsdMicros(36_000),
+            moved_there: ByteCount::ZERO,
+            moved_back: ByteCount::ZERO,
+            egress: UsdFemtos::ZERO,
             emitted: Some(NanoGramsCo2(7)),
             outcome: Outcome::Returned,
         }
@@ -107,6 +114,19 @@ pub(crate) mod tests {
             (charges[0].attempts, charges[0].cost()),
             (1000, UsdMicros(10))
         );
+    }
+
+    #[test]
+    fn bytes_between_regions_add_up_before_rounding_too() {
+        let moves = |seq| Usage {
+            moved_back: ByteCount(100),
+            egress: UsdFemtos::of(ByteCount(100), UsdMicros(50_000)),
+            ..sample(seq, 10, 10)
+        };
+        let many: Vec<_> = (1..=1000).map(moves).collect();
+        assert_eq!(many[0].cost(), UsdMicros(0));
+        let charges = fold(&many);
+        assert_eq!((charges.len(), charges[0].cost()), (1, UsdMicros(5)));
     }
 
     #[test]

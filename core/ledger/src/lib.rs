@@ -32,7 +32,7 @@ pub use charge::{Charge, ChargeKey, fold};
 pub use check::{Fault, Wrong, check};
 pub use decimal::{BadDecimal, decimal};
 pub use derive::{Derived, LIFE_HOURS, LOAD, Ownership, PUE, derive};
-pub use price::{CoreTime, cost};
+pub use price::{CoreTime, cost, cost_with};
 pub use receipt::{Receipt, ReceiptLine};
 pub use revise::Refused;
 pub use usage::{OutboxId, Outcome, Usage};

@@ -1,7 +1,7 @@
 //! What one call took: a line for each attempt.
 
 use farlane_model::{NodeId, TaskId};
-use farlane_units::{Millis, NanoGramsCo2, UsdMicros};
+use farlane_units::{Millis, NanoGramsCo2, UsdFemtos, UsdMicros};
 
 use crate::{Outcome, Usage};
 
@@ -18,6 +18,8 @@ pub struct ReceiptLine {
     pub run_time: Millis,
     /// Of one core for an hour.
     pub price: UsdMicros,
+    /// What its bytes between regions cost; it is in `cost`.
+    pub egress: UsdFemtos,
     /// Rounded by itself; charges are rounded by the minute.
     pub cost: UsdMicros,
     /// What it emitted; `None` where nobody knew.
@@ -47,6 +49,7 @@ impl Receipt {
                 region: u.region.clone(),
                 run_time: u.run_time(),
                 price: u.price,
+                egress: u.egress,
                 cost: u.cost(),
                 emitted: u.emitted,
                 outcome: u.outcome,

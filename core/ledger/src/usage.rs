@@ -1,9 +1,9 @@
 //! What one attempt used.
 
 use farlane_model::{ExitKind, NodeId, ProjectId, TaskId};
-use farlane_units::{ByteCount, MilliCpu, Millis, NanoGramsCo2, UsdMicros};
+use farlane_units::{ByteCount, MilliCpu, Millis, NanoGramsCo2, UsdFemtos, UsdMicros};
 
-use crate::{CoreTime, cost};
+use crate::{CoreTime, cost_with};
 
 /// Where a row of the outbox comes from: unique for ever, and growing.
 ///
@@ -107,6 +107,12 @@ pub struct Usage {
     pub cpu_time: Millis,
     /// Of one core for an hour, as it was when the attempt ended.
     pub price: UsdMicros,
+    /// Bytes that went from the servers' region to the node's for it, where that is another.
+    pub moved_there: ByteCount,
+    /// Bytes that went back.
+    pub moved_back: ByteCount,
+    /// What both cost, as it was when the attempt ended.
+    pub egress: UsdFemtos,
     /// What it emitted; `None` where nobody knew.
     pub emitted: Option<NanoGramsCo2>,
     /// How it ended.
@@ -126,7 +132,7 @@ impl Usage {
 
     /// What it costs, rounded to the millionth of a dollar.
     pub fn cost(&self) -> UsdMicros {
-        cost(self.core_time(), self.price)
+        cost_with(self.core_time(), self.price, self.egress)
     }
 }
 

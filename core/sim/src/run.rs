@@ -331,6 +331,7 @@ impl Simulation {
             ended: Millis(EPOCH + self.now),
             peak_memory: ByteCount(0),
             cpu: Millis(run),
+            moved: farlane_state::Moved::NONE,
         };
         let signature = BatchSignature {
             id: [1; 16],

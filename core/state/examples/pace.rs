@@ -252,6 +252,7 @@ fn results(
         ended: Millis(2),
         peak_memory: ByteCount(1),
         cpu: Millis(1),
+        moved: farlane_state::Moved::NONE,
     };
     let leaves = vec![0; 32 * ids.len()].into();
     let signature = Some(BatchSignature {

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use farlane_model::{Amount, BootId, Digest, NodeId, NodeSpec, SessionId, Standing};
-use farlane_units::{ByteCount, MilliCpu, MilliGpu, Millis, UsdMicros};
+use farlane_units::{ByteCount, MilliCpu, MilliGpu, Millis, UsdFemtos, UsdMicros};
 use serde::{Deserialize, Serialize};
 
 use crate::alike::Alike;
 use crate::capacity::{Capacity, DeviceLoad, Need, could_ever};
+use crate::order::Moved;
 use crate::row::NodeRow;
 
 /// A context is used for this long after its issue. Source: design.md, "Grants".
@@ -60,6 +61,25 @@ pub struct DatedPrice {
     pub since: Millis,
     /// Of one core for an hour; `None` where the book names none from then on.
     pub core_hour: Option<UsdMicros>,
+    /// Of bytes between the servers' region and the node's.
+    pub egress: EgressPrice,
+}
+
+/// What 10^9 bytes cost on their way between the servers and a node; nothing within one region.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EgressPrice {
+    /// From the servers.
+    pub there: UsdMicros,
+    /// To the servers.
+    pub back: UsdMicros,
+}
+
+impl EgressPrice {
+    /// What these bytes cost.
+    pub(crate) fn of(&self, moved: Moved) -> UsdFemtos {
+        let there = UsdFemtos::of(moved.there, self.there);
+        there.saturating_add(UsdFemtos::of(moved.back, self.back))
+    }
 }
 
 /// What one lease takes of a node.
@@ -165,6 +185,12 @@ impl Node {
         dated
             .and_then(|p| p.core_hour)
             .unwrap_or(self.spec.price_usd_micros_core_hour)
+    }
+
+    /// What bytes cost on their way there and back at `at`.
+    pub fn egress_at(&self, at: Millis) -> EgressPrice {
+        let dated = self.prices.iter().rev().find(|p| p.since <= at);
+        dated.map(|p| p.egress).unwrap_or_default()
     }
 
     /// The current boot; `None` before the first.

@@ -2,12 +2,13 @@
 
 use bytes::Bytes;
 use farlane_model::{AttemptRef, Exit, ExitKind, LostCause, Sealed};
-use farlane_units::{ByteCount, MilliCpu, Millis, NanoGramsCo2, UsdMicros};
+use farlane_units::{ByteCount, MilliCpu, Millis, NanoGramsCo2, UsdFemtos, UsdMicros};
 
 use crate::Change;
 use crate::apply::Ctx;
 use crate::capacity::Need;
 use crate::gang::Member;
+use crate::order::Moved;
 use crate::row::{Cursor, FinishedTask, OutboxEvent, ResultRow, Usage, keys};
 use crate::rows::Table;
 use crate::task::{Lease, Task, known};
@@ -20,6 +21,9 @@ pub(crate) struct Ending {
     pub leaf: u32,
     pub started: Millis,
     pub ended: Millis,
+    /// Between regions, for the last attempt, and what that cost.
+    pub moved: Moved,
+    pub egress: UsdFemtos,
 }
 
 impl Ending {
@@ -32,6 +36,8 @@ impl Ending {
             leaf: 0,
             started: Millis::ZERO,
             ended: now,
+            moved: Moved::NONE,
+            egress: UsdFemtos::ZERO,
         }
     }
 }
@@ -43,16 +49,21 @@ pub(crate) struct Used {
     pub ended: Millis,
     pub cpu: Millis,
     pub peak_memory: ByteCount,
+    pub moved: Moved,
 }
 
-/// Run time × cores × price, rounded up to a millionth of a dollar.
+/// Run time × cores × price, and what its bytes cost, together rounded up to a millionth of a dollar.
 ///
-/// *Units*: price is for one core and hour, of 3,600,000 ms × 1000 thousandths of a core.
-pub(crate) fn cost(run: Millis, cpus: MilliCpu, price: UsdMicros) -> UsdMicros {
-    const CORE_HOUR: u128 = 3_600_000 * 1000;
+/// *Units*: price is for one core and hour, of 3,600,000 ms × 1000 thousandths of a core. Five of these, and eighteen
+/// times the 10^9 quadrillionths of a millionth, are the same number: both are added before they are rounded.
+pub(crate) fn cost(run: Millis, cpus: MilliCpu, price: UsdMicros, egress: UsdFemtos) -> UsdMicros {
+    const BOTH: u128 = 5 * 3_600_000 * 1000;
     let price = u128::try_from(price.0).unwrap_or(0);
     let core_time = u128::from(run.0) * u128::from(cpus.0);
-    let micros = core_time.saturating_mul(price).div_ceil(CORE_HOUR);
+    let exact = core_time.saturating_mul(price).saturating_mul(5);
+    let micros = exact
+        .saturating_add(u128::from(egress.0) * 18)
+        .div_ceil(BOTH);
     UsdMicros(i64::try_from(micros).unwrap_or(i64::MAX))
 }
 
@@ -81,15 +92,16 @@ impl Ctx<'_> {
         }
     }
 
-    /// Bills the current attempt. Times are held between the lease and now.
-    pub fn bill(&mut self, handle: u32, used: &Used, exit: ExitKind, last: bool) {
+    /// Bills the current attempt, and says what of that its bytes between regions cost. Times are held between the
+    /// lease and now.
+    pub fn bill(&mut self, handle: u32, used: &Used, exit: ExitKind, last: bool) -> UsdFemtos {
         let id = self.attempt_ref(handle);
         let task = &self.state.tasks[handle];
         let Some(lease) = task.lease.as_deref() else {
-            return;
+            return UsdFemtos::ZERO;
         };
         let Some(node) = self.state.node_by_number(lease.node) else {
-            return;
+            return UsdFemtos::ZERO;
         };
         let spec = &self.state.specs.slab[task.spec].task;
         let (from, now) = (lease.at, self.stamp.now);
@@ -97,7 +109,11 @@ impl Ctx<'_> {
         let ended = used.ended.clamp(started, now);
         let price = node.price_at(ended);
         let run = ended.saturating_sub(started);
-        let cost = cost(run, spec.resources.cpus, price);
+        let egress = match used.moved {
+            Moved::NONE => UsdFemtos::ZERO,
+            moved => node.egress_at(ended).of(moved),
+        };
+        let cost = cost(run, spec.resources.cpus, price, egress);
         let emitted = match (run, exit) {
             // Nothing was reported of it. What ran for less than a millisecond where nobody knows the grid is
             // unknown, as all else there.
@@ -121,6 +137,8 @@ impl Ctx<'_> {
             last,
             cpu_time: used.cpu,
             peak_memory: used.peak_memory,
+            moved: used.moved,
+            egress,
         };
         let (project, spent) = (spec.project, task.spent.saturating_add(cost));
         let emitted = task.emitted.saturating_add(emitted);
@@ -128,6 +146,7 @@ impl Ctx<'_> {
         let task = &mut self.state.tasks[handle];
         (task.spent, task.emitted) = (spent, emitted);
         self.charge(project, cost);
+        egress
     }
 
     /// Bills nothing: the attempt ended without a report.
@@ -337,6 +356,8 @@ impl Ctx<'_> {
             submitted: task.submitted,
             started: ending.started,
             ended: ending.ended,
+            moved: ending.moved,
+            egress: ending.egress,
             cost: task.spent,
             emitted: known(task.emitted),
             retries: u32::from(task.lost) + u32::from(task.raised) + u32::from(task.preempted),
@@ -363,19 +384,34 @@ impl Ctx<'_> {
 mod tests {
     use super::*;
 
+    fn held(run: Millis, cpus: MilliCpu, price: UsdMicros) -> UsdMicros {
+        cost(run, cpus, price, UsdFemtos::ZERO)
+    }
+
     #[test]
     fn cost_rounds_up_and_cannot_wrap() {
         let price = UsdMicros(36_000); // 3.6 cents a core hour is 10 micros a core second
-        assert_eq!(cost(Millis(1000), MilliCpu(1000), price), UsdMicros(10));
-        assert_eq!(cost(Millis(1), MilliCpu(1000), price), UsdMicros(1));
-        assert_eq!(cost(Millis(0), MilliCpu(1000), price), UsdMicros(0));
+        assert_eq!(held(Millis(1000), MilliCpu(1000), price), UsdMicros(10));
+        assert_eq!(held(Millis(1), MilliCpu(1000), price), UsdMicros(1));
+        assert_eq!(held(Millis(0), MilliCpu(1000), price), UsdMicros(0));
         assert_eq!(
-            cost(Millis(1000), MilliCpu(500), UsdMicros(-5)),
+            held(Millis(1000), MilliCpu(500), UsdMicros(-5)),
             UsdMicros(0)
         );
         assert_eq!(
-            cost(Millis::MAX, MilliCpu::MAX, UsdMicros::MAX),
+            held(Millis::MAX, MilliCpu::MAX, UsdMicros::MAX),
             UsdMicros::MAX
         );
+        // Bytes and time, each a quarter of a millionth, are one together.
+        let bytes = UsdFemtos(250_000_000);
+        let quarter = cost(Millis(1), MilliCpu(1000), UsdMicros(900_000), bytes);
+        assert_eq!(quarter, UsdMicros(1));
+        let most = cost(
+            Millis::ZERO,
+            MilliCpu::ZERO,
+            UsdMicros::ZERO,
+            UsdFemtos::MAX,
+        );
+        assert_eq!(most, UsdMicros(18_446_744_074));
     }
 }

@@ -83,6 +83,11 @@ quantity! {
     UsdPicos(u64)
 }
 quantity! {
+    /// Quadrillionths of a US dollar: a byte at a millionth of a dollar a GB costs one, so that bytes × price lose nothing.
+    /// The most that can be held is $18,446.
+    UsdFemtos(u64)
+}
+quantity! {
     /// Parts per million.
     Ppm(u32)
 }
@@ -173,6 +178,20 @@ impl std::fmt::Display for UsdMicros {
         let sign = if self.0 < 0 { "-" } else { "" };
         let abs = self.0.unsigned_abs();
         write!(f, "{sign}${}.{:06}", abs / 1_000_000, abs % 1_000_000)
+    }
+}
+
+impl UsdFemtos {
+    /// What so many bytes cost, held at the bound; nothing where the price is negative.
+    pub fn of(bytes: ByteCount, gigabyte: UsdMicros) -> Self {
+        let price = u128::try_from(gigabyte.0).unwrap_or(0);
+        let exact = u128::from(bytes.0).saturating_mul(price);
+        Self(u64::try_from(exact).unwrap_or(u64::MAX))
+    }
+
+    /// The same, less what is below a trillionth of a dollar.
+    pub fn picos(self) -> UsdPicos {
+        UsdPicos(self.0 / 1000)
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use farlane::{Codec, Delivered, Outcome};
 use farlane_model::{Exit, ExitKind, LostCause, TermKind};
-use farlane_units::UsdPicos;
+use farlane_units::{ByteCount, UsdPicos};
 use parking_lot::{Condvar, Mutex, RwLock};
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyList};
@@ -116,6 +116,16 @@ impl Receipt {
     fn cost(&self) -> f64 {
         self.0.cost.get() as f64 / 1e6
     }
+    /// Bytes between the servers' region and the machine's, for the last attempt.
+    #[getter]
+    fn moved(&self) -> u64 {
+        self.0.moved.get()
+    }
+    /// US dollars that these cost; they are in the cost.
+    #[getter]
+    fn egress(&self) -> f64 {
+        dollars(self.0.egress)
+    }
     /// Grams of CO2e of all attempts; none where nobody knew.
     #[getter]
     fn grams(&self) -> Option<f64> {
@@ -154,6 +164,10 @@ impl Receipt {
             receipt.region,
             receipt.cost
         );
+        if receipt.moved > ByteCount::ZERO {
+            let (egress, moved) = (receipt.egress, receipt.moved);
+            text.push_str(&format!(" ({egress} of it for {moved} between regions)"));
+        }
         match receipt.emitted {
             Some(known) => text.push_str(&format!(", {known} of CO2e")),
             None => text.push_str(", CO2e not known"),

@@ -132,7 +132,11 @@ async fn get(network: &Network, blob: BlobRef) -> Result<Bytes, Error> {
     let size = usize::try_from(blob.size.get()).unwrap_or(usize::MAX);
     let damaged = || Error::Integrity(format!("blob {} does not match its hash", blob.digest));
     let digest = Bytes::copy_from_slice(blob.digest.as_bytes());
-    let request = network.request(v1::GetBlobRequest { digest, offset: 0 });
+    let request = network.request(v1::GetBlobRequest {
+        digest,
+        offset: 0,
+        attempt: None,
+    });
     let reply = network.client().get_blob(request).await;
     let mut stream = reply.map_err(|s| network.refused(s))?.into_inner();
     // Beyond that it grows as it comes: what the control plane merely claims reserves little.

@@ -2,7 +2,7 @@
 
 use bytes::{Buf, Bytes};
 use farlane_model::{AttemptRef, Exit, NodeId, Quote};
-use farlane_units::{Millis, NanoGramsCo2, UsdMicros};
+use farlane_units::{ByteCount, Millis, NanoGramsCo2, UsdMicros, UsdPicos};
 
 /// How a task ended, as its caller sees it.
 #[derive(Debug, Clone)]
@@ -97,6 +97,10 @@ pub struct Receipt {
     pub ended: Millis,
     /// What it cost.
     pub cost: UsdMicros,
+    /// What went between the servers' region and the node's, for the last attempt.
+    pub moved: ByteCount,
+    /// What that cost; it is in `cost`.
+    pub egress: UsdPicos,
     /// What it emitted; `None` where nobody knew.
     pub emitted: Option<NanoGramsCo2>,
     /// Bytes of what its placement was expected to take.

@@ -142,6 +142,9 @@ impl Fleet for FleetService {
         if let Some((bytes, time)) = timed {
             self.controller.came(node, bytes, time);
         }
+        if let Some(blob) = receipt.blob.clone() {
+            self.controller.was_put(node, blob.try_into()?);
+        }
         Ok(Response::new(receipt))
     }
 
@@ -152,8 +155,10 @@ impl Fleet for FleetService {
         let node = self.trusted(&request)?;
         let (blobs, reach) = (self.controller.blobs(), Reach::Everybody);
         let controller = self.controller.clone();
-        let given = Box::new(move |blob, bytes| controller.gave(node, blob, bytes));
-        let chunks = blob::get(blobs, reach, request.into_inner(), given).await?;
+        let mut request = request.into_inner();
+        let of = request.attempt.take().map(TryInto::try_into).transpose()?;
+        let given = Box::new(move |blob, bytes| controller.gave(node, blob, bytes, of));
+        let chunks = blob::get(blobs, reach, request, given).await?;
         Ok(Response::new(chunks))
     }
 

@@ -245,8 +245,9 @@ impl AgentSession {
                 most: crate::MAX_BATCH_BYTES as u64,
             });
         }
-        let order = intake::complete(self.link.node, batch)?;
+        let mut order = intake::complete(self.link.node, batch)?;
         self.adopt_results(&order).await?;
+        self.controller.count_moved(&mut order);
         {
             let mut started = self.controller.started.lock();
             if !started.is_empty() {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use farlane_model::{Affinity, Digest, Direction, Kin, NodeId, Quote, Strength, TaskSpec};
 use farlane_plan::{ClassReason, Explanation, Fleet, Group, explain};
 use farlane_state::{FinishedTask, LiveTask, QuotaLimit, State};
-use farlane_units::{MilliUcu, NanoGramsCo2};
+use farlane_units::{ByteCount, MilliUcu, NanoGramsCo2};
 use farlane_wire::{id, v1};
 
 use crate::quota::{MAX_LOOKS, kept_back, never};
@@ -270,12 +270,13 @@ fn start(
 fn finished_reply(finished: &FinishedTask) -> v1::ExplainReply {
     let summary = match (&finished.node, finished.exit.message.is_empty()) {
         (Some(_), _) => format!(
-            "attempt {} ran {:.3} s on {} in {} for {} and {}",
+            "attempt {} ran {:.3} s on {} in {} for {}{} and {}",
             finished.attempt,
             finished.ended.saturating_sub(finished.started).0 as f64 / 1000.0,
             finished.node_name,
             finished.region,
             finished.cost,
+            across(finished),
             grams(finished.emitted),
         ),
         (None, false) => finished.exit.message.clone(),
@@ -289,6 +290,18 @@ fn finished_reply(finished: &FinishedTask) -> v1::ExplainReply {
     };
     of_then(&mut reply, Quote::from_bytes(&finished.quote));
     reply
+}
+
+/// For people: what of the cost was for bytes between regions; empty where none moved.
+fn across(finished: &FinishedTask) -> String {
+    let bytes = finished.moved.there.saturating_add(finished.moved.back);
+    match bytes == ByteCount::ZERO {
+        true => String::new(),
+        false => format!(
+            " ({} of it for {bytes} between regions)",
+            finished.egress.picos()
+        ),
+    }
 }
 
 /// For people: what was emitted.

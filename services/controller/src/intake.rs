@@ -6,7 +6,9 @@
 use farlane_model::{
     AttemptRef, BlobRef, BootId, Digest, Exit, MAX_ROW_BYTES, NodeId, Sealed, SessionId,
 };
-use farlane_state::{BatchSignature, CompleteBatch, Completion, MAX_BATCH, SubmitBatch, Submitted};
+use farlane_state::{
+    BatchSignature, CompleteBatch, Completion, MAX_BATCH, Moved, SubmitBatch, Submitted,
+};
 use farlane_units::{ByteCount, Millis};
 use farlane_wire::{looks_sealed, v1};
 
@@ -135,6 +137,8 @@ pub(crate) fn complete(
             ended: Millis(item.ended_ms),
             peak_memory: ByteCount(item.peak_memory),
             cpu: Millis(item.cpu_ms),
+            // Not the agent's to say.
+            moved: Moved::NONE,
         });
     }
     Ok(CompleteBatch {

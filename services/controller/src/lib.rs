@@ -35,6 +35,7 @@ mod learn;
 mod lease;
 mod link;
 mod logs;
+mod moved;
 mod outbox;
 mod overlay;
 mod paths;
@@ -90,6 +91,7 @@ use granters::Absent;
 use heat::Heats;
 use lease::Leases;
 use link::Links;
+use moved::Moving;
 use paths::Paths;
 use planner::Intake;
 use push::PushCommand;
@@ -171,6 +173,7 @@ pub struct Controller {
     heats: Mutex<Heats>,
     /// Blobs that nodes took, until the next plan.
     took: Mutex<Vec<(Digest, NodeId)>>,
+    moving: Mutex<Moving>,
     /// What lies between regions, made anew from the paths every few seconds.
     between: Mutex<Arc<farlane_plan::Links>>,
     server: u64,
@@ -219,6 +222,7 @@ impl Controller {
             paths: Mutex::default(),
             heats: Mutex::default(),
             took: Mutex::default(),
+            moving: Mutex::default(),
             between: Mutex::default(),
             server: parts.server,
             homes: parts.homes,

@@ -155,6 +155,9 @@ fn ledger_usage(usage: Usage) -> farlane_ledger::Usage {
         peak_memory: usage.peak_memory,
         cpu_time: usage.cpu_time,
         price: usage.price_usd_micros_core_hour,
+        moved_there: usage.moved.there,
+        moved_back: usage.moved.back,
+        egress: usage.egress,
         emitted: usage.emitted,
         outcome: usage.exit.into(),
     }

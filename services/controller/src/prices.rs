@@ -14,7 +14,9 @@ use std::time::Duration;
 
 use farlane_ledger::{CPU, Draft, MAX_ENTRIES, PriceBook, Rate, check};
 use farlane_model::{Digest, NodeId, NodeSpec, WorkKind};
-use farlane_state::{DatedPrice, MAX_DATED_PRICES, Node, NodePrices, Order, SetPrices};
+use farlane_state::{
+    DatedPrice, EgressPrice, MAX_DATED_PRICES, Node, NodePrices, Order, SetPrices,
+};
 use farlane_store::{BookRow, NewBook, StoreError};
 use farlane_units::{MilliUcu, Millis};
 use farlane_wire::{id, v1};
@@ -53,9 +55,11 @@ fn core_of(spec: &NodeSpec) -> Option<MilliUcu> {
     Some(MilliUcu(all / u64::from(measured.cores.max(1))))
 }
 
-/// What a book says from [`BEHIND`] to [`AHEAD`] of a node whose cores were measured to be so much.
+/// What a book says from [`BEHIND`] to [`AHEAD`] of a node whose cores were measured to be so much, and of bytes between
+/// it and servers that stand at `home`; nothing of these where nobody said where that is.
 fn schedule(
     book: &PriceBook,
+    home: Option<&str>,
     region: &str,
     device: &str,
     core: Option<MilliUcu>,
@@ -64,16 +68,29 @@ fn schedule(
     let from = now.saturating_sub(BEHIND);
     let mut turns = book.turns(Rate::CoreHour, from, now.saturating_add(AHEAD));
     turns.extend(book.turns(Rate::UcuHour, from, now.saturating_add(AHEAD)));
+    if home.is_some() {
+        turns.extend(book.turns(Rate::EgressGb, from, now.saturating_add(AHEAD)));
+    }
     turns.sort_unstable();
     turns.dedup();
     let first = std::iter::once((Millis::ZERO, from));
-    let mut held = None;
+    let bytes = |at| {
+        home.map_or_else(EgressPrice::default, |home| EgressPrice {
+            there: book.egress_gb(home, region, at),
+            back: book.egress_gb(region, home, at),
+        })
+    };
+    let mut held = (None, EgressPrice::default());
     let mut out = Vec::new();
     for (since, at) in first.chain(turns.into_iter().map(|at| (at, at))) {
-        let core_hour = book.core_hour_of(region, device, core, at);
-        if core_hour != held {
-            out.push(DatedPrice { since, core_hour });
-            held = core_hour;
+        let (core_hour, egress) = (book.core_hour_of(region, device, core, at), bytes(at));
+        if (core_hour, egress) != held {
+            out.push(DatedPrice {
+                since,
+                core_hour,
+                egress,
+            });
+            held = (core_hour, egress);
         }
     }
     // What held last is needed least; of what is to come, the nearest most.
@@ -90,7 +107,7 @@ fn from_now(prices: &[DatedPrice], now: Millis) -> Vec<DatedPrice> {
     let mut out = prices[past.saturating_sub(1)..].to_vec();
     if let Some(first) = out.first_mut().filter(|_| past > 0) {
         first.since = Millis::ZERO;
-        if first.core_hour.is_none() {
+        if first.core_hour.is_none() && first.egress == EgressPrice::default() {
             out.remove(0);
         }
     }
@@ -271,7 +288,8 @@ impl Controller {
             tracing::debug!(%error, %node, "the node's price follows once accounts can be read");
         }
         // A machine is measured once it has joined.
-        let prices = schedule(&self.book(&provider), region, CPU, None, self.now());
+        let (book, home) = (self.book(&provider), self.home());
+        let prices = schedule(&book, home, region, CPU, None, self.now());
         let nodes = vec![NodePrices { node, prices }];
         SetPrices { nodes }
     }
@@ -299,7 +317,8 @@ impl Controller {
                     known
                         .entry(key)
                         .or_insert_with_key(|(provider, region, device, core)| {
-                            schedule(&self.book(provider), region, device, *core, now)
+                            let book = self.book(provider);
+                            schedule(&book, self.home(), region, device, *core, now)
                         });
                 if from_now(&node.prices, now) != from_now(wanted, now) {
                     due.push(NodePrices {
@@ -342,6 +361,7 @@ mod tests {
         DatedPrice {
             since: Millis(NOW.0.saturating_add_signed(hours * HOUR as i64)),
             core_hour: price.map(UsdMicros),
+            egress: EgressPrice::default(),
         }
     }
     fn always(price: i64) -> DatedPrice {
@@ -361,7 +381,7 @@ mod tests {
             entry("eu-*", 4, 30, None),
         ]);
         let schedule = |book: &PriceBook, region: &str, device: &str, now: Millis| {
-            schedule(book, region, device, None, now)
+            schedule(book, None, region, device, None, now)
         };
         let told = schedule(&book, "eu-west", CPU, NOW);
         let to_come = [dated(2, Some(1)), dated(5, Some(3)), dated(6, Some(1))];
@@ -381,11 +401,48 @@ mod tests {
         let mut later = entry("*", 30_000, 3, None);
         (unit.scope.rate, later.scope.rate) = (Rate::UcuHour, Rate::UcuHour);
         let book = PriceBook::new(vec![unit, later]);
-        let told = |core| schedule(&book, "eu", CPU, core, NOW);
+        let told = |core| schedule(&book, None, "eu", CPU, core, NOW);
         assert_eq!(told(None), []);
         assert_eq!(
             told(Some(MilliUcu(1500))),
             [always(30_000), dated(3, Some(45_000))]
+        );
+    }
+
+    #[test]
+    fn bytes_across_regions_have_prices_and_dates_of_their_own() {
+        let mut out = entry("eu-*", 90_000, 3, None);
+        out.scope.rate = Rate::EgressGb;
+        let book = PriceBook::new(vec![out, entry("*", 1, -100, None)]);
+        let told = |home, region| schedule(&book, home, region, CPU, None, NOW);
+        let with = |dated: DatedPrice, there, back| DatedPrice {
+            egress: EgressPrice {
+                there: UsdMicros(there),
+                back: UsdMicros(back),
+            },
+            ..dated
+        };
+        // Five cents a GB, as where no book says otherwise; then what leaves for the servers costs more.
+        let usual = [
+            with(always(1), 50_000, 50_000),
+            with(dated(3, Some(1)), 50_000, 90_000),
+        ];
+        assert_eq!(told(Some("us-east"), "eu-west"), usual);
+        assert_eq!(from_now(&usual, NOW), usual);
+        assert_eq!(told(Some("eu-west"), "eu-west"), [always(1)]);
+        assert_eq!(told(None, "eu-west"), [always(1)]);
+        let none = schedule(&PriceBook::default(), Some("us"), "eu", CPU, None, NOW);
+        let bytes = [with(
+            DatedPrice {
+                core_hour: None,
+                ..always(0)
+            },
+            50_000,
+            50_000,
+        )];
+        assert_eq!(
+            (&none[..], &from_now(&none, NOW)[..]),
+            (&bytes[..], &bytes[..])
         );
     }
 
@@ -409,7 +466,7 @@ mod tests {
     fn many_changes_in_a_day_leave_what_holds_and_the_next() {
         let each = (0..24).map(|n| entry("*", n, n, None)).collect();
         let at = Millis(NOW.0 + HOUR / 2);
-        let told = schedule(&PriceBook::new(each), "eu", CPU, None, at);
+        let told = schedule(&PriceBook::new(each), None, "eu", CPU, None, at);
         assert_eq!(told.len(), MAX_DATED_PRICES);
         assert_eq!((told[0], told[7]), (dated(0, Some(0)), dated(7, Some(7))));
     }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use farlane_ledger::{Origin, PowerModel};
-use farlane_model::{BlobRef, Digest, NodeId};
+use farlane_model::{Digest, NodeId};
 use farlane_plan::{Basis, Link};
 use farlane_state::Node;
 use farlane_units::{ByteCount, ByteRate, Micros, Millis, UsdMicros};
@@ -101,14 +101,11 @@ impl Controller {
         self.paths.lock().came(node, bytes, time);
     }
 
-    /// A node was sent so much of a blob.
-    pub fn gave(&self, node: NodeId, blob: BlobRef, bytes: ByteCount) {
-        if bytes >= blob.size {
-            let mut took = self.took.lock();
-            // The next plan takes them over.
-            if took.len() < MAX_TOOK {
-                took.push((blob.digest, node));
-            }
+    /// A node has taken all of a blob: the next plan knows.
+    pub(crate) fn took(&self, blob: Digest, node: NodeId) {
+        let mut took = self.took.lock();
+        if took.len() < MAX_TOOK {
+            took.push((blob, node));
         }
     }
 

@@ -237,5 +237,7 @@ pub(crate) fn task_result(finished: FinishedTask) -> v1::TaskResult {
         node_name: finished.node_name,
         emitted_ng: finished.emitted.map(|ng| ng.0),
         quote_bytes: finished.quote,
+        moved_bytes: finished.moved.there.saturating_add(finished.moved.back).0,
+        egress_usd_picos: finished.egress.picos().0,
     }
 }

@@ -248,6 +248,7 @@ impl Controller {
         self.leases.lock().clear();
         self.paths.lock().clear();
         self.heats.lock().clear();
+        *self.moving.lock() = Default::default();
         *self.between.lock() = Arc::default();
         self.ungranted.lock().clear();
         self.absent.lock().clear();

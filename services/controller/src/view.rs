@@ -81,8 +81,6 @@ struct Grid {
     until: Millis,
     /// g CO2e a kWh, by region.
     carbon: HashMap<Arc<str>, Option<u32>>,
-    /// By provider and region.
-    egress: HashMap<(Digest, Arc<str>), Egress>,
 }
 
 impl ViewCache {
@@ -212,7 +210,6 @@ impl Controller {
         if now >= cache.grid.until {
             cache.grid.until = now.saturating_add(GRID);
             cache.grid.carbon.clear();
-            cache.grid.egress.clear();
             cache.mark = None;
         }
         let mut changed = self.leases.lock().take_changed();
@@ -302,6 +299,7 @@ impl Controller {
             u32::try_from(cooled).unwrap_or(u32::MAX)
         });
         let (free_gpus, free_gpu_part) = node.free_gpus();
+        let egress = node.egress_at(now);
         NodeView {
             id: node.id,
             generation: node.generation,
@@ -319,7 +317,10 @@ impl Controller {
             backlog: node.waiting() as u32,
             round_trip: path.round_trip,
             bandwidth: path.bandwidth,
-            egress: self.egress_of(node, grid, now),
+            egress: Egress {
+                there: egress.there,
+                back: egress.back,
+            },
             price: node.price_at(now),
             carbon,
             milliwatts_core: core.unwrap_or(0),
@@ -329,23 +330,6 @@ impl Controller {
             heat: self.heats.lock().of(&node.id),
             quarantined: node.standing.is_quarantined(),
         }
-    }
-}
-
-impl Controller {
-    /// What bytes cost between the servers and a node.
-    fn egress_of(&self, node: &Node, grid: &mut Grid, now: Millis) -> Egress {
-        let Some((_, home)) = self.homes.iter().find(|(id, _)| *id == self.server) else {
-            return Egress::default();
-        };
-        let key = (node.provider, node.region.clone());
-        *grid.egress.entry(key).or_insert_with(|| {
-            let book = self.book(&node.provider);
-            Egress {
-                there: book.egress_gb(home, &node.region, now),
-                back: book.egress_gb(&node.region, home, now),
-            }
-        })
     }
 }
 

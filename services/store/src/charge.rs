@@ -2,7 +2,7 @@
 
 use farlane_ledger::{Charge, ChargeKey, CoreTime};
 use farlane_model::ProjectId;
-use farlane_units::{Millis, UsdMicros};
+use farlane_units::{Millis, UsdFemtos, UsdMicros};
 use sqlx::{Row, query};
 
 use crate::row::{int, number, parsed};
@@ -29,7 +29,7 @@ impl Charges<'_> {
         to: Millis,
     ) -> Result<Vec<Charge>, StoreError> {
         let found = query(
-            "SELECT node, price_usd_micros, minute, attempts, core_time FROM charges \
+            "SELECT node, price_usd_micros, minute, attempts, core_time, egress_usd_femtos FROM charges \
              WHERE project = $1 AND minute >= $2 AND minute < $3 \
              ORDER BY minute, node, price_usd_micros LIMIT $4",
         )
@@ -51,6 +51,7 @@ impl Charges<'_> {
                     },
                     attempts: number(r, "attempts")?,
                     core_time: CoreTime(number(r, "core_time")?),
+                    egress: UsdFemtos(number(r, "egress_usd_femtos")?),
                 })
             })
             .collect()

@@ -22,8 +22,8 @@ use crate::row::{int, number, small};
 use crate::{Store, StoreError};
 
 /// Columns of a usage row.
-const COLUMNS: usize = 18;
-/// Rows of one statement: 17 × 128 values stay far below SQLite's bound of 32,766
+const COLUMNS: usize = 21;
+/// Rows of one statement: 21 × 128 values stay far below SQLite's bound of 32,766
 /// (sqlite.org/limits.html) and PostgreSQL's of 65,535.
 const ROWS: usize = 128;
 /// Rows of a smaller one, for what is left: a statement costs about as much as three rows.
@@ -140,7 +140,8 @@ async fn insert_usage(
 fn insert_sql(rows: usize, unnamed: bool) -> String {
     let mut sql = String::from(
         "INSERT INTO usage (epoch, idx, ordinal, row_no, project, task, attempt, node, region, \
-         function, started_ms, ended_ms, milli_cpus, peak_memory, cpu_ms, price_usd_micros, outcome, emitted_ng) VALUES ",
+         function, started_ms, ended_ms, milli_cpus, peak_memory, cpu_ms, price_usd_micros, outcome, emitted_ng, \
+         moved_there, moved_back, egress_usd_femtos) VALUES ",
     );
     for row in 0..rows {
         sql.push_str(if row == 0 { "(" } else { ", (" });
@@ -179,13 +180,17 @@ fn bind<'q>(
         .bind(usage.price.0)
         .bind(usage.outcome.as_str())
         .bind(usage.emitted.map_or(-1, |nanograms| int(nanograms.0)))
+        .bind(int(usage.moved_there.0))
+        .bind(int(usage.moved_back.0))
+        .bind(int(usage.egress.0))
 }
 
 async fn add_charge(connection: &mut AnyConnection, charge: &Charge) -> Result<(), StoreError> {
     query(
-        "INSERT INTO charges (project, node, price_usd_micros, minute, attempts, core_time) \
-         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (project, minute, node, price_usd_micros) DO UPDATE \
-         SET attempts = charges.attempts + excluded.attempts, core_time = charges.core_time + excluded.core_time",
+        "INSERT INTO charges (project, node, price_usd_micros, minute, attempts, core_time, egress_usd_femtos) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (project, minute, node, price_usd_micros) DO UPDATE \
+         SET attempts = charges.attempts + excluded.attempts, core_time = charges.core_time + excluded.core_time, \
+         egress_usd_femtos = charges.egress_usd_femtos + excluded.egress_usd_femtos",
     )
     .bind(charge.key.project.to_string())
     .bind(charge.key.node.to_string())
@@ -193,6 +198,7 @@ async fn add_charge(connection: &mut AnyConnection, charge: &Charge) -> Result<(
     .bind(int(charge.key.minute))
     .bind(int(charge.attempts))
     .bind(int(charge.core_time.0))
+    .bind(int(charge.egress.0))
     .execute(&mut *connection)
     .await?;
     Ok(())

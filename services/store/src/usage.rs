@@ -2,7 +2,7 @@
 
 use farlane_ledger::{OutboxId, Outcome, Receipt, Usage};
 use farlane_model::{ProjectId, TaskId};
-use farlane_units::{ByteCount, MilliCpu, Millis, NanoGramsCo2, UsdMicros};
+use farlane_units::{ByteCount, MilliCpu, Millis, NanoGramsCo2, UsdFemtos, UsdMicros};
 use sqlx::any::AnyRow;
 use sqlx::{Row, query};
 
@@ -44,7 +44,8 @@ impl UsageRows<'_> {
         let before = before.unwrap_or(top);
         let found = query(
             "SELECT epoch, idx, ordinal, row_no, project, task, attempt, node, region, function, \
-             started_ms, ended_ms, milli_cpus, peak_memory, cpu_ms, price_usd_micros, outcome, emitted_ng \
+             started_ms, ended_ms, milli_cpus, peak_memory, cpu_ms, price_usd_micros, outcome, emitted_ng, \
+             moved_there, moved_back, egress_usd_femtos \
              FROM usage WHERE project = $1 AND (epoch, idx, ordinal, row_no) < ($2, $3, $4, $5) \
              ORDER BY epoch DESC, idx DESC, ordinal DESC, row_no DESC LIMIT $6",
         )
@@ -65,7 +66,8 @@ impl UsageRows<'_> {
     pub async fn receipt(&self, project: ProjectId, task: TaskId) -> Result<Receipt, StoreError> {
         let found = query(
             "SELECT epoch, idx, ordinal, row_no, project, task, attempt, node, region, function, \
-             started_ms, ended_ms, milli_cpus, peak_memory, cpu_ms, price_usd_micros, outcome, emitted_ng \
+             started_ms, ended_ms, milli_cpus, peak_memory, cpu_ms, price_usd_micros, outcome, emitted_ng, \
+             moved_there, moved_back, egress_usd_femtos \
              FROM usage WHERE task = $1 AND project = $2 ORDER BY attempt LIMIT $3",
         )
         .bind(task.to_string())
@@ -108,6 +110,9 @@ fn read(from: &AnyRow) -> Result<HistoryEntry, StoreError> {
             price: UsdMicros(from.try_get("price_usd_micros")?),
             outcome: Outcome::from_word(&word).ok_or(StoreError::Corrupt { column: "outcome" })?,
             emitted: emitted(from)?,
+            moved_there: ByteCount(number(from, "moved_there")?),
+            moved_back: ByteCount(number(from, "moved_back")?),
+            egress: UsdFemtos(number(from, "egress_usd_femtos")?),
         },
     })
 }

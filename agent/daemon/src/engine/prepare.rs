@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use farlane_codec::FrameError;
-use farlane_model::{BlobRef, Digest, Sealed, TenantId};
+use farlane_model::{AttemptRef, BlobRef, Digest, Sealed, TenantId};
 use farlane_seal::payload::Payload;
 use farlane_seal::stream::{OpenError, open_padded_owned};
 use farlane_seal::{BlobKey, StreamContext, StreamKind, TaskKey};
@@ -138,6 +138,7 @@ pub(crate) struct Order {
     pub(crate) grant: Granted,
     pub(crate) payload: Sealed,
     pub(crate) context: StreamContext,
+    pub(crate) at: AttemptRef,
 }
 
 impl Order {
@@ -149,6 +150,7 @@ impl Order {
             grant,
             payload: attempt.payload.clone(),
             context,
+            at: attempt.at,
         })
     }
 }
@@ -204,7 +206,7 @@ impl Preparer {
                         "the payload is not the one that was granted",
                     ));
                 }
-                self.blobs.get(*blob).await?
+                self.blobs.get(*blob, order.at).await?
             }
         };
         let order = Arc::new(order);
@@ -212,9 +214,8 @@ impl Preparer {
             let order = order.clone();
             blocking(sealed.len(), move || open_payload(&order, sealed)).await?
         };
-        let tenant = order.grant.tenant;
         let spec = &order.spec.spec;
-        let code = self.code(spec.code, tenant, &payload.code_key).await?;
+        let code = self.code(&order, &payload.code_key).await?;
         let environment = match spec.environment {
             None => None,
             Some(wanted) => {
@@ -228,7 +229,7 @@ impl Preparer {
         let mut blobs = Vec::with_capacity(payload.blobs.len());
         for (blob, key) in &payload.blobs {
             blobs.push(
-                self.open_blob(*blob, key, StreamKind::Argument, tenant, order.limit())
+                self.open_blob(&order, *blob, key, StreamKind::Argument, order.limit())
                     .await?,
             );
         }
@@ -241,16 +242,12 @@ impl Preparer {
         })
     }
 
-    async fn code(
-        &self,
-        blob: BlobRef,
-        tenant: TenantId,
-        key: &BlobKey,
-    ) -> Result<Arc<Code>, Unready> {
+    async fn code(&self, order: &Order, key: &BlobKey) -> Result<Arc<Code>, Unready> {
+        let (blob, tenant) = (order.spec.spec.code, order.grant.tenant);
         let cell = self.codes.cell(blob.digest, tenant, key);
         let opened = cell.get_or_try_init(|| async {
             let bytes = self
-                .open_blob(blob, key, StreamKind::Code, tenant, CODE)
+                .open_blob(order, blob, key, StreamKind::Code, CODE)
                 .await?;
             let number = self.codes.number(bytes.len());
             Ok::<_, Unready>(Arc::new(Code { number, bytes }))
@@ -274,7 +271,7 @@ impl Preparer {
             ))?;
         let tenant = order.grant.tenant;
         let lock = self
-            .open_blob(wanted.lock, key, StreamKind::Lock, tenant, LOCK)
+            .open_blob(order, wanted.lock, key, StreamKind::Lock, LOCK)
             .await?;
         let wanted = Wanted {
             tenant,
@@ -291,14 +288,14 @@ impl Preparer {
 
     async fn open_blob(
         &self,
+        order: &Order,
         blob: BlobRef,
         key: &BlobKey,
         kind: StreamKind,
-        tenant: TenantId,
         limit: usize,
     ) -> Result<Bytes, Unready> {
-        let sealed = self.blobs.get(blob).await?;
-        let (key, context) = (key.clone(), StreamContext::blob(kind, tenant));
+        let sealed = self.blobs.get(blob, order.at).await?;
+        let (key, context) = (key.clone(), StreamContext::blob(kind, order.grant.tenant));
         blocking(sealed.len(), move || open(&key, &context, sealed, limit)).await
     }
 }

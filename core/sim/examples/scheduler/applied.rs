@@ -193,6 +193,7 @@ impl Network {
                 ended: Millis(1),
                 peak_memory: ByteCount(0),
                 cpu: Millis(1),
+                moved: farlane_state::Moved::NONE,
             };
             let items: Vec<Completion> = attempts.into_iter().map(item).collect();
             if items.is_empty() {

@@ -6,6 +6,7 @@ use farlane_model::{
     SessionId, TaskId,
 };
 use farlane_units::{ByteCount, Millis};
+use serde::{Deserialize, Serialize};
 
 use super::MAX_BATCH;
 use crate::apply::Ctx;
@@ -60,10 +61,48 @@ pub struct Completion {
     pub peak_memory: ByteCount,
     /// User and system.
     pub cpu: Millis,
+    /// What the leader saw go between regions for it; nothing where that costs nothing.
+    pub moved: Moved,
 }
 
-/// An encoded completion without sealed bytes or words.
-const LEAST: usize = 28 + 10 + 1 + 32;
+/// Bytes that went between the servers' region and a node's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    /// To the node: payload, function, lock, large arguments.
+    pub there: ByteCount,
+    /// From it: result, exception or build log.
+    pub back: ByteCount,
+}
+
+impl Moved {
+    /// Nothing.
+    pub const NONE: Self = Self {
+        there: ByteCount::ZERO,
+        back: ByteCount::ZERO,
+    };
+
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        let some = *self != Self::NONE;
+        out.u8(u8::from(some));
+        if some {
+            out.u64(self.there.0);
+            out.u64(self.back.0);
+        }
+    }
+
+    pub(crate) fn read(r: &mut Reader) -> Option<Self> {
+        Some(match r.flag()? {
+            false => Self::NONE,
+            true => Self {
+                there: ByteCount(r.u64()?),
+                back: ByteCount(r.u64()?),
+            },
+        })
+    }
+}
+
+/// An encoded completion without sealed bytes, words or bytes that moved.
+const LEAST: usize = 28 + 10 + 1 + 32 + 1;
 
 impl CompleteBatch {
     pub(crate) fn encode(&self) -> Bytes {
@@ -91,6 +130,7 @@ impl CompleteBatch {
             for number in [item.started.0, item.ended.0, item.peak_memory.0, item.cpu.0] {
                 out.u64(number);
             }
+            item.moved.write(&mut out);
         }
         out.into()
     }
@@ -216,8 +256,9 @@ fn complete(ctx: &mut Ctx, handle: u32, item: Completion, signed: Option<u32>, l
         ended: item.ended,
         cpu: item.cpu,
         peak_memory: item.peak_memory,
+        moved: item.moved,
     };
-    ctx.bill(handle, &used, exit.kind, !again);
+    let egress = ctx.bill(handle, &used, exit.kind, !again);
     if again {
         ctx.requeue(handle);
         return false;
@@ -229,6 +270,8 @@ fn complete(ctx: &mut Ctx, handle: u32, item: Completion, signed: Option<u32>, l
         leaf,
         started: item.started,
         ended: item.ended,
+        moved: item.moved,
+        egress,
     };
     ctx.finish_task(handle, ending);
     true
@@ -269,6 +312,7 @@ impl Completion {
             ended: Millis(r.u64()?),
             peak_memory: ByteCount(r.u64()?),
             cpu: Millis(r.u64()?),
+            moved: Moved::read(r)?,
         })
     }
 }

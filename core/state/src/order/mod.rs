@@ -30,7 +30,7 @@ pub use ack_outbox::AckOutbox;
 pub use ack_results::AckResults;
 pub use attach_granter::AttachGranter;
 pub use cancel::Cancel;
-pub use complete_batch::{BatchSignature, CompleteBatch, Completion};
+pub use complete_batch::{BatchSignature, CompleteBatch, Completion, Moved};
 pub use detach_granter::DetachGranter;
 pub use expire::{Expire, Forgotten};
 pub use genesis::Genesis;

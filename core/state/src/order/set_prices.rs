@@ -34,9 +34,13 @@ pub struct SetPrices {
 fn valid(prices: &[DatedPrice]) -> bool {
     prices.len() <= MAX_DATED_PRICES
         && prices.is_sorted_by(|a, b| a.since < b.since)
-        && prices
-            .iter()
-            .all(|p| p.core_hour.is_none_or(|price| price >= UsdMicros::ZERO))
+        && prices.iter().all(|p| {
+            let named = p
+                .core_hour
+                .into_iter()
+                .chain([p.egress.there, p.egress.back]);
+            named.min().is_none_or(|least| least >= UsdMicros::ZERO)
+        })
 }
 
 impl SetPrices {

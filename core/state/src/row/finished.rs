@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 use farlane_model::{Digest, Exit, NodeId, Sealed, TaskId};
-use farlane_units::{Millis, NanoGramsCo2, UsdMicros};
+use farlane_units::{Millis, NanoGramsCo2, UsdFemtos, UsdMicros};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{Reader, Write};
+use crate::order::Moved;
 use crate::task::known;
 
 /// A place in the log: the entry's index, and a number that counts within it.
@@ -67,6 +68,10 @@ pub struct FinishedTask {
     pub ended: Millis,
     /// Of all attempts that were reported.
     pub cost: UsdMicros,
+    /// Between regions, for the last attempt.
+    pub moved: Moved,
+    /// What that cost; it is in `cost`.
+    pub egress: UsdFemtos,
     /// By all attempts that ran; `None` where nobody knows of one of them.
     pub emitted: Option<NanoGramsCo2>,
     /// Attempts beyond the first that it took.
@@ -110,6 +115,10 @@ impl FinishedTask {
             out.u64(time.0);
         }
         out.u64(self.cost.0 as u64);
+        self.moved.write(out);
+        if self.moved != Moved::NONE {
+            out.u64(self.egress.0);
+        }
         out.u64(self.emitted.unwrap_or(NanoGramsCo2::MAX).0);
         out.u32(self.retries);
         out.u8(u8::from(self.node.is_some()));
@@ -139,6 +148,7 @@ impl FinishedTask {
         if r.u8()? != VERSION {
             return None;
         }
+        let moved;
         let row = Self {
             task: TaskId::from_bytes(r.array()?),
             attempt: r.u32()?,
@@ -163,6 +173,14 @@ impl FinishedTask {
             started: Millis(r.u64()?),
             ended: Millis(r.u64()?),
             cost: UsdMicros(r.u64()? as i64),
+            moved: {
+                moved = Moved::read(&mut r)?;
+                moved
+            },
+            egress: match moved {
+                Moved::NONE => UsdFemtos::ZERO,
+                _ => UsdFemtos(r.u64()?),
+            },
             emitted: known(NanoGramsCo2(r.u64()?)),
             retries: r.u32()?,
             node: match r.flag()? {
@@ -265,6 +283,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use farlane_model::{ExitKind, SessionId};
+    use farlane_units::ByteCount;
 
     #[test]
     fn rows_survive_the_bytes() {
@@ -287,6 +306,11 @@ mod tests {
             started: Millis(2),
             ended: Millis(3),
             cost: UsdMicros(-4),
+            moved: Moved {
+                there: ByteCount(7),
+                back: ByteCount::ZERO,
+            },
+            egress: UsdFemtos(9),
             emitted: Some(NanoGramsCo2(5)),
             retries: 1,
             node: Some(NodeId([8; 32])),
@@ -309,6 +333,8 @@ mod tests {
             batch: None,
             node: None,
             emitted: None,
+            moved: Moved::NONE,
+            egress: UsdFemtos::ZERO,
             quote: Bytes::new(),
             gang: None,
             ..row

@@ -2,8 +2,10 @@
 
 use bytes::Bytes;
 use farlane_model::{Digest, ExitKind, KeyId, NodeId, ProjectId, TaskId};
-use farlane_units::{ByteCount, MilliCpu, Millis, NanoGramsCo2, UsdMicros};
+use farlane_units::{ByteCount, MilliCpu, Millis, NanoGramsCo2, UsdFemtos, UsdMicros};
 use serde::{Deserialize, Serialize};
+
+use crate::order::Moved;
 
 /// Events that wait for sinks before no more work is taken. What runs and waits by then still ends and is
 /// billed, so that there may be more by one for each of its attempts. Source: at 250 B an event 1 GB of
@@ -82,7 +84,7 @@ pub struct Usage {
     pub cpus: MilliCpu,
     /// Price at the end of the attempt.
     pub price_usd_micros_core_hour: UsdMicros,
-    /// Run time × cores × price, rounded up.
+    /// Run time × cores × price, and what bytes between regions cost, rounded up.
     pub cost: UsdMicros,
     /// Run time × what an hour of it emitted there when it was placed; `None` where nobody knew.
     pub emitted: Option<NanoGramsCo2>,
@@ -94,6 +96,10 @@ pub struct Usage {
     pub cpu_time: Millis,
     /// As reported.
     pub peak_memory: ByteCount,
+    /// Between the servers' region and the node's, as the leader saw.
+    pub moved: Moved,
+    /// What that cost at the end of the attempt, in `cost`.
+    pub egress: UsdFemtos,
 }
 
 impl OutboxEvent {

@@ -334,6 +334,10 @@ fn take_rest(w: &mut World, step: Step) {
             let dated = |since, price| DatedPrice {
                 since: Millis(since),
                 core_hour: price,
+                egress: EgressPrice {
+                    there: price.unwrap_or_default(),
+                    back: UsdMicros::ZERO,
+                },
             };
             let prices = vec![dated(0, None), dated(w.now + ahead, price.map(UsdMicros))];
             let node = world::node(node);

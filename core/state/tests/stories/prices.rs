@@ -11,6 +11,18 @@ fn dated(since: u64, core_hour: Option<i64>) -> DatedPrice {
     DatedPrice {
         since: Millis(since),
         core_hour: core_hour.map(UsdMicros),
+        egress: EgressPrice::default(),
+    }
+}
+
+/// The same, with what 10^9 bytes cost there and back.
+fn across(since: u64, core_hour: i64, there: i64, back: i64) -> DatedPrice {
+    DatedPrice {
+        egress: EgressPrice {
+            there: UsdMicros(there),
+            back: UsdMicros(back),
+        },
+        ..dated(since, Some(core_hour))
     }
 }
 
@@ -98,6 +110,8 @@ fn prices_out_of_order_are_refused_and_gone_nodes_passed_over() {
         vec![dated(5, None), dated(5, Some(1))],
         vec![dated(6, None), dated(5, Some(1))],
         vec![dated(0, Some(-1))],
+        vec![across(0, 1, -1, 0)],
+        vec![across(0, 1, 0, -1)],
         many,
     ] {
         assert_eq!(set(&mut w, 1, prices), bad);
@@ -129,4 +143,44 @@ fn a_node_that_comes_back_elsewhere_has_no_price_of_the_old_place() {
         provider: Digest::of(b"provider"),
     });
     assert_eq!(w.state.node(&node(1)).unwrap().prices, []);
+}
+
+#[test]
+fn bytes_between_regions_are_charged_at_the_price_of_the_end() {
+    let mut w = World::new();
+    let dear = w.now + 10 * HOUR;
+    let prices = vec![across(0, 0, 50_000, 90_000), across(dear, 0, 70_000, 0)];
+    set(&mut w, 1, prices);
+    let moves = |w: &mut World, n: u64, there: u64, back: u64| {
+        w.submit('A', n, 1, &task_spec("f"));
+        w.place(&[task('A', n)], 1);
+        w.now += 1;
+        let mut done = w.completion(task('A', n), 1, RETURNED);
+        done.moved = Moved {
+            there: ByteCount(there),
+            back: ByteCount(back),
+        };
+        let order = w.complete_order(1, 1, vec![done]);
+        w.order(order);
+        let row = w.finished(task('A', n)).unwrap();
+        (row.moved, row.egress, row.cost.0)
+    };
+    let (moved, egress, cost) = moves(&mut w, 1, 2_000_000_000, 1_000_000_000);
+    assert_eq!(
+        (moved.there.0, moved.back.0),
+        (2_000_000_000, 1_000_000_000)
+    );
+    assert_eq!((egress.picos(), cost), (UsdPicos(190_000_000_000), 190_000));
+    // A byte is kept as what it cost, and rounded up to a millionth with all else of its attempt.
+    let (_, egress, cost) = moves(&mut w, 2, 1, 0);
+    assert_eq!((egress, cost), (UsdFemtos(50_000), 1));
+    assert_eq!(moves(&mut w, 3, 0, 0), (Moved::NONE, UsdFemtos::ZERO, 0));
+    let spent: i64 = 190_001;
+    assert_eq!(
+        w.state.project(&project()).spent(w.state.now()).0,
+        spent,
+        "budgets count it"
+    );
+    w.now = dear;
+    assert_eq!(moves(&mut w, 4, 1_000_000_000, 1_000_000_000).2, 70_000);
 }

@@ -290,6 +290,7 @@ impl World {
             ended: Millis(self.now),
             peak_memory: ByteCount::mib(20),
             cpu: Millis(400),
+            moved: farlane_state::Moved::NONE,
         }
     }
     pub fn complete_order(&mut self, n: u8, b: u8, items: Vec<Completion>) -> CompleteBatch {

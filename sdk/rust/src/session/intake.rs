@@ -17,7 +17,7 @@ use farlane_model::{
 };
 use farlane_seal::record::NodeRecord;
 use farlane_seal::{StreamContext, TaskKey, batch, stream};
-use farlane_units::{Millis, NanoGramsCo2, UsdMicros};
+use farlane_units::{ByteCount, Millis, NanoGramsCo2, UsdMicros, UsdPicos};
 use farlane_wire::v1;
 
 use super::Shared;
@@ -372,6 +372,8 @@ fn read(attempt: AttemptRef, awaited: &Live, result: v1::TaskResult) -> Option<C
         started: Millis(result.started_ms),
         ended: Millis(result.ended_ms),
         cost: UsdMicros(result.cost_usd_micros),
+        moved: ByteCount(result.moved_bytes),
+        egress: UsdPicos(result.egress_usd_picos),
         emitted: result.emitted_ng.map(NanoGramsCo2),
         quote: result.quote_bytes,
     };

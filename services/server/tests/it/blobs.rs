@@ -48,7 +48,7 @@ async fn put(api: &mut Api, key: &str, data: &Bytes) -> Result<bool, Status> {
 async fn get(api: &mut Api, key: &str, digest: Digest) -> Result<Vec<u8>, Status> {
     let request = v1::GetBlobRequest {
         digest: id::digest_bytes(&digest),
-        offset: 0,
+        ..Default::default()
     };
     let mut down = api.get_blob(with_key(request, key)).await?.into_inner();
     let mut all = Vec::new();
@@ -118,7 +118,7 @@ async fn a_digest_opens_a_blob_to_its_own_project_and_to_nodes() {
     assert_eq!(code(&refused), Some(ErrorCode::PermissionDenied));
     let request = v1::GetBlobRequest {
         digest: id::digest_bytes(&digest),
-        offset: 0,
+        ..Default::default()
     };
     let mut down = machine.fleet.get_blob(request).await.unwrap().into_inner();
     assert!(down.message().await.unwrap().is_some());

@@ -6,8 +6,8 @@ use farlane_wire::{ErrorCode, v1};
 
 use crate::access::{accounts, code, key};
 use crate::machine::Machine;
-use crate::person::{self, Api, with_key};
-use crate::world::{World, wall};
+use crate::person::{self, Api, Person, spec, with_key};
+use crate::world::{World, soon, wall};
 
 fn entry(region: &str, usd_micros: i64) -> v1::PriceEntry {
     v1::PriceEntry {
@@ -150,4 +150,75 @@ async fn prices_are_the_networks_and_faults_are_named() {
     };
     let next = api.list_prices(with_key(next, &reader)).await.unwrap();
     assert!(next.into_inner().books.is_empty());
+}
+
+#[tokio::test]
+async fn a_call_pays_for_its_bytes_between_regions() {
+    let world = World::start_with(|config| config.region = "us-east".into()).await;
+    let mut api = person::api(&world).await;
+    let mut machine = Machine::join(&world, 1).await;
+    // What leaves for the servers costs twice as much as what comes from them, where no book says otherwise.
+    let mut out = entry("eu-*", 100_000);
+    out.rate = "egress-gb".into();
+    out.target = "us-*".into();
+    let set = book(&world, 0, vec![out, entry("*", 0)]);
+    api.set_prices(with_key(set, &world.key)).await.unwrap();
+    let mut person = Person::connect(&world).await;
+    let asked = spec(&world, |s| {
+        s.node.labels.clear();
+    });
+    person.submit(&world, &asked, &[&[7; 5000]]).await;
+    let agent = tokio::spawn(async move {
+        let ready = machine.ready(1).await;
+        let payload = machine.assigned[&ready[0].task].payload.clone().unwrap();
+        machine.complete(&ready).await;
+        (machine, payload)
+    });
+    let results = soon("the result", person.results(&world, 1)).await;
+    let (_machine, payload) = agent.await.unwrap();
+    let result = &results[0].0;
+    let sizes = |place: Option<v1::sealed::Place>| match place {
+        Some(v1::sealed::Place::Inline(bytes)) => bytes.len() as u64,
+        other => panic!("{other:?}"),
+    };
+    let there = sizes(payload.place);
+    let back = sizes(result.sealed.clone().unwrap().place);
+    assert_eq!(result.moved_bytes, there + back);
+    assert_eq!(result.egress_usd_picos, there * 50 + back * 100);
+    let exact = there * 50_000 + back * 100_000;
+    assert_eq!(result.cost_usd_micros as u64, exact.div_ceil(1_000_000_000));
+    let request = v1::ExplainRequest {
+        task: farlane_wire::id::task_bytes(&person.task(1)),
+        ..Default::default()
+    };
+    let told = api
+        .explain(with_key(request, &world.key))
+        .await
+        .unwrap()
+        .into_inner();
+    assert!(
+        told.summary.contains(" between regions)"),
+        "{}",
+        told.summary
+    );
+    // Accounts hear the same.
+    let store = accounts(&world).await;
+    let usage = soon("the usage", async {
+        loop {
+            let history = store
+                .usage()
+                .history(world.project, None, 10)
+                .await
+                .unwrap();
+            if let Some(one) = history.into_iter().next() {
+                return one.usage;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    assert_eq!(
+        (usage.moved_there.0, usage.moved_back.0, usage.egress.0),
+        (there, back, exact)
+    );
 }

@@ -362,7 +362,7 @@ async fn blobs_and_sealed_output_are_kept_for_those_who_may_ask() {
     assert!(!receipt.already_there);
     let get = v1::GetBlobRequest {
         digest: farlane_wire::id::digest_bytes(&name.digest),
-        offset: 0,
+        ..Default::default()
     };
     let mut down = machine.fleet.get_blob(get).await.unwrap().into_inner();
     let mut back = Vec::new();

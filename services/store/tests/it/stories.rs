@@ -6,7 +6,7 @@ use farlane_store::{
     AuditEntry, AuthError, JoinError, NewJoinToken, NewKey, NewNode, Scope, Scopes, Store,
     StoreError,
 };
-use farlane_units::{ByteCount, MilliCpu, Millis, NanoGramsCo2, UsdMicros};
+use farlane_units::{ByteCount, MilliCpu, Millis, NanoGramsCo2, UsdFemtos, UsdMicros};
 
 const NOW: Millis = Millis(1_700_000_000_000);
 
@@ -37,6 +37,9 @@ fn usage(project: ProjectId, seq: u64, run_ms: u64) -> Usage {
         peak_memory: ByteCount::mib(20),
         cpu_time: Millis(1),
         price: UsdMicros(36_000),
+        moved_there: ByteCount(seq),
+        moved_back: ByteCount::ZERO,
+        egress: UsdFemtos(seq),
         emitted: Some(NanoGramsCo2(run_ms)),
         outcome: Outcome::Returned,
     }

@@ -253,6 +253,8 @@ pub(super) fn run(
                 started_ms: 10,
                 ended_ms: 20,
                 cost_usd_micros: 7,
+                moved_bytes: 0,
+                egress_usd_picos: 0,
                 emitted_ng: Some(8),
                 quote_bytes: Default::default(),
                 region: "us-west".to_owned(),
