@@ -40,7 +40,7 @@ pub use estimator::{BySize, Case, Comparison, Estimator, Shadow};
 pub use explain::{ClassReason, Explanation, explain};
 pub use fleet::{Fleet, Totals};
 pub use links::{Basis, Link, Links, Survey};
-pub use preempt::{Holder, Occupied, Preemption, Stands, make_way, preempt};
+pub use preempt::{Holder, Occupied, Preemption, Stands, make_room, make_way, preempt};
 pub use search::plan;
 pub use sizes::Sizes;
 pub use view::{

@@ -10,15 +10,17 @@
 use std::collections::BTreeMap;
 
 use farlane_model::{NodeId, ProjectId, Resources};
-use farlane_units::Millis;
+use farlane_units::{ByteCount, MilliCpu, MilliGpu, Millis};
 
 use crate::fleet::{Fleet, Totals};
-use crate::view::{Group, Share, aged};
+use crate::view::{Group, Left, Share, aged};
 
 /// Most that makes way for one task. Source: choice; what needs more room than eight others hold waits.
 const MOST_VICTIMS: usize = 8;
 /// Most groups for which something makes way in one call. Source: choice; calls come once a second.
 const MOST_GROUPS: usize = 16;
+/// Most that makes way for one gang. Source: choice; eight for each member of one of eight.
+const MOST_OF_A_GANG: usize = 64;
 
 /// A lease on a node, as far as it matters who makes way.
 #[derive(Debug, Clone)]
@@ -31,10 +33,19 @@ pub struct Holder {
     pub waited: Millis,
     /// What it holds.
     pub need: Resources,
+    /// Of a gang of so many, all of which make way with it; 1 for a task on its own.
+    pub members: u32,
     /// What would have to be done again.
     pub ran: Millis,
     /// How it stands.
     pub stands: Stands,
+}
+
+impl Holder {
+    /// What would have to be done again, milliseconds of all of its gang.
+    fn undone(&self) -> u64 {
+        self.ran.0.saturating_mul(self.members.max(1).into())
+    }
 }
 
 /// How a lease stands.
@@ -93,7 +104,8 @@ pub fn preempt(
         }
         let left = shares.get(&group.spec.project).map(|share| share.left);
         let allowed = left.is_none_or(|left| left.holds(&group.spec.resources, 1));
-        if !group.granter || group.gang > 1 || !allowed {
+        // A gang makes way on the nodes that are kept for it: [`make_room`].
+        if !group.granter || group.is_gang() || !allowed {
             continue;
         }
         let fitting = fleet.fitting(&group.digest, &group.spec).to_vec();
@@ -147,6 +159,137 @@ pub fn make_way(
     found.map_or_else(Vec::new, |(_, victims)| victims)
 }
 
+/// Chooses what makes way on the nodes that are kept for a gang, so that all of it has room there at once; empty where
+/// room comes anyway, or cannot be had for all of it. One node of many slots may give some of them.
+///
+/// *Shape*: for each node that gives, its index and those of its holders.
+pub fn make_room(
+    fleet: &mut Fleet,
+    gang: &Group,
+    kept: &[Occupied],
+    shares: &[Share],
+) -> Vec<(usize, Vec<usize>)> {
+    fleet.freshen();
+    let totals = fleet.totals();
+    let shares: BTreeMap<ProjectId, &Share> = shares.iter().map(|s| (s.project, s)).collect();
+    let (size, need) = (gang.gang.max(1), &gang.spec.resources);
+    let left = shares
+        .get(&gang.spec.project)
+        .map_or(Left::ALL, |share| share.left);
+    let least = kept
+        .iter()
+        .map(|place| fleet.ucu_of(&place.node, need.cpus).0)
+        .min();
+    let units = least.unwrap_or(0).saturating_mul(size.into());
+    if !gang.granter || !left.holds(need, size) || units > left.ucu {
+        return Vec::new();
+    }
+    let before = |holder: &Holder| goes_before(gang, holder, &shares, &totals);
+    let mut rooms: Vec<Room> = kept.iter().map(|place| Room::of(place, &before)).collect();
+    let mut slots: u32 = rooms.iter().map(|room| slots(room.free, need, size)).sum();
+    let mut asked = 0;
+    while slots < size {
+        let next = rooms.iter().enumerate();
+        let next = next.filter_map(|(at, room)| Some((room.next(need)?, at)));
+        let Some(((_, count), at)) = next.min_by_key(|((cost, _), at)| (*cost, *at)) else {
+            return Vec::new();
+        };
+        asked += count;
+        if asked > MOST_OF_A_GANG {
+            return Vec::new();
+        }
+        slots += rooms[at].open(count, need);
+    }
+    let given = rooms.into_iter().enumerate();
+    given
+        .filter(|(_, room)| !room.victims.is_empty())
+        .map(|(at, room)| (at, [room.victims, room.waiting].concat()))
+        .collect()
+}
+
+/// A kept node, as more and more of it makes way.
+struct Room<'a> {
+    place: &'a Occupied,
+    free: Resources,
+    /// Those that may be asked, the last of them first.
+    running: Vec<usize>,
+    victims: Vec<usize>,
+    /// What waits there, and goes back where others are asked.
+    waiting: Vec<usize>,
+}
+
+impl<'a> Room<'a> {
+    fn of(place: &'a Occupied, before: &dyn Fn(&Holder) -> bool) -> Self {
+        let (mut running, mut waiting, mut free) = (Vec::new(), Vec::new(), place.free);
+        let mut taken = false;
+        for (index, holder) in place.holders.iter().enumerate() {
+            match holder.stands {
+                Stands::Yielding => give(&mut free, &holder.need),
+                Stands::Running if before(holder) => running.push(index),
+                Stands::Waiting if before(holder) => waiting.push(index),
+                // What waits there takes what comes free.
+                Stands::Waiting => taken = true,
+                Stands::Running | Stands::Fixed => {}
+            }
+        }
+        if taken {
+            running.clear();
+        }
+        running.sort_by_key(|index| {
+            let holder = &place.holders[*index];
+            std::cmp::Reverse((-holder.urgency, holder.undone(), *index))
+        });
+        Self {
+            place,
+            free,
+            running,
+            victims: Vec::new(),
+            waiting,
+        }
+    }
+
+    /// What one more slot costs, and how many make way for it.
+    fn next(&self, need: &Resources) -> Option<(u64, usize)> {
+        let (mut free, mut cost) = (self.free, 0u64);
+        let have = slots(free, need, u32::MAX);
+        for (count, index) in self.running.iter().rev().enumerate() {
+            let holder = &self.place.holders[*index];
+            give(&mut free, &holder.need);
+            cost = cost.saturating_add(holder.undone());
+            if slots(free, need, u32::MAX) > have {
+                return Some((cost, count + 1));
+            }
+        }
+        None
+    }
+
+    /// So many make way; how many slots that gives.
+    fn open(&mut self, count: usize, need: &Resources) -> u32 {
+        let have = slots(self.free, need, u32::MAX);
+        let chosen = self.running.split_off(self.running.len() - count);
+        for index in chosen.iter().rev() {
+            give(&mut self.free, &self.place.holders[*index].need);
+        }
+        self.victims.extend(chosen.into_iter().rev());
+        slots(self.free, need, u32::MAX) - have
+    }
+}
+
+/// How many such tasks run in so much room, as far as `most`.
+fn slots(mut free: Resources, need: &Resources, most: u32) -> u32 {
+    let mut count = 0;
+    while count < most && fits(&free, need) {
+        free = Resources {
+            cpus: free.cpus.saturating_sub(need.cpus),
+            memory: free.memory.saturating_sub(need.memory),
+            scratch: free.scratch.saturating_sub(need.scratch),
+            gpus: free.gpus.saturating_sub(need.gpus),
+        };
+        count += 1;
+    }
+    count
+}
+
 /// Whether the group's next task goes before a holder's.
 fn goes_before(
     group: &Group,
@@ -167,7 +310,8 @@ fn goes_before(
         true => of(&project, &group.spec.resources, 1.0),
         false => Share::none(project).with(&group.spec.resources, 1.0, totals),
     };
-    ours <= of(&holder.project, &holder.need, -1.0)
+    let theirs = times(&holder.need, holder.members);
+    ours <= of(&holder.project, &theirs, -1.0)
 }
 
 /// What makes way on a node, and how much would have to be done again; empty where room comes anyway, `None` where it
@@ -201,19 +345,29 @@ fn victims(
     // The least urgent first, then what has done least.
     running.sort_by_key(|index| {
         let holder = &place.holders[*index];
-        (-holder.urgency, holder.ran, *index)
+        (-holder.urgency, holder.undone(), *index)
     });
     let mut cost = 0;
     for index in running.into_iter().take(MOST_VICTIMS) {
         let holder = &place.holders[index];
         give(&mut free, &holder.need);
-        cost += holder.ran.0;
+        cost += holder.undone();
         victims.push(index);
         if fits(&free, need) {
             return Some((cost, victims));
         }
     }
     None
+}
+
+fn times(need: &Resources, count: u32) -> Resources {
+    let count = count.max(1);
+    Resources {
+        cpus: MilliCpu(need.cpus.0.saturating_mul(count)),
+        memory: ByteCount(need.memory.0.saturating_mul(count.into())),
+        scratch: ByteCount(need.scratch.0.saturating_mul(count.into())),
+        gpus: MilliGpu(need.gpus.0.saturating_mul(count)),
+    }
 }
 
 fn give(free: &mut Resources, more: &Resources) {
@@ -233,7 +387,6 @@ fn fits(free: &Resources, need: &Resources) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use farlane_units::{ByteCount, MilliCpu, MilliGpu};
 
     fn cores(n: u32) -> Resources {
         Resources {
@@ -250,6 +403,7 @@ mod tests {
             urgency,
             waited: Millis(ran),
             need: cores(n),
+            members: 1,
             ran: Millis(ran),
             stands,
         }

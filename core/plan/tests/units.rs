@@ -172,6 +172,7 @@ fn nothing_makes_way_for_what_its_quota_would_refuse_there() {
                 urgency: 0,
                 waited: Millis(0),
                 need,
+                members: 1,
                 ran: Millis(ran),
                 stands: Stands::Running,
             };

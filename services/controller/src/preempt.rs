@@ -3,10 +3,10 @@
 //! Owns when it is looked for: something has waited a while, queued or on its node. Leaves the choice to
 //! `farlane-plan`, and whether it still holds to `farlane-state`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use farlane_model::{AttemptRef, ProjectId, Resources};
-use farlane_plan::{Group, Holder, Occupied, Share, Stands, make_way, preempt};
+use farlane_model::{AttemptRef, NodeId, ProjectId, Resources};
+use farlane_plan::{Group, Holder, Occupied, Share, Stands, make_room, make_way, preempt};
 use farlane_state::{LiveTask, Node, Order, Preempt, Return, ReturnReason, State};
 use farlane_units::Millis;
 
@@ -23,8 +23,11 @@ const MAX_GROUPS: usize = 256;
 const MAX_PROJECTS: usize = 16;
 /// Nodes passed in a second, in turn. Source: as many as a cell's 100,000 in half a minute; passing one that has nothing takes 50 ns.
 const MAX_NODES: usize = 4096;
-/// Leases looked at in a second. Source: at LEASE_US each the state is read for no longer than by a round of planning.
+/// Leases looked at in a second. Source: choice; of 10,000 nodes with four each all
+/// are looked at in three seconds, and the state is read for a few milliseconds at a time, as for a round of planning.
 const MAX_LEASES: usize = 16_384;
+/// Members of a gang that may make way. Source: as much as makes way for one task.
+const MAX_MEMBERS: u32 = 8;
 /// Attempts of one order.
 const PAGE: usize = 2048;
 
@@ -39,6 +42,8 @@ struct Seen {
     /// What waits in queues, of each project what goes first.
     groups: Vec<Group>,
     shares: Vec<Share>,
+    /// Gangs that go first, with the nodes that are kept for them.
+    gangs: Vec<(Group, Vec<Place>)>,
     /// Nodes that something waits on, each without it and what is behind it, and what waits.
     stuck: Vec<(Place, Occupied, Group)>,
     places: Vec<Place>,
@@ -81,9 +86,25 @@ impl Controller {
 
 /// What has waited for a while, and some of the nodes with their leases: on from where the last look ended.
 fn look(state: &State, cache: &mut ViewCache, now: Millis) -> Option<Seen> {
-    let groups = waiting(state, cache, now);
-    let (mut stuck, mut places) = (Vec::new(), Vec::new());
-    let (mut passed, mut leases) = (0, 0);
+    let (mut stuck, mut places, mut gangs) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut groups, mut passed, mut leases) = (Vec::new(), 0, 0);
+    let mut kept_nodes = BTreeSet::new();
+    for (group, kept) in waiting(state, cache, now) {
+        if !group.is_gang() {
+            groups.push(group);
+            continue;
+        }
+        let there = kept
+            .iter()
+            .filter_map(|id| place(state, state.node(id)?, now));
+        let there: Vec<Place> = there.collect();
+        leases += there.iter().map(|p| p.attempts.len()).sum::<usize>();
+        kept_nodes.extend(kept.iter().copied());
+        // Where room is not kept what makes way would be others' room.
+        if !kept.is_empty() && there.len() == kept.len() {
+            gangs.push((group, there));
+        }
+    }
     let from = cache.making_way.0;
     for node in state.nodes_from(&from) {
         if passed == MAX_NODES || leases >= MAX_LEASES {
@@ -92,7 +113,7 @@ fn look(state: &State, cache: &mut ViewCache, now: Millis) -> Option<Seen> {
         }
         passed += 1;
         let wanted = !groups.is_empty() && node.running() > 0 || node.waiting() > 0;
-        if node.revoked || !wanted {
+        if node.revoked || !wanted || kept_nodes.contains(&node.id) {
             continue;
         }
         leases += node.running() + node.waiting();
@@ -105,38 +126,47 @@ fn look(state: &State, cache: &mut ViewCache, now: Millis) -> Option<Seen> {
             None => places.push(place),
         }
     }
-    if stuck.is_empty() && places.is_empty() {
+    if stuck.is_empty() && places.is_empty() && gangs.is_empty() {
         return None;
     }
     let quotas = Quotas::of(state, &Overlay::default(), &[], now);
     Some(Seen {
         groups,
         shares: quotas.shares(usize::MAX),
+        gangs,
         stuck,
         places,
     })
 }
 
-/// Of each project what goes first of what has waited for a while in queues, some projects at a time.
-fn waiting(state: &State, cache: &mut ViewCache, now: Millis) -> Vec<Group> {
+/// Of each project what goes first of what has waited for a while in queues, some projects at a time; of gangs with the
+/// nodes that are kept for the first of them.
+fn waiting(state: &State, cache: &mut ViewCache, now: Millis) -> Vec<(Group, Vec<NodeId>)> {
     let quotas = Quotas::of(state, &Overlay::default(), &[], now);
     let long = |since: Millis| since.saturating_add(PATIENCE) <= now;
     let turn = &mut cache.making_way.1;
     let queues = state.waiting_in_turn(turn, MAX_GROUPS, |queue| {
         queue.granter.is_some() && quotas.leave(&queue.project) && long(queue.oldest())
     });
-    let mut first: BTreeMap<ProjectId, Group> = BTreeMap::new();
+    let mut first: BTreeMap<ProjectId, (Group, Vec<NodeId>)> = BTreeMap::new();
     for queue in queues {
+        let spec = &queue.spec.task;
+        let gang = spec.gang.and_then(|_| queue.gangs().next());
+        let kept = gang
+            .as_ref()
+            .and_then(|gang| cache.reserved.of(gang.first()?));
+        let kept = kept.map_or_else(Vec::new, |kept| kept.nodes.clone());
         let group = Group {
+            gang: gang.map_or(1, |gang| gang.len() as u32),
             waited: now.saturating_sub(queue.oldest()),
-            ..cache.group(state, queue.spec.digest, &queue.spec.task, 1)
+            ..cache.group(state, queue.spec.digest, spec, 1)
         };
         match first.get(&queue.project) {
-            Some(known) if known.rank() <= group.rank() => {}
-            _ => drop(first.insert(queue.project, group)),
+            Some((known, _)) if known.rank() <= group.rank() => {}
+            _ => drop(first.insert(queue.project, (group, kept))),
         }
     }
-    let mut groups: Vec<Group> = first.into_values().collect();
+    let mut groups: Vec<_> = first.into_values().collect();
     // In turns, where they are many.
     let turn = (now.0 / 1000) as usize % groups.len().max(1);
     groups.rotate_left(turn);
@@ -158,9 +188,17 @@ fn choose(seen: Seen, cache: &mut ViewCache) -> (Vec<AttemptRef>, Vec<AttemptRef
     let Seen {
         groups,
         shares,
+        gangs,
         stuck,
         mut places,
     } = seen;
+    for (gang, kept) in gangs {
+        let (occupied, attempts): (Vec<_>, Vec<_>) =
+            kept.into_iter().map(|p| (p.occupied, p.attempts)).unzip();
+        for (at, chosen) in make_room(&mut cache.fleet, &gang, &occupied, &shares) {
+            take(&occupied[at], &attempts[at], &chosen);
+        }
+    }
     // First for what waits on a node: the room it gets is its at once.
     for (place, before, waits) in stuck {
         let chosen = make_way(&mut cache.fleet, &waits, &before, &shares);
@@ -184,10 +222,12 @@ fn place(state: &State, node: &Node, now: Millis) -> Option<Place> {
         let lease = live.placed?.lease;
         let once = live.spec.task.retry.at_most_once;
         let attempt = live.attempt_ref();
+        let members = live.gang.map_or(1, |member| u32::from(member.size));
         let stands = match lease.backlog {
             true if once => return None,
             true => Stands::Waiting,
             false if lease.yields > Millis::ZERO => Stands::Yielding,
+            false if members > MAX_MEMBERS => Stands::Fixed,
             false if state.may_preempt(&attempt, now) => Stands::Running,
             false => Stands::Fixed,
         };
@@ -215,6 +255,7 @@ fn holder(live: &LiveTask<'_>, stands: Stands, now: Millis) -> Holder {
         urgency: -i16::from(task.priority),
         waited: now.saturating_sub(live.submitted),
         need: task.resources,
+        members: live.gang.map_or(1, |member| member.size.into()),
         ran: now.saturating_sub(since),
         stands,
     }

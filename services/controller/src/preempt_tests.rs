@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use farlane_model::*;
-use farlane_plan::{Egress, NodeView};
+use farlane_plan::{Egress, NodeView, Reservation};
 use farlane_state::*;
 use farlane_units::*;
 
@@ -100,6 +100,10 @@ impl Full {
     }
 
     fn submit(&mut self, first: u64, count: usize, priority: i8) {
+        self.submit_as(first, count, priority, None);
+    }
+
+    fn submit_as(&mut self, first: u64, count: usize, priority: i8, gang: Option<Gang>) {
         let code = BlobRef {
             digest: Digest([0; 32]),
             size: ByteCount(1),
@@ -109,7 +113,7 @@ impl Full {
             minor: 11,
         };
         let mut task = TaskSpec::new(ProjectId::new(0, [0; 10]), code, python);
-        task.priority = priority;
+        (task.priority, task.gang) = (priority, gang);
         let bytes: Bytes = task.to_canonical().into();
         let one = Submitted {
             spec: Digest::of(&bytes),
@@ -242,4 +246,82 @@ fn nothing_is_looked_at_where_nothing_waits() {
     };
     full.order(cancel);
     assert!(look(&full.state, &mut full.cache, Millis(1_010_000)).is_none());
+}
+
+#[test]
+fn for_a_gang_all_of_its_room_is_made_on_the_nodes_that_are_kept_for_it() {
+    let mut full = Full::new(3);
+    let first = 3 * u64::from(CORES) + 2;
+    let gang = Gang {
+        size: 6,
+        regions: GangRegions::One,
+    };
+    full.submit_as(first, 6, 20, Some(gang));
+    let now = Millis(1_010_000);
+    let asked = |full: &mut Full| {
+        let seen = look(&full.state, &mut full.cache, now);
+        seen.map_or_else(Vec::new, |seen| choose(seen, &mut full.cache).0)
+    };
+    assert_eq!(asked(&mut full), [], "others would take what came free");
+    let heads: Vec<TaskId> = (first..first + 6)
+        .map(|seq| full.session.task(seq))
+        .collect();
+    let kept = Reservation {
+        nodes: vec![id(0), id(2)],
+        at: Millis(9_000_000),
+    };
+    full.cache.reserved.take(vec![(0, kept)], &[heads]);
+    let victims = asked(&mut full);
+    assert_eq!(victims.len(), 6);
+    for victim in &victims {
+        let node = full
+            .state
+            .task(victim.task)
+            .unwrap()
+            .placed
+            .unwrap()
+            .node
+            .id;
+        assert!(node == id(0) || node == id(2));
+    }
+    let outcome = full.order(Preempt { attempts: victims });
+    assert_eq!(outcome, Outcome::Settled { count: 6 });
+    // They are on their way: nothing more is asked.
+    assert_eq!(asked(&mut full), []);
+}
+
+#[test]
+fn a_gang_that_makes_way_counts_with_all_that_it_has_done() {
+    let mut full = Full::new(1);
+    // The four that run there end; a gang of two and two others take their place.
+    let cancel = (1..=4).map(|seq| full.session.task(seq)).collect();
+    full.order(Cancel {
+        project: ProjectId::new(0, [0; 10]),
+        tasks: cancel,
+        reason: String::new(),
+    });
+    let gang = Gang {
+        size: 2,
+        regions: GangRegions::One,
+    };
+    full.submit_as(6, 2, 0, Some(gang));
+    full.submit_as(8, 2, 0, None);
+    let place = |session: SessionId, seq| Placement {
+        task: session.task(seq),
+        node: id(0),
+        generation: 2,
+    };
+    let placements = (6..10).map(|seq| place(full.session, seq)).collect();
+    full.order(farlane_state::Place {
+        based_on: 0,
+        placements,
+        quotes: Vec::new(),
+    });
+    let seen = look(&full.state, &mut full.cache, Millis(1_010_000)).unwrap();
+    let holders = &seen.places[0].occupied.holders;
+    let members: Vec<u32> = holders.iter().map(|h| h.members).collect();
+    assert_eq!(members, [2, 2, 1, 1]);
+    let (asked, _) = choose(seen, &mut full.cache);
+    let asked: Vec<u64> = asked.iter().map(|a| a.task.seq()).collect();
+    assert_eq!(asked, [8], "half as much is done again");
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::MAX_LEADER_BATCH;
 use crate::apply::Ctx;
-use crate::{Change, Outcome, Refusal, State};
+use crate::{Change, LiveTask, Outcome, Refusal, State};
 
 /// From being asked to make way to being ended. Source: choice; most functions that save what they have do so in
 /// seconds, and whoever waits is told so.
@@ -25,8 +25,8 @@ pub const PREEMPT_PAUSE: Millis = Millis(60_000);
 /// Beyond the grace, for the node to end it and to say so. Source: half of a lease.
 const SLACK: Millis = Millis(5_000);
 
-/// Asks attempts to make way. Those that are not current, were asked already, may run only once, are of a gang, wait on
-/// their node, or were asked lately or too often are passed over.
+/// Asks attempts to make way, and with one of a gang all of it. Those that are not current, were asked already, may run only
+/// once, wait on their node, or were asked lately or too often are passed over, a gang where that holds of any.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Preempt {
     /// Which.
@@ -48,31 +48,45 @@ impl Preempt {
             let Some(handle) = ctx.state.find(attempt.task) else {
                 continue;
             };
-            let until = ctx.stamp.now.saturating_add(PREEMPT_GRACE);
-            let Some(lease) = ctx.state.tasks[handle].lease.as_deref_mut() else {
-                continue;
-            };
-            lease.yields = until;
-            let number = lease.node;
-            ctx.state.yielding.insert((until, attempt.task));
-            ctx.put_attempt(handle);
-            count += 1;
-            if let Some(node) = ctx.state.node_by_number(number) {
-                let node = node.id;
-                // The node knows the attempt, and hears until when it may go on.
-                ctx.changes.push(Change::Assigned { node, attempt });
+            for member in std::iter::once(handle).chain(ctx.state.kin(handle)) {
+                ask(ctx, member);
+                count += 1;
             }
         }
         Ok(Outcome::Settled { count })
     }
 }
 
+fn ask(ctx: &mut Ctx, handle: u32) {
+    let until = ctx.stamp.now.saturating_add(PREEMPT_GRACE);
+    let attempt = ctx.attempt_ref(handle);
+    let Some(lease) = ctx.state.tasks[handle].lease.as_deref_mut() else {
+        return;
+    };
+    lease.yields = until;
+    let number = lease.node;
+    ctx.state.yielding.insert((until, attempt.task));
+    ctx.put_attempt(handle);
+    if let Some(node) = ctx.state.node_by_number(number) {
+        let node = node.id;
+        // The node knows the attempt, and hears until when it may go on.
+        ctx.changes.push(Change::Assigned { node, attempt });
+    }
+}
+
 impl State {
-    /// Whether an attempt may be asked to make way at `now`.
+    /// Whether an attempt, and all of its gang, may be asked to make way at `now`.
     pub fn may_preempt(&self, attempt: &AttemptRef, now: Millis) -> bool {
         let Some(live) = self.task(attempt.task).filter(|_| self.is_current(attempt)) else {
             return false;
         };
+        match &live.gang {
+            None => Self::may_yield(&live, now),
+            Some(member) => self.gang(member).all(|one| Self::may_yield(&one, now)),
+        }
+    }
+
+    fn may_yield(live: &LiveTask<'_>, now: Millis) -> bool {
         let Some(lease) = live.placed.map(|p| p.lease) else {
             return false;
         };
@@ -80,7 +94,6 @@ impl State {
         !lease.backlog
             && lease.yields == Millis::ZERO
             && !live.spec.task.retry.at_most_once
-            && live.spec.task.gang.is_none()
             && live.preempted < MAX_PREEMPTIONS
             && !lately
     }
@@ -100,10 +113,12 @@ impl Ctx<'_> {
         lease.is_some_and(|lease| lease.yields > Millis::ZERO)
     }
 
-    /// Takes note that the current attempt makes way: it is to be queued again.
+    /// Takes note that the current attempt, and all of its gang, make way: they are to be queued again.
     pub fn yields(&mut self, handle: u32) -> bool {
         let asked = self.is_asked(handle);
-        self.state.tasks[handle].preempted += u16::from(asked);
+        for member in std::iter::once(handle).chain(self.state.kin(handle)) {
+            self.state.tasks[member].preempted += u16::from(asked);
+        }
         asked
     }
 

@@ -102,3 +102,60 @@ fn a_node_that_stays_silent_is_waited_for_and_one_that_was_not_asked_is_not_beli
     w.complete(1, 1, &[(task('A', 2), 1, PREEMPTED)]);
     assert_eq!((live(&w, 2).lost, live(&w, 2).preempted), (1, 0));
 }
+
+#[test]
+fn a_gang_makes_way_whole_and_comes_back_whole() {
+    let mut w = World::new();
+    w.join(2, 2, 0);
+    let mut spec = task_spec("gang");
+    spec.gang = Some(Gang {
+        size: 3,
+        regions: GangRegions::One,
+    });
+    w.submit('A', 1, 3, &spec);
+    let on = |w: &World, seq: u64, n: u8| w.place_order(&[task('A', seq)], n).placements[0];
+    let all = |w: &World| Place {
+        based_on: w.index,
+        placements: vec![on(w, 1, 1), on(w, 2, 1), on(w, 3, 2)],
+        quotes: Vec::new(),
+    };
+    let order = all(&w);
+    w.order(order);
+    w.story();
+    // Whichever is named, all are asked, once, and have as long.
+    assert_eq!(ask(&mut w, 2, 1), 3);
+    assert_eq!((ask(&mut w, 1, 1), ask(&mut w, 3, 1)), (0, 0));
+    let until: Vec<_> = (1..=3)
+        .map(|n| live(&w, n).placed.unwrap().lease.yields)
+        .collect();
+    assert!(until[0] > Millis::ZERO && until.iter().all(|at| *at == until[0]));
+    w.restart();
+    // One ends by itself; the first that is ended takes the others with it, at the cost of no retry.
+    w.complete(1, 1, &[(task('A', 1), 1, RETURNED)]);
+    w.complete(2, 2, &[(task('A', 3), 1, PREEMPTED)]);
+    assert!(w.finished(task('A', 1)).is_some());
+    for n in [2, 3] {
+        let one = live(&w, n);
+        assert!(one.placed.is_none());
+        assert_eq!((one.attempt, one.lost, one.preempted), (1, 0, 1), "{n}");
+    }
+    // What the other says after that is of an attempt that is no more.
+    w.complete(1, 1, &[(task('A', 2), 1, PREEMPTED)]);
+    assert_eq!(live(&w, 2).preempted, 1);
+    assert_eq!(w.state.overdue_to_yield(Millis(w.now + HOUR)).count(), 0);
+    // Its next turn is a minute long at least, for all of it.
+    let order = Place {
+        based_on: w.index,
+        placements: vec![on(&w, 2, 1), on(&w, 3, 2)],
+        quotes: Vec::new(),
+    };
+    w.order(order);
+    assert_eq!(ask(&mut w, 3, 2), 0);
+    w.now += PREEMPT_PAUSE.0;
+    assert_eq!(ask(&mut w, 3, 2), 2);
+    // A node that stays silent loses all of it too.
+    w.now += PREEMPT_GRACE.0 + 5_000;
+    w.give_back(task('A', 2), 2, ReturnReason::Preempted);
+    assert_eq!(w.state.counts().placed, 0);
+    assert_eq!((live(&w, 3).lost, live(&w, 3).preempted), (0, 2));
+}
