@@ -28,7 +28,7 @@ const POLICIES: [(&str, PolicyName); 4] = [
     ("green", PolicyName::Green),
 ];
 /// How often the charges of the bound are improved. Source: past this the bounds rise by less than 1 %.
-const IMPROVED: usize = 150;
+const IMPROVED: usize = 200;
 
 fn main() {
     let only = std::env::args().nth(1);
