@@ -70,9 +70,19 @@ CREATE TABLE usage (
     moved_back BIGINT NOT NULL,
     egress_usd_femtos BIGINT NOT NULL,  -- what they cost
     emitted_ng BIGINT NOT NULL,         -- CO2e, billionths of a gram; below zero where nobody knew
+    submitted_ms BIGINT NOT NULL,       -- the task
+    spec BYTEA NOT NULL,                -- what the task asked: BLAKE3 of its canonical TaskSpec
+    gang_rank BIGINT NOT NULL,          -- below zero where the task is on its own
+    ends BIGINT NOT NULL,               -- 1 where the task ended with this attempt
     PRIMARY KEY (epoch, idx, ordinal, row_no)
 );
 CREATE INDEX usage_task ON usage (task);
+CREATE INDEX usage_submitted ON usage (submitted_ms, task, attempt);
+
+CREATE TABLE specs (
+    digest BYTEA PRIMARY KEY,
+    spec BYTEA NOT NULL                 -- canonical TaskSpec
+);
 
 CREATE TABLE charges (
     project TEXT NOT NULL,

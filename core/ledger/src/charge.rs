@@ -89,6 +89,9 @@ pub(crate) mod tests {
             node: NodeId([7; 32]),
             region: "eu-central".into(),
             function: "train".into(),
+            spec: farlane_model::Digest::default(),
+            rank: None,
+            submitted: Millis(started),
             started: Millis(started),
             ended: Millis(ended),
             cpus: MilliCpu(1000),
@@ -100,6 +103,7 @@ pub(crate) mod tests {
             egress: UsdFemtos::ZERO,
             emitted: Some(NanoGramsCo2(7)),
             outcome: Outcome::Returned,
+            last: true,
         }
     }
 

@@ -1,6 +1,6 @@
 //! What one attempt used.
 
-use farlane_model::{ExitKind, NodeId, ProjectId, TaskId};
+use farlane_model::{Digest, ExitKind, NodeId, ProjectId, TaskId};
 use farlane_units::{ByteCount, MilliCpu, Millis, NanoGramsCo2, UsdFemtos, UsdMicros};
 
 use crate::{CoreTime, cost_with};
@@ -95,6 +95,12 @@ pub struct Usage {
     pub region: String,
     /// The function's name, for people.
     pub function: String,
+    /// What the call asked: digest of its canonical `TaskSpec`.
+    pub spec: Digest,
+    /// Its place in its gang; `None` where it is on its own.
+    pub rank: Option<u16>,
+    /// Cluster time; not after `started`.
+    pub submitted: Millis,
     /// Cluster time.
     pub started: Millis,
     /// Cluster time; not before `started`.
@@ -117,6 +123,8 @@ pub struct Usage {
     pub emitted: Option<NanoGramsCo2>,
     /// How it ended.
     pub outcome: Outcome,
+    /// Whether the call ended with it.
+    pub last: bool,
 }
 
 impl Usage {

@@ -4,7 +4,6 @@ use bytes::Bytes;
 use farlane_model::{AttemptRef, Exit, ExitKind, LostCause, Sealed};
 use farlane_units::{ByteCount, MilliCpu, Millis, NanoGramsCo2, UsdFemtos, UsdMicros};
 
-use crate::Change;
 use crate::apply::Ctx;
 use crate::capacity::Need;
 use crate::gang::Member;
@@ -12,6 +11,7 @@ use crate::order::Moved;
 use crate::row::{Cursor, FinishedTask, OutboxEvent, ResultRow, Usage, keys};
 use crate::rows::Table;
 use crate::task::{Lease, Task, known};
+use crate::{Change, Spec};
 
 /// How a task ends.
 pub(crate) struct Ending {
@@ -103,7 +103,10 @@ impl Ctx<'_> {
         let Some(node) = self.state.node_by_number(lease.node) else {
             return UsdFemtos::ZERO;
         };
-        let spec = &self.state.specs.slab[task.spec].task;
+        let Spec {
+            digest, task: spec, ..
+        } = &self.state.specs.slab[task.spec];
+        let member = spec.gang.and_then(|_| self.state.member(task));
         let (from, now) = (lease.at, self.stamp.now);
         let started = used.started.clamp(from, now);
         let ended = used.ended.clamp(started, now);
@@ -127,6 +130,9 @@ impl Ctx<'_> {
             node: node.id,
             region: node.region.to_string(),
             function: spec.function.clone(),
+            spec: *digest,
+            rank: member.map(|m| m.rank),
+            submitted: task.submitted,
             started,
             ended,
             cpus: spec.resources.cpus,

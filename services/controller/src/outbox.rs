@@ -63,6 +63,7 @@ impl Controller {
             .rows()
             .scan(Table::Outbox, &from, &[0xff; 16], PAGE);
         let mut usages = Vec::with_capacity(page.len());
+        let mut specs = Vec::new();
         let mut last = None;
         for (key, value) in &page {
             let Some(at) = keys::read_outbox(key) else {
@@ -80,6 +81,7 @@ impl Controller {
                     self.histories.lock().ended(usage.node, usage.exit);
                     usages.push((id, ledger_usage(usage)));
                 }
+                Some(OutboxEvent::Spec { digest, spec }) => specs.push((digest, spec)),
                 Some(event) => self.note(event).await?,
                 None => tracing::error!(?at, "an event of the outbox cannot be read"),
             }
@@ -87,6 +89,9 @@ impl Controller {
         let Some(through) = last else {
             return Ok(false);
         };
+        if !specs.is_empty() {
+            self.store.specs().keep(&specs).await?;
+        }
         if !usages.is_empty() {
             self.store.outbox().ingest(SQL_NAME, &usages).await?;
         }
@@ -103,7 +108,7 @@ impl Controller {
     /// What is kept once, however often it is said.
     async fn note(&self, event: OutboxEvent) -> Result<(), StoreError> {
         match event {
-            OutboxEvent::Attempt(_) => Ok(()),
+            OutboxEvent::Attempt(_) | OutboxEvent::Spec { .. } => Ok(()),
             OutboxEvent::Node {
                 node,
                 spec,
@@ -149,6 +154,9 @@ fn ledger_usage(usage: Usage) -> farlane_ledger::Usage {
         node: usage.node,
         region: usage.region,
         function: column(usage.function),
+        spec: usage.spec,
+        rank: usage.rank,
+        submitted: usage.submitted,
         started: usage.started,
         ended: usage.ended,
         cpus: usage.cpus,
@@ -160,6 +168,7 @@ fn ledger_usage(usage: Usage) -> farlane_ledger::Usage {
         egress: usage.egress,
         emitted: usage.emitted,
         outcome: usage.exit.into(),
+        last: usage.last,
     }
 }
 

@@ -1,4 +1,5 @@
-//! The ledger's rows: projects, API keys, join tokens, nodes, prices, usage, charges, audit.
+//! The ledger's rows: projects, API keys, join tokens, nodes, prices, specs, usage, charges,
+//! audit.
 //!
 //! Owns every SQL statement of Farlane and the schema (`migrations/sql`), which runs unchanged on
 //! SQLite and PostgreSQL. Leaves to others who may ask (farlane-api), what a charge is
@@ -33,6 +34,7 @@ mod pepper;
 mod price;
 mod project;
 mod row;
+mod spec;
 mod usage;
 
 pub use audit::{Audit, AuditEntry};
@@ -47,7 +49,8 @@ pub use outbox::{Ingested, Outbox};
 pub use pepper::Pepper;
 pub use price::{BookRow, MAX_BOOKS, NewBook, PriceBooks};
 pub use project::{Project, Projects};
-pub use usage::{HistoryEntry, UsageRows};
+pub use spec::Specs;
+pub use usage::{HistoryEntry, Span, UsageRows};
 
 /// Most rows that one call of a list returns. A page holds fewer only when it is the last.
 pub const MAX_PAGE: u32 = 1000;

@@ -9,7 +9,7 @@ use sqlx::migrate::MigrateError;
 use sqlx::{AnyPool, ConnectOptions, Connection, Executor};
 
 use crate::{
-    Audit, Carbon, Charges, JoinTokens, Keys, Nodes, Outbox, Pepper, PriceBooks, Projects,
+    Audit, Carbon, Charges, JoinTokens, Keys, Nodes, Outbox, Pepper, PriceBooks, Projects, Specs,
     StoreError, UsageRows,
 };
 
@@ -120,6 +120,10 @@ impl Store {
     /// Usage per attempt, history, receipts.
     pub fn usage(&self) -> UsageRows<'_> {
         UsageRows { store: self }
+    }
+    /// What calls asked.
+    pub fn specs(&self) -> Specs<'_> {
+        Specs { store: self }
     }
     /// Usage folded by the minute.
     pub fn charges(&self) -> Charges<'_> {

@@ -22,8 +22,8 @@ use crate::row::{int, number, small};
 use crate::{Store, StoreError};
 
 /// Columns of a usage row.
-const COLUMNS: usize = 21;
-/// Rows of one statement: 21 × 128 values stay far below SQLite's bound of 32,766
+const COLUMNS: usize = 25;
+/// Rows of one statement: 25 × 128 values stay far below SQLite's bound of 32,766
 /// (sqlite.org/limits.html) and PostgreSQL's of 65,535.
 const ROWS: usize = 128;
 /// Rows of a smaller one, for what is left: a statement costs about as much as three rows.
@@ -141,7 +141,8 @@ fn insert_sql(rows: usize, unnamed: bool) -> String {
     let mut sql = String::from(
         "INSERT INTO usage (epoch, idx, ordinal, row_no, project, task, attempt, node, region, \
          function, started_ms, ended_ms, milli_cpus, peak_memory, cpu_ms, price_usd_micros, outcome, emitted_ng, \
-         moved_there, moved_back, egress_usd_femtos) VALUES ",
+         moved_there, moved_back, egress_usd_femtos, \
+         submitted_ms, spec, gang_rank, ends) VALUES ",
     );
     for row in 0..rows {
         sql.push_str(if row == 0 { "(" } else { ", (" });
@@ -183,6 +184,10 @@ fn bind<'q>(
         .bind(int(usage.moved_there.0))
         .bind(int(usage.moved_back.0))
         .bind(int(usage.egress.0))
+        .bind(int(usage.submitted.0))
+        .bind(usage.spec.0.to_vec())
+        .bind(usage.rank.map_or(-1, i64::from))
+        .bind(i64::from(usage.last))
 }
 
 async fn add_charge(connection: &mut AnyConnection, charge: &Charge) -> Result<(), StoreError> {

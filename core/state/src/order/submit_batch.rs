@@ -8,7 +8,7 @@ use super::submit_gang::take_gang;
 use super::{MAX_BATCH, MAX_REFS};
 use crate::apply::Ctx;
 use crate::codec::{Reader, Write};
-use crate::row::{MAX_OUTBOX, keys};
+use crate::row::{MAX_OUTBOX, OutboxEvent, keys};
 use crate::rows::Table;
 use crate::session::VERDICT_WINDOW;
 use crate::task::{Task, WRAPPED_KEY};
@@ -256,9 +256,12 @@ fn learn_one(ctx: &mut Ctx, session: u32, digest: Digest, bytes: &Bytes) -> Resu
                 out.extend_from_slice(bytes)
             });
             // A copy, so that the spec does not keep the whole batch in memory.
-            ctx.state
-                .specs
-                .insert(digest, task, Bytes::copy_from_slice(bytes))
+            let spec = Bytes::copy_from_slice(bytes);
+            ctx.event(&OutboxEvent::Spec {
+                digest,
+                spec: spec.clone(),
+            });
+            ctx.state.specs.insert(digest, task, spec)
         }
     };
     ctx.writes

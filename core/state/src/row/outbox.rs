@@ -30,6 +30,13 @@ pub struct OutboxKey {
 pub enum OutboxEvent {
     /// An attempt ended.
     Attempt(Usage),
+    /// What calls ask was said for the first time, before any of them ran.
+    Spec {
+        /// Of the bytes.
+        digest: Digest,
+        /// Canonical `TaskSpec`.
+        spec: Bytes,
+    },
     /// A node was registered or changed.
     Node {
         /// Which.
@@ -76,6 +83,12 @@ pub struct Usage {
     pub region: String,
     /// Name for people.
     pub function: String,
+    /// What it asked.
+    pub spec: Digest,
+    /// Its place in its gang; `None` where it is on its own.
+    pub rank: Option<u16>,
+    /// Cluster time.
+    pub submitted: Millis,
     /// Cluster time, held between the lease and now.
     pub started: Millis,
     /// Cluster time; equal to `started` when nothing was reported.

@@ -54,6 +54,13 @@ fn a_call_is_submitted_placed_and_completed() {
         _ => None,
     });
     let usage = usage.unwrap();
+    let asked = w.events().into_iter().find_map(|e| match e {
+        OutboxEvent::Spec { digest, spec } => Some((digest, spec)),
+        _ => None,
+    });
+    let (digest, asked) = asked.unwrap();
+    assert_eq!((usage.spec, Digest::of(&asked)), (digest, digest));
+    assert_eq!((usage.submitted, usage.rank), (done.submitted, None));
     assert_eq!(
         (usage.cost, usage.exit, usage.last),
         (UsdMicros(5), RETURNED, true)

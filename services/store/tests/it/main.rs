@@ -6,6 +6,7 @@
 mod database;
 mod prices;
 mod stories;
+mod usage;
 
 use database::{Postgres, sqlite};
 
@@ -43,6 +44,7 @@ on_both!(
     stories::a_failed_delivery_leaves_nothing,
     stories::history_reads_page_by_page,
     stories::the_audit_grows,
+    usage::tasks_are_read_by_submission_whatever_order_they_ended_in,
     prices::a_book_is_replaced_whole_and_never_behind_anybodys_back,
     prices::carbon_is_kept_as_it_was_said,
 );

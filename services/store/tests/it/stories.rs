@@ -8,13 +8,13 @@ use farlane_store::{
 };
 use farlane_units::{ByteCount, MilliCpu, Millis, NanoGramsCo2, UsdFemtos, UsdMicros};
 
-const NOW: Millis = Millis(1_700_000_000_000);
+pub const NOW: Millis = Millis(1_700_000_000_000);
 
-fn later(ms: u64) -> Millis {
+pub fn later(ms: u64) -> Millis {
     Millis(NOW.0 + ms)
 }
 
-fn id(index: u64, row: u32) -> OutboxId {
+pub fn id(index: u64, row: u32) -> OutboxId {
     OutboxId {
         epoch: 1,
         index,
@@ -23,7 +23,7 @@ fn id(index: u64, row: u32) -> OutboxId {
     }
 }
 
-fn usage(project: ProjectId, seq: u64, run_ms: u64) -> Usage {
+pub fn usage(project: ProjectId, seq: u64, run_ms: u64) -> Usage {
     Usage {
         project,
         task: SessionId::new(NOW.0, [1; 5]).task(seq),
@@ -31,6 +31,9 @@ fn usage(project: ProjectId, seq: u64, run_ms: u64) -> Usage {
         node: NodeId([7; 32]),
         region: "eu-central".into(),
         function: "train".into(),
+        spec: Digest([9; 32]),
+        rank: None,
+        submitted: NOW,
         started: NOW,
         ended: later(run_ms),
         cpus: MilliCpu(1000),
@@ -42,6 +45,7 @@ fn usage(project: ProjectId, seq: u64, run_ms: u64) -> Usage {
         egress: UsdFemtos(seq),
         emitted: Some(NanoGramsCo2(run_ms)),
         outcome: Outcome::Returned,
+        last: true,
     }
 }
 
