@@ -135,7 +135,7 @@ fn bound_below_optimum_below_every_chooser() {
             for chooser in Chooser::ALL {
                 let clients = Client::all(&scenario);
                 let mut simulation =
-                    Simulation::begin(chooser, scenario.clone(), machines.clone(), clients);
+                    Simulation::begin(chooser, scenario.clone(), machines.clone(), clients, None);
                 while simulation.step() {}
                 let tasks: Vec<Task> = simulation
                     .arrived()

@@ -34,6 +34,9 @@ impl Simulation {
                 device: Bytes::new(),
             });
         }
+        if self.replay.is_some() {
+            return self.found_replay();
+        }
         self.event(0, What::Arrivals);
         if self.nodes.values().any(|node| node.grid.swing > 0.0) {
             self.event(HOUR, What::Hour);

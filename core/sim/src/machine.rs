@@ -1,5 +1,7 @@
 //! Kinds of machines, how fast each truly is, and what its grid emits by the hour.
 
+use std::sync::Arc;
+
 use farlane_model::{
     Device, DeviceKind, Interpreter, MatrixRate, Measured, NodeSpec, PythonVersion, REFERENCE,
     TaskSpec, Tier, VectorUnit, WorkKind,
@@ -188,7 +190,7 @@ impl Kind {
 }
 
 /// What an agent on a core of this speed would have measured.
-fn measured(cores: u32, speed: u64) -> Measured {
+pub(crate) fn measured(cores: u32, speed: u64) -> Measured {
     let rate = |reference: u64| MatrixRate {
         unit: VectorUnit::Avx2,
         one_core: reference * speed / 1000,
@@ -254,7 +256,7 @@ pub(crate) fn speed(node: &NodeSpec, task: &TaskSpec) -> u64 {
 }
 
 /// What a grid emits, by the hour.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Grid {
     /// On average, g CO2e a kWh.
     pub grams: u32,
@@ -278,4 +280,49 @@ impl Grid {
 pub(crate) struct Machine {
     pub view: NodeView,
     pub grid: Grid,
+    /// In the place of its grid, where it was recorded.
+    pub course: Option<Arc<Course>>,
+}
+
+impl Machine {
+    /// What its grid emits at a moment; nothing where nobody knew.
+    pub fn carbon_at(&self, now: u64) -> u32 {
+        match &self.course {
+            Some(course) => course.carbon(now).unwrap_or(0),
+            None => self.grid.at(now),
+        }
+    }
+}
+
+/// What a core cost and its grid emitted, in dated steps.
+#[derive(Debug)]
+pub(crate) struct Course {
+    prices: Vec<(u64, i64)>,
+    grams: Arc<[(u64, u32)]>,
+}
+
+/// The figure of a moment.
+fn at<T: Copy>(steps: &[(u64, T)], now: u64) -> Option<T> {
+    let past = steps.partition_point(|(since, _)| *since <= now);
+    Some(steps[past.checked_sub(1)?].1)
+}
+
+impl Course {
+    /// Steps rise; an empty list is a price of nothing, and a grid that nobody knows.
+    pub fn new(prices: Vec<(u64, i64)>, grams: Arc<[(u64, u32)]>) -> Self {
+        Self { prices, grams }
+    }
+    /// Of a core, for an hour.
+    pub fn price(&self, now: u64) -> UsdMicros {
+        UsdMicros(at(&self.prices, now).unwrap_or(0))
+    }
+    /// Grams a kWh; `None` where nobody knew.
+    pub fn carbon(&self, now: u64) -> Option<u32> {
+        at(&self.grams, now)
+    }
+    /// When one of them changes.
+    pub fn turns(&self) -> impl Iterator<Item = u64> {
+        let prices = self.prices.iter().map(|(at, _)| *at);
+        prices.chain(self.grams.iter().map(|(at, _)| *at))
+    }
 }

@@ -123,8 +123,11 @@ pub struct ProjectFigures {
 /// What a history came to.
 #[derive(Debug, Clone, Serialize)]
 pub struct Figures {
-    /// What was simulated.
-    pub scenario: Scenario,
+    /// What was made up; nothing for a replay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scenario: Option<Scenario>,
+    /// Machines, all that were there at any time.
+    pub nodes: usize,
     /// Until the last task ended.
     pub makespan_hours: f64,
     /// Taken in.
@@ -259,7 +262,13 @@ impl Tally {
         self.window.held.iter_mut().for_each(|held| *held = 0.0);
     }
 
-    pub fn figures(self, now: u64, clients: &[Client], scenario: &Scenario) -> Figures {
+    pub fn figures(
+        self,
+        now: u64,
+        clients: &[Client],
+        scenario: Option<Scenario>,
+        nodes: usize,
+    ) -> Figures {
         let project = |(client, mut sums): (&Client, Sums)| {
             sums.waits.sort_unstable();
             let at = |share: usize| {
@@ -282,7 +291,8 @@ impl Tally {
         let projects: Vec<_> = clients.iter().zip(self.projects).map(project).collect();
         let capacity = u128::from(self.cores) * u128::from(now.max(1));
         Figures {
-            scenario: scenario.clone(),
+            scenario,
+            nodes,
             makespan_hours: now as f64 / 3_600_000.0,
             submitted: self.submitted,
             not_taken: self.not_taken,

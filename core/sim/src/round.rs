@@ -95,7 +95,7 @@ impl Simulation {
                     lies: Vec::new(),
                     bytes_there: ByteCount::ZERO,
                     bytes_back: ByteCount::ZERO,
-                    policy: client.policy,
+                    policy: client.policy_of(&queue.spec.digest),
                     granter: true,
                     not_on: Vec::new(),
                     gang,

@@ -21,6 +21,7 @@ use farlane_units::{ByteCount, Micros, Millis};
 use crate::bound::{Instance, Job};
 use crate::machine::{Machine, speed};
 use crate::peers::{Chooser, Peer};
+use crate::replay::Replay;
 use crate::report::{Figures, Started, Tally};
 use crate::work::Client;
 use crate::{Random, Scenario, World};
@@ -43,9 +44,12 @@ pub(crate) const BATCH: usize = 512;
 pub(crate) enum What {
     Hour,
     Ended(AttemptRef, NodeId),
+    Turn,
     Back(NodeId),
     Silent(NodeId),
+    Gone(NodeId),
     Arrivals,
+    Recorded,
 }
 
 /// A history on its way.
@@ -73,6 +77,8 @@ pub struct Simulation {
     /// What arrived, for the bound.
     jobs: Vec<Job>,
     pub(crate) tally: Tally,
+    /// In the place of what is made up.
+    pub(crate) replay: Option<Replay>,
 }
 
 impl Simulation {
@@ -91,7 +97,7 @@ impl Simulation {
         let mut world = World::of(&scenario);
         let machines = (0..scenario.nodes).map(|_| world.machine()).collect();
         let clients = Client::all(&scenario);
-        Ok(Self::begin(chooser, scenario, machines, clients))
+        Ok(Self::begin(chooser, scenario, machines, clients, None))
     }
 
     pub(crate) fn begin(
@@ -99,6 +105,7 @@ impl Simulation {
         scenario: Scenario,
         machines: Vec<Machine>,
         clients: Vec<Client>,
+        replay: Option<Replay>,
     ) -> Self {
         let weights = clients.iter().map(|c| c.weight).collect();
         let cores = machines.iter().map(|m| u64::from(m.view.spec.cpus.0));
@@ -120,6 +127,7 @@ impl Simulation {
             ahead: HashMap::new(),
             jobs: Vec::new(),
             tally: Tally::new(cores, weights, &scenario),
+            replay,
             clients,
             scenario,
         };
@@ -151,6 +159,9 @@ impl Simulation {
             self.events.pop();
             match what {
                 What::Arrivals => self.arrivals(),
+                What::Recorded => self.recorded(),
+                What::Turn => self.turn(),
+                What::Gone(node) => self.gone(node),
                 What::Ended(attempt, node) => self.ended(attempt, node),
                 What::Silent(node) => self.silent(node),
                 What::Back(node) => self.back(node),
@@ -177,20 +188,26 @@ impl Simulation {
     }
 
     /// What was to be placed, for a bound on what placing it costs. `None` where more than a million tasks
-    /// arrived.
+    /// arrived, and for a replay.
     pub fn instance(&self) -> Option<Instance> {
-        let whole = self.jobs.len() < MAX_JOBS;
+        let whole = self.jobs.len() < MAX_JOBS && self.replay.is_none();
         let machines = self.nodes.values();
         whole.then(|| Instance::of(machines, &self.clients, &self.jobs, self.now))
     }
 
     /// What it came to.
     pub fn figures(self) -> Figures {
-        self.tally.figures(self.now, &self.clients, &self.scenario)
+        // Steps of a replay go on after its work: grids change, nodes go.
+        let now = self.replay.as_ref().map_or(self.now, |r| r.last_end);
+        let made_up = self.replay.is_none().then_some(self.scenario);
+        self.tally
+            .figures(now, &self.clients, made_up, self.nodes.len())
     }
 
     pub(crate) fn event(&mut self, at: u64, what: What) {
-        let at = at.next_multiple_of(TICK);
+        // What was recorded keeps its moments: calls of a millisecond would last ten.
+        let tick = if self.replay.is_none() { TICK } else { 1 };
+        let at = at.next_multiple_of(tick);
         self.counted += 1;
         self.events.push(Reverse((at, self.counted, what)));
     }
@@ -222,7 +239,6 @@ impl Simulation {
     fn submit(&mut self, at: usize, count: usize) {
         let client = &mut self.clients[at];
         let first_seq = client.next_seq;
-        client.next_seq += count as u64;
         let mut kind = 0;
         let drawn = (0..count as u64).map(|n| {
             let drawn = client.draw(&mut self.random);
@@ -238,10 +254,19 @@ impl Simulation {
                     work: client.runs_ms(first_seq + n),
                 });
             }
-            client.kinds[kind].digest
+            kind as u32
         });
-        let tasks = drawn.map(|spec| Submitted {
-            spec,
+        let kinds: Vec<u32> = drawn.collect();
+        self.submit_kinds(at, &kinds);
+    }
+
+    /// Tasks of these kinds of one client, in this order.
+    pub(crate) fn submit_kinds(&mut self, at: usize, kinds: &[u32]) {
+        let client = &mut self.clients[at];
+        let first_seq = client.next_seq;
+        client.next_seq += kinds.len() as u64;
+        let tasks = kinds.iter().map(|kind| Submitted {
+            spec: client.kinds[*kind as usize].digest,
             wrapped_key: Bytes::from_static(&[5; 48]),
             payload: Sealed::Inline(Bytes::from_static(b"sealed")),
             payload_digest: Digest::default(),
@@ -255,7 +280,7 @@ impl Simulation {
             specs: client.new_specs(),
         };
         let outcome = self.order(order);
-        self.tally.submitted(count, &outcome);
+        self.tally.submitted(kinds.len(), &outcome);
     }
 
     /// A task that has room on its node runs, and ends later.
@@ -290,10 +315,10 @@ impl Simulation {
             trip,
             run: runs_for(work, speed(&machine.view.spec, spec)),
             cores: f64::from(spec.resources.cpus.0) / 1000.0,
-            carbon: machine.grid.at(self.now),
+            carbon: machine.carbon_at(self.now),
         };
-        let policy = &self.clients[client].policy;
-        self.tally.started(client, &started, &machine.view, policy);
+        let policy = self.clients[client].policy_of(&live.spec.digest);
+        self.tally.started(client, &started, &machine.view, &policy);
         let end = self.now + trip + started.run;
         self.event(end, What::Ended(attempt, node));
     }
@@ -350,6 +375,9 @@ impl Simulation {
             && stale.is_empty()
         {
             self.tally.ended();
+            if let Some(replay) = &mut self.replay {
+                replay.last_end = self.now;
+            }
         }
         self.go_on(node);
     }

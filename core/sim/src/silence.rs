@@ -27,13 +27,7 @@ impl Simulation {
             return;
         }
         self.online(node, false);
-        let held: Vec<AttemptRef> = self.state.desired(&node).map(|t| t.attempt_ref()).collect();
-        self.tally.lost += held.len() as u64;
-        let lost = |attempt| (attempt, ReturnReason::Lost(LostCause::LeaseExpired));
-        for some in held.chunks(BATCH) {
-            let attempts = some.iter().copied().map(lost).collect();
-            self.order(Return { attempts });
-        }
+        self.lose(node);
         self.event(self.now + AWAY, What::Back(node));
     }
 
@@ -42,7 +36,18 @@ impl Simulation {
         self.silence_later(node);
     }
 
-    fn online(&mut self, node: NodeId, online: bool) {
+    /// All that a node holds comes back.
+    pub(crate) fn lose(&mut self, node: NodeId) {
+        let held: Vec<AttemptRef> = self.state.desired(&node).map(|t| t.attempt_ref()).collect();
+        self.tally.lost += held.len() as u64;
+        let lost = |attempt| (attempt, ReturnReason::Lost(LostCause::LeaseExpired));
+        for some in held.chunks(BATCH) {
+            let attempts = some.iter().copied().map(lost).collect();
+            self.order(Return { attempts });
+        }
+    }
+
+    pub(crate) fn online(&mut self, node: NodeId, online: bool) {
         if let Some(machine) = self.nodes.get_mut(&node) {
             machine.view.online = online;
         }

@@ -153,6 +153,7 @@ impl World {
         Machine {
             view,
             grid: region.grid,
+            course: None,
         }
     }
 

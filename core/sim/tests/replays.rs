@@ -1,0 +1,190 @@
+//! What holds of every replay: the same work, on the nodes that were there, by what they cost then.
+#![allow(clippy::unwrap_used)]
+
+use farlane_model::PolicyName;
+use farlane_sim::{BadReplay, Figures, RecordedFigures, Simulation, WhatIf};
+use farlane_trace::Trace;
+
+/// A trace of two hours with these lines about nodes, kinds and tasks.
+fn trace(lines: &str) -> Trace {
+    let tasks = lines.matches("\"task\"").count()
+        + lines
+            .lines()
+            .filter(|line| line.contains("\"gang\":{") || line.starts_with("{\"gang\""))
+            .map(|line| line.matches("\"node\"").count())
+            .sum::<usize>();
+    let text = format!(
+        "{{\"trace\":{{\"version\":1,\"ms\":7200000}}}}\n{{\"project\":{{\"name\":\"lab\"}}}}\n\
+         {{\"region\":{{\"name\":\"eu\",\"g_kwh\":[[0,100],[3600000,300]]}}}}\n{lines}\n{{\"end\":{{\"tasks\":{tasks}}}}}\n"
+    );
+    Trace::read(text.as_bytes()).unwrap()
+}
+
+fn replayed(trace: &Trace, what_if: &WhatIf) -> Figures {
+    let mut simulation = Simulation::replay(trace, what_if).unwrap();
+    while simulation.step() {}
+    simulation.figures()
+}
+
+fn task(at: u64, node: &str, from: u64, to: u64) -> String {
+    format!(
+        "{{\"task\":{{\"kind\":\"k\",\"submitted_ms\":{at},\"attempts\":[{{\"node\":\"{node}\",\"started_ms\":{from},\
+         \"ended_ms\":{to}}}]}}}}\n"
+    )
+}
+
+const ONE: &str = r#"{"node":{"name":"one","region":"eu","cores":1,"core_hour_usd_micros":[[0,3600000],[3600000,7200000]],"core_watts":10}}
+{"kind":{"name":"k","project":"lab"}}
+"#;
+
+#[test]
+fn what_ran_alone_costs_what_it_cost_then() {
+    // A minute in the first hour, and one in the second, when a core costs twice and its grid emits three times as much.
+    let text =
+        ONE.to_owned() + &task(0, "one", 5, 60_005) + &task(4_000_000, "one", 4_000_001, 4_060_001);
+    let trace = trace(&text);
+    let figures = replayed(&trace, &WhatIf::default());
+    assert_eq!((figures.submitted, figures.ended, figures.lost), (2, 2, 0));
+    assert!(
+        (figures.usd - (0.06 + 0.12)).abs() < 1e-9,
+        "{}",
+        figures.usd
+    );
+    // 10 W for a minute are a sixth of a Wh.
+    let grams = 10.0 / 60.0 / 1000.0 * (100.0 + 300.0);
+    assert!((figures.grams_co2e - grams).abs() < 1e-9);
+    assert!((figures.makespan_hours - 4_060_000.0 / 3_600_000.0).abs() < 1e-9);
+    assert_eq!(figures.projects[0].wait_ms_p99, 0);
+    let recorded = RecordedFigures::of(&trace);
+    assert_eq!((recorded.ended, recorded.projects[0].wait_ms_p99), (2, 1));
+    let hours = [
+        recorded.projects[0].core_hours,
+        figures.projects[0].core_hours,
+    ];
+    assert!((hours[0] - hours[1]).abs() < 1e-9, "{hours:?}");
+}
+
+#[test]
+fn a_run_is_as_long_as_its_node_is_slow() {
+    let nodes = r#"{"node":{"name":"slow","region":"eu","cores":1,"core_ucu":0.5}}
+{"node":{"name":"fast","region":"eu","cores":1,"core_ucu":2,"from_ms":1000}}
+{"kind":{"name":"k","project":"lab"}}
+"#;
+    // The fast one came a second after the first task, and the slow one is busy with that for a minute.
+    let text =
+        nodes.to_owned() + &task(0, "slow", 0, 60_000) + &task(30_000, "slow", 60_000, 100_000);
+    let figures = replayed(&trace(&text), &WhatIf::default());
+    assert_eq!(figures.ended, 2);
+    // 60 s as they were, and 40 s in a quarter of it.
+    let seconds = figures.projects[0].core_hours * 3600.0;
+    assert!((seconds - 70.0).abs() < 0.01, "{seconds}");
+    assert!((figures.makespan_hours * 3600.0 - 60.0).abs() < 0.01);
+}
+
+#[test]
+fn gangs_run_together_and_nodes_that_go_lose_what_they_ran() {
+    let nodes = r#"{"node":{"name":"a","region":"eu","cores":1,"until_ms":10000}}
+{"node":{"name":"b","region":"eu","cores":1}}
+{"node":{"name":"c","region":"eu","cores":1,"from_ms":20000}}
+{"kind":{"name":"g","project":"lab","gang":2}}
+{"gang":{"kind":"g","submitted_ms":0,"members":[[{"node":"a","started_ms":1,"ended_ms":30001}],[{"node":"b","started_ms":1,"ended_ms":30001}]]}}"#;
+    let figures = replayed(&trace(nodes), &WhatIf::default());
+    assert_eq!((figures.submitted, figures.ended), (2, 2));
+    assert_eq!(figures.lost, 1, "the other member is called back");
+    // Ten seconds for nothing, ten until the third comes, and then all of it.
+    assert!((figures.makespan_hours * 3600.0 - 50.0).abs() < 0.1);
+}
+
+#[test]
+fn what_fits_nowhere_ends_the_replay_and_is_counted() {
+    let kind = r#"{"kind":{"name":"far","project":"lab","regions":["us-*"]}}
+{"task":{"kind":"far","submitted_ms":5,"attempts":[{"node":"one","started_ms":5,"ended_ms":6}]}}
+"#;
+    let figures = replayed(&trace(&(ONE.to_owned() + kind)), &WhatIf::default());
+    assert_eq!((figures.submitted, figures.ended), (1, 0));
+}
+
+#[test]
+fn other_policies_and_weights_change_what_comes_of_it() {
+    let mut text = String::from(
+        r#"{"region":{"name":"us","g_kwh":[[0,900]]}}
+{"node":{"name":"near","region":"eu","cores":4,"core_hour_usd_micros":[[0,900000]],"round_trip_ms":1}}
+{"node":{"name":"cheap","region":"us","cores":4,"core_hour_usd_micros":[[0,9000]],"round_trip_ms":200}}
+{"project":{"name":"shop","policy":"fast"}}
+{"kind":{"name":"k","project":"shop"}}
+"#,
+    );
+    for n in 0..200 {
+        text += &task(n * 2000, "near", n * 2000, n * 2000 + 900);
+    }
+    let trace = trace(&text);
+    let of = |policies| {
+        let weights = vec![("shop".to_owned(), 5)];
+        replayed(&trace, &WhatIf { policies, weights })
+    };
+    let (fast, cheap) = (
+        of(vec![]),
+        of(vec![(Some("shop".to_owned()), PolicyName::Cheap.prices())]),
+    );
+    assert!(cheap.usd < fast.usd / 10.0, "{} {}", cheap.usd, fast.usd);
+    assert!(fast.projects[1].wait_ms_p50 < cheap.projects[1].wait_ms_p50);
+    let every = of(vec![(None, PolicyName::Cheap.prices())]);
+    assert_eq!(
+        format!("{every:?}"),
+        format!("{cheap:?}"),
+        "one trace, one history"
+    );
+    let nobody = WhatIf {
+        weights: vec![("nobody".to_owned(), 5)],
+        ..WhatIf::default()
+    };
+    let refused = Simulation::replay(&trace, &nobody).err().unwrap();
+    assert!(matches!(refused, BadReplay::UnknownProject { name } if name == "nobody"));
+}
+
+#[test]
+fn a_busy_hour_is_replayed_whole_and_twice_alike() {
+    let mut text = String::from(
+        r#"{"node":{"name":"one","region":"eu","cores":8,"core_ucu":1.2,"core_hour_usd_micros":[[0,40000]]}}
+{"node":{"name":"two","region":"eu","cores":8,"core_ucu":0.8,"core_hour_usd_micros":[[0,30000]]}}
+{"kind":{"name":"k","project":"lab"}}
+{"kind":{"name":"g","project":"lab","gang":4,"policy":"green"}}
+"#,
+    );
+    for n in 0..3000u64 {
+        let at = n * 1000;
+        text += &task(at, "one", at, at + 1 + (n * 7919) % 9000);
+        if n % 50 == 0 {
+            let member = format!(
+                "[{{\"node\":\"two\",\"started_ms\":{at},\"ended_ms\":{}}}]",
+                at + 3000
+            );
+            let members = [member.as_str(); 4].join(",");
+            text += &format!(
+                "{{\"gang\":{{\"kind\":\"g\",\"submitted_ms\":{at},\"members\":[{members}]}}}}\n"
+            );
+        }
+    }
+    let trace = trace(&text);
+    let (one, two) = (
+        replayed(&trace, &WhatIf::default()),
+        replayed(&trace, &WhatIf::default()),
+    );
+    assert_eq!(one.ended, trace.calls.len() as u64);
+    assert_eq!(format!("{one:?}"), format!("{two:?}"));
+    assert!(
+        Simulation::replay(&trace, &WhatIf::default())
+            .unwrap()
+            .instance()
+            .is_none()
+    );
+}
+
+#[test]
+fn a_trace_of_nothing_is_refused() {
+    let empty = trace(ONE);
+    let refused = Simulation::replay(&empty, &WhatIf::default())
+        .err()
+        .unwrap();
+    assert!(matches!(refused, BadReplay::Empty { what: "tasks" }));
+}
