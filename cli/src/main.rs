@@ -27,7 +27,7 @@ use clap::{Parser, Subcommand};
 
 use crate::command::{
     agent, cancel, completions, config, doctor, explain, granter, keys, login, logs, nodes, prices,
-    projects, reference, regions, server, sim, status, tasks, tokens, trust, up,
+    projects, reference, regions, server, sim, status, tasks, tokens, trace, trust, up,
 };
 use crate::problem::Problem;
 
@@ -61,6 +61,7 @@ enum Command {
     Nodes(nodes::Args),
     Regions(regions::Args),
     Sim(sim::Args),
+    Trace(trace::Args),
     Prices(prices::Args),
     Projects(projects::Args),
     Tasks(tasks::Args),
@@ -97,6 +98,7 @@ fn run(command: Command) -> Result<(), Problem> {
         Command::Nodes(args) => nodes::run(args),
         Command::Regions(args) => regions::run(args),
         Command::Sim(args) => sim::run(args),
+        Command::Trace(args) => trace::run(args),
         Command::Prices(args) => prices::run(args),
         Command::Projects(args) => projects::run(args),
         Command::Tasks(args) => tasks::run(args),
@@ -185,7 +187,7 @@ mod tests {
 
     #[test]
     fn every_question_answers_in_json() {
-        let asks: [&[&str]; 12] = [
+        let asks: [&[&str]; 13] = [
             &["farlane", "agent", "probe", "--json"],
             &["farlane", "status", "--json"],
             &["farlane", "nodes", "list", "--json"],
@@ -198,6 +200,7 @@ mod tests {
             &["farlane", "keys", "list", "--json"],
             &["farlane", "config", "show", "--json"],
             &["farlane", "doctor", "--json"],
+            &["farlane", "trace", "export", "-o", "x", "--json"],
         ];
         for line in asks {
             assert!(Cli::try_parse_from(line).is_ok(), "{line:?}");

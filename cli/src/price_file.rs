@@ -238,7 +238,7 @@ impl<'a> Reader<'a> {
 }
 
 /// Midnight where no time is given; UTC where no offset is.
-fn moment_of(read: &toml::value::Datetime) -> Option<Millis> {
+pub fn moment_of(read: &toml::value::Datetime) -> Option<Millis> {
     let date = read.date?;
     let time = read
         .time

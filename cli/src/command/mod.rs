@@ -22,5 +22,6 @@ pub mod sim;
 pub mod status;
 pub mod tasks;
 pub mod tokens;
+pub mod trace;
 pub mod trust;
 pub mod up;

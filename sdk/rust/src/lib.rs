@@ -20,6 +20,7 @@ mod options;
 mod outcome;
 mod question;
 mod session;
+mod trace;
 
 pub use call::{Argument, Call, Code, Environment, Spec, Template, Upload};
 pub use client::{Client, TaskState};
@@ -35,3 +36,4 @@ pub use options::{
 };
 pub use outcome::{Buffer, Codec, Delivered, Outcome, Receipt, Sink};
 pub use session::live::Phase;
+pub use trace::TraceChunks;

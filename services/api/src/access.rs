@@ -30,6 +30,7 @@ pub(crate) enum Endpoint {
     ListProjects,
     CreateProject,
     SetProject,
+    ExportTrace,
 }
 
 impl Endpoint {
@@ -49,7 +50,7 @@ impl Endpoint {
             | Self::GetTask
             | Self::Explain => &[Scope::Read],
             Self::CreateKey | Self::ListKeys | Self::RevokeKey => &[Scope::Admin],
-            // Machines are every project's, and so is what is due to each.
+            // Machines are every project's, and so is what is due to each, and what all of them did.
             Self::CreateJoinToken
             | Self::ListJoinTokens
             | Self::RevokeJoinToken
@@ -58,6 +59,7 @@ impl Endpoint {
             | Self::SetPrices
             | Self::CreateProject
             | Self::SetProject
+            | Self::ExportTrace
             | Self::PublishRevocations => &[Scope::Network],
         }
     }

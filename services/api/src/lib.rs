@@ -14,6 +14,7 @@ mod logs;
 mod network;
 mod peer;
 mod probe;
+mod trace;
 
 use std::pin::Pin;
 use std::sync::Arc;

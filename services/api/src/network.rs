@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::access::Endpoint;
 use crate::attach::{Attached, attach};
 use crate::auth::{Authenticated, Authenticator};
-use crate::{Replies, blob, logs, status};
+use crate::{Replies, blob, logs, status, trace};
 
 /// The handlers of `Network`.
 pub struct NetworkService {
@@ -72,6 +72,7 @@ impl Network for NetworkService {
     type SessionStream = Replies<v1::SessionFrame>;
     type GetBlobStream = Replies<v1::BlobChunk>;
     type LogsStream = Replies<v1::LogChunk>;
+    type ExportTraceStream = Replies<v1::TraceChunk>;
 
     async fn session(
         &self,
@@ -356,5 +357,18 @@ impl Network for NetworkService {
             .await
             .map_err(status)?;
         Ok(Response::new(reply))
+    }
+
+    async fn export_trace(
+        &self,
+        request: Request<v1::ExportTraceRequest>,
+    ) -> Result<Response<Self::ExportTraceStream>, Status> {
+        let caller = self.caller(&request, Endpoint::ExportTrace).await?;
+        let export = self
+            .controller
+            .export_trace(caller, request.get_ref())
+            .await
+            .map_err(status)?;
+        Ok(Response::new(trace::read(export)))
     }
 }

@@ -105,6 +105,15 @@ pub(crate) fn gpu_milliwatts(devices: &[Device]) -> u32 {
     u32::try_from(most.saturating_mul(pue) / 1_000_000).unwrap_or(u32::MAX)
 }
 
+/// What a core draws at full load, with its share of cooling, thousandths of a watt.
+pub(crate) fn core_milliwatts() -> u32 {
+    let core = PowerModel::of(CPU).map(|power| {
+        let cooled = power.full.0 * u64::from(power.pue.0) / 1_000_000;
+        u32::try_from(cooled).unwrap_or(u32::MAX)
+    });
+    core.unwrap_or(0)
+}
+
 impl Controller {
     /// Keeps what is known of carbon up to date, until the server stops.
     pub(crate) async fn carbon_loop(self: Arc<Self>) {
@@ -182,10 +191,14 @@ impl Controller {
     /// What a kilowatt-hour emits in a region now, and who says so; `None` where that is unknown. For the planner,
     /// too: once a region and round.
     pub fn carbon_of(&self, region: &str) -> Option<Intensity> {
-        let (now, known) = (self.now(), self.carbon.lock());
-        match &known.kept {
-            Some(kept) => kept.table.at(region, now),
-            None => CarbonTable::default().at(region, now),
+        self.carbon_at(region, self.now())
+    }
+
+    /// The same of another moment.
+    pub(crate) fn carbon_at(&self, region: &str, at: Millis) -> Option<Intensity> {
+        match &self.carbon.lock().kept {
+            Some(kept) => kept.table.at(region, at),
+            None => CarbonTable::default().at(region, at),
         }
     }
 

@@ -55,6 +55,7 @@ mod sweep;
 mod tasks;
 mod tempo;
 mod timers;
+mod trace;
 mod ungranted;
 mod view;
 mod warm;
@@ -86,6 +87,7 @@ pub use lease::{HEARTBEAT, LEASE};
 pub use link::Outbound;
 pub use logs::{LogError, LogStore, StoredChunk};
 pub use session::ClientSession;
+pub use trace::TraceExport;
 
 use granters::Absent;
 use heat::Heats;

@@ -49,7 +49,7 @@ pub(crate) fn device_of(_: &Node) -> &'static str {
 }
 
 /// What one core of a node was measured to be; `None` before it was.
-fn core_of(spec: &NodeSpec) -> Option<MilliUcu> {
+pub(crate) fn core_of(spec: &NodeSpec) -> Option<MilliUcu> {
     let measured = spec.measured.as_ref()?;
     let all = measured.ucu(WorkKind::Fp32).thousandths();
     Some(MilliUcu(all / u64::from(measured.cores.max(1))))

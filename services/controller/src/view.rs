@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use farlane_audit::Pace;
-use farlane_ledger::{CPU, PowerModel};
 use farlane_model::{AttemptRef, Digest, MAX_QUOTE_BYTES, NodeId, TaskSpec};
 use farlane_plan::{
     Egress, Estimates, Fleet, Group, NodeView, PlanInput, Policy, Shadow, Shape, Sizes, plan,
@@ -16,7 +15,7 @@ use farlane_state::{Node, Order, Rows, State, TouchMark, Turn};
 use farlane_units::{ByteCount, MilliGpu, Millis};
 
 use crate::Controller;
-use crate::carbon::gpu_milliwatts;
+use crate::carbon::{core_milliwatts, gpu_milliwatts};
 use crate::company::presence;
 use crate::gather::{Waits, gather};
 use crate::holdings::Holdings;
@@ -294,10 +293,6 @@ impl Controller {
                 grams
             }
         };
-        let core = PowerModel::of(CPU).map(|power| {
-            let cooled = power.full.0 * u64::from(power.pue.0) / 1_000_000;
-            u32::try_from(cooled).unwrap_or(u32::MAX)
-        });
         let (free_gpus, free_gpu_part) = node.free_gpus();
         let egress = node.egress_at(now);
         NodeView {
@@ -323,7 +318,7 @@ impl Controller {
             },
             price: node.price_at(now),
             carbon,
-            milliwatts_core: core.unwrap_or(0),
+            milliwatts_core: core_milliwatts(),
             milliwatts_gpu: gpu_milliwatts(&node.spec.devices),
             risk: self.histories.lock().risk(&node.id),
             slowdown_milli: node.standing.slowdown_milli(),

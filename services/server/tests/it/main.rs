@@ -18,4 +18,5 @@ mod projects;
 mod refusals;
 mod renewal;
 mod spine;
+mod traces;
 mod world;

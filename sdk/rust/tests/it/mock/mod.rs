@@ -51,6 +51,7 @@ type Link = mpsc::UnboundedSender<Result<v1::SessionFrame, Status>>;
 type Frames = Pin<Box<dyn Stream<Item = Result<v1::SessionFrame, Status>> + Send>>;
 type Chunks = Pin<Box<dyn Stream<Item = Result<v1::BlobChunk, Status>> + Send>>;
 type LogFrames = Pin<Box<dyn Stream<Item = Result<v1::LogChunk, Status>> + Send>>;
+type TraceFrames = Pin<Box<dyn Stream<Item = Result<v1::TraceChunk, Status>> + Send>>;
 
 /// What the node does with a task.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -7,6 +7,7 @@ impl Network for Mock {
     type SessionStream = Frames;
     type GetBlobStream = Chunks;
     type LogsStream = LogFrames;
+    type ExportTraceStream = TraceFrames;
 
     async fn session(
         &self,
@@ -279,6 +280,12 @@ impl Network for Mock {
         &self,
         _: Request<v1::PublishRevocationsRequest>,
     ) -> Result<Response<v1::PublishRevocationsReply>, Status> {
+        Err(Status::unimplemented("mock"))
+    }
+    async fn export_trace(
+        &self,
+        _: Request<v1::ExportTraceRequest>,
+    ) -> Result<Response<TraceFrames>, Status> {
         Err(Status::unimplemented("mock"))
     }
 }
