@@ -146,7 +146,9 @@ async fn export(
     }
     drop(progress);
     file.as_file().sync_all().map_err(writing())?;
-    file.persist(output).map_err(writing())?;
+    file.persist(output)
+        .map_err(|error| error.error)
+        .map_err(writing())?;
     let Written { bytes, tasks } = written;
     if form.json {
         return show::json(&json!({

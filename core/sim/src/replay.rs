@@ -254,6 +254,7 @@ fn machine(number: u64, node: &Node, grid: Arc<[(u64, u32)]>, risk: u64) -> Mach
         risk: Ppm(risk as u32),
         slowdown_milli: 1000,
         quarantined: false,
+        heat: farlane_plan::Heat::default(),
         spec,
     };
     Machine {

@@ -45,24 +45,25 @@ impl Controller {
                 {
                     continue;
                 }
-                if !books.contains_key(&row.provider) {
-                    let book = self.store.prices().get(row.provider).await?;
-                    let book = book.map(|row| row.book).unwrap_or_default();
-                    books.insert(row.provider, Arc::new(book));
-                }
-                let line = Line::Node(Box::new(self.node(
-                    row,
-                    &spec,
-                    &books[&row.provider],
-                    span,
-                    salt,
-                )));
-                let region = Line::Region(self.grid(&row.region, span));
-                if let Err(fault) = check(&line).and_then(|()| check(&region)) {
+                let book = match books.get(&row.provider) {
+                    Some(known) => known.clone(),
+                    None => {
+                        let read = self.store.prices().get(row.provider).await?;
+                        let read = Arc::new(read.map(|row| row.book).unwrap_or_default());
+                        books.insert(row.provider, read.clone());
+                        read
+                    }
+                };
+                let line = Line::Node(Box::new(self.node(row, &spec, &book, span, salt)));
+                let known = regions.contains(&row.region);
+                let region = (!known).then(|| Line::Region(self.grid(&row.region, span)));
+                let both = check(&line).and_then(|()| region.as_ref().map_or(Ok(()), check));
+                if let Err(fault) = both {
                     tracing::warn!(%fault, node = %row.node, "a node is no line of a trace");
                     continue;
                 }
-                if regions.insert(row.region.clone()) {
+                if let Some(region) = region {
+                    regions.insert(row.region.clone());
                     add(&mut out, &region);
                 }
                 add(&mut out, &line);

@@ -17,7 +17,7 @@ pub async fn tasks_are_read_by_submission_whatever_order_they_ended_in(store: St
         // What came last ended first, and three came at once.
         submitted: later((many - n) / 3),
         rank: Some(n as u16),
-        ..usage(if n % 10 == 0 { other } else { project }, n, 10)
+        ..usage(if n.is_multiple_of(10) { other } else { project }, n, 10)
     };
     let mut rows: Vec<_> = (0..many).map(|n| (id(1 + n, 0), of(n))).collect();
     let lost = Usage {
