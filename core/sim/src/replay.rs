@@ -277,6 +277,8 @@ fn spec_of(node: &Node) -> NodeSpec {
         memory: ByteCount::mib(gpu.memory_mib),
         tdp_watts: 0,
         id: format!("GPU-{at}"),
+        // How fast they are is told by their model.
+        measured: None,
     };
     let cores = node.cpus().0.div_ceil(1000);
     let of_core = |ucu: f64| measured(cores, ((ucu * 1000.0) as u64).max(1));
@@ -289,8 +291,8 @@ fn spec_of(node: &Node) -> NodeSpec {
         disk: ByteCount::mib(node.disk_mib),
         interpreters: node.interpreters().into_iter().map(interpreter).collect(),
         tier: node.strongest(),
-        enforced: Vec::new(),
-        labels: node.labels.clone(),
+        enforced: [].into(),
+        labels: node.labels.clone().into(),
         price_usd_micros_core_hour: UsdMicros(
             node.core_hour_usd_micros
                 .first()
