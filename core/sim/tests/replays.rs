@@ -188,3 +188,13 @@ fn a_trace_of_nothing_is_refused() {
         .unwrap();
     assert!(matches!(refused, BadReplay::Empty { what: "tasks" }));
 }
+
+#[test]
+fn the_example_of_the_guide_is_replayed() {
+    let text = include_str!("../../../examples/sim/recorded.jsonl");
+    let trace = Trace::read(text.as_bytes()).unwrap();
+    let figures = replayed(&trace, &WhatIf::default());
+    assert_eq!(figures.ended, trace.calls.len() as u64);
+    let recorded = RecordedFigures::of(&trace);
+    assert_eq!((recorded.lost, recorded.unknown_co2e), (1, 0));
+}
