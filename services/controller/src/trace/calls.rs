@@ -237,8 +237,11 @@ fn nanos(usage: &Usage) -> u64 {
     // Thousandths of a core × ms × millionths of a dollar for an hour of a core.
     const HOUR: u128 = 3_600_000;
     let price = u128::try_from(usage.price.0).unwrap_or(0);
+    /// Millionths of a billionth.
+    const NANO: u64 = 1_000_000;
     let nanos = u128::from(usage.core_time().0) * price / HOUR;
-    u64::try_from(nanos).unwrap_or(u64::MAX)
+    let nanos = u64::try_from(nanos).unwrap_or(u64::MAX);
+    nanos.saturating_add(usage.egress.0 / NANO)
 }
 
 fn outcome(of: Outcome) -> line::Outcome {
@@ -304,6 +307,9 @@ mod tests {
             cpu_time: Millis(0),
             price: UsdMicros(3_600_000_000),
             emitted: None,
+            moved_there: ByteCount(0),
+            moved_back: ByteCount(0),
+            egress: farlane_units::UsdFemtos(0),
             outcome: Outcome::Returned,
             last: true,
         }
