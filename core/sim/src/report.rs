@@ -8,7 +8,7 @@ use crate::Scenario;
 use crate::machine::HOUR;
 use crate::work::Client;
 
-/// Over how long shares are held against weights, milliseconds. Source: the bar, "any 10 s".
+/// Over how long shares are held against weights, milliseconds. Source: SPEC.md's bar, "any 10 s".
 const WINDOW: u64 = 10_000;
 /// Points of a curve.
 const POINTS: u64 = 240;

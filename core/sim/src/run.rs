@@ -62,6 +62,8 @@ pub struct Simulation {
     pub(crate) now: u64,
     events: BinaryHeap<Reverse<(u64, u64, What)>>,
     counted: u64,
+    /// Hours that ended with nothing else to come.
+    pub(crate) still_hours: u32,
     pub(crate) nodes: HashMap<NodeId, Machine>,
     pub(crate) clients: Vec<Client>,
     pub(crate) fleet: Fleet,
@@ -117,6 +119,7 @@ impl Simulation {
             now: 0,
             events: BinaryHeap::new(),
             counted: 0,
+            still_hours: 0,
             nodes: HashMap::new(),
             fleet: Fleet::new(),
             mark: None,
@@ -174,6 +177,11 @@ impl Simulation {
             }
         }
         self.now < self.arrive_until() || self.counts_live() > 0
+    }
+
+    /// Whether anything is to come.
+    pub(crate) fn awaits(&self) -> bool {
+        !self.events.is_empty()
     }
 
     /// Tasks that wait or are placed.

@@ -62,7 +62,10 @@ impl Simulation {
             machine.view.carbon = Some(machine.grid.at(now));
         }
         self.mark = None;
-        if now < self.arrive_until() || self.counts_live() > 0 {
+        // Where nothing else is to come, a day of every hour has shown whether what waits ever fits.
+        self.still_hours = if self.awaits() { 0 } else { self.still_hours + 1 };
+        let may_fit = self.counts_live() > 0 && self.still_hours < 24;
+        if now < self.arrive_until() || may_fit {
             self.event(now + HOUR, What::Hour);
         }
     }

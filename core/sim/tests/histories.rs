@@ -1,4 +1,4 @@
-//! What holds of every history, and what the issue promises of some.
+//! What holds of every history, and what SPEC.md promises of some.
 #![allow(clippy::unwrap_used)]
 
 use farlane_sim::{Figures, Machines, PolicyName, Project, Scenario, Simulation};
@@ -39,6 +39,21 @@ fn run(scenario: Scenario) -> Figures {
     let mut simulation = Simulation::new(scenario).unwrap();
     while simulation.step() {}
     simulation.figures()
+}
+
+#[test]
+fn a_history_ends_though_some_of_its_work_fits_nowhere() {
+    let unfit = Project {
+        gpus: 1.0,
+        tasks_per_hour: 100.0,
+        ..project("unfit")
+    };
+    let scenario = Scenario {
+        carbon_swing: 0.5,
+        ..scenario(0.2, 12, vec![project("calls"), unfit])
+    };
+    let figures = run(scenario);
+    assert!(figures.ended > 1_000 && figures.ended < figures.submitted);
 }
 
 #[test]

@@ -34,7 +34,7 @@ pub use salt::Salt;
 pub const VERSION: u32 = 1;
 /// Longest line, bytes. Source: a gang of 256 with 20 attempts each, at 150 B an attempt.
 pub const MAX_LINE: usize = 1 << 20;
-/// Most tasks of one trace. Source: as many as the figure of queued tasks; read, they take some 100 MB.
+/// Most tasks of one trace. Source: as many as SPEC.md promises queued; read, they take some 100 MB.
 pub const MAX_TASKS: usize = 1_000_000;
 /// Most attempts of them all. Source: two for each.
 pub const MAX_ATTEMPTS: usize = 2 * MAX_TASKS;

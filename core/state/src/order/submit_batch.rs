@@ -14,7 +14,7 @@ use crate::session::VERDICT_WINDOW;
 use crate::task::{Task, WRAPPED_KEY};
 use crate::{Outcome, Refusal, Verdict};
 
-/// Most live tasks of one project. Source: twice the figure of 1,000,000 queued tasks.
+/// Most live tasks of one project. Source: twice the 1,000,000 queued tasks that SPEC.md promises.
 const MAX_LIVE: u64 = 2_000_000;
 /// Most specs a session may use. Source: 64 k × 1 KiB is 64 MiB, and no program decorates so many.
 const MAX_SPECS: usize = 65_536;
