@@ -55,7 +55,7 @@ pub struct Args {
 enum Action {
     Probe(Box<probe::Args>),
     /// Child of an agent: measures every GPU that CUDA's driver lists.
-    #[command(hide = true)]
+    #[command(hide = true, after_help = "Example:  farlane agent measure-gpus")]
     MeasureGpus,
 }
 
