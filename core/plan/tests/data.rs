@@ -202,3 +202,24 @@ fn bytes_that_are_there_cost_no_time_and_no_egress() {
         "{all:?}"
     );
 }
+
+#[test]
+fn a_gang_counts_no_room_twice_on_a_node_that_holds_its_function() {
+    let mut spec = TaskSpec::clone(&task(4000, 11, &[]));
+    spec.gang = Some(Gang {
+        size: 3,
+        regions: GangRegions::One,
+    });
+    // Two of three hold it, as after a first attempt: each stands in an offer of its own and in its class's.
+    let gang = |spec: &TaskSpec| Group {
+        spec: Arc::new(spec.clone()),
+        gang: 3,
+        ..Group {
+            tasks: 3,
+            ..carries(1, &[(1, 1), (2, 1)])
+        }
+    };
+    let mut found = placed(&mut fleet((1..=3).map(line)), gang(&spec));
+    found.sort();
+    assert_eq!(found, [(id(1), 1), (id(2), 1), (id(3), 1)]);
+}

@@ -63,7 +63,11 @@ impl Simulation {
         }
         self.mark = None;
         // Where nothing else is to come, a day of every hour has shown whether what waits ever fits.
-        self.still_hours = if self.awaits() { 0 } else { self.still_hours + 1 };
+        self.still_hours = if self.awaits() {
+            0
+        } else {
+            self.still_hours + 1
+        };
         let may_fit = self.counts_live() > 0 && self.still_hours < 24;
         if now < self.arrive_until() || may_fit {
             self.event(now + HOUR, What::Hour);

@@ -193,10 +193,12 @@ impl Round<'_> {
         while members.len() < size as usize
             && let Some(Reverse((_, offer))) = local.pop()
         {
-            let afforded = self.affords(group, &offer.id);
-            let fresh = match particular || !afforded {
-                true => self.again(group, &offer).filter(|o| o.ahead == 0),
-                false => Some(offer),
+            // One node can stand in two offers, its own and its class's: the other may have taken its room.
+            let there = self.fleet.class(offer.class).free(offer.place);
+            let holds = there.runs(need) && self.affords(group, &offer.id);
+            let fresh = match holds && !particular {
+                true => Some(offer),
+                false => self.again(group, &offer).filter(|o| o.ahead == 0),
             };
             let Some(offer) = fresh else { continue };
             let mut free = *self.fleet.class(offer.class).free(offer.place);
