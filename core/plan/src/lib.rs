@@ -10,6 +10,7 @@
 //! The cost of a place is an expected bill: run time × price + egress + value of time × (queue + round trip +
 //! transfer + run time) + carbon + risk. Floats use + − × ÷ √ only, so that a plan is the same on every machine.
 
+mod alike;
 mod alone;
 mod company;
 mod constraint;
