@@ -93,7 +93,7 @@ impl Controller {
         let from = Millis(request.since_ms);
         if from >= until {
             return Err(ControlError::invalid(
-                "a trace begins in the past, and before its end",
+                "a trace begins in the past, and before its end: set --since earlier, or --until later",
             ));
         }
         if until.0 - from.0 > MAX_SPAN_MS {
