@@ -156,29 +156,54 @@ fn read(path: &Path) -> Result<Scenario, Problem> {
     })
 }
 
-fn print(figures: &Figures) -> Result<(), Problem> {
+/// The table of projects, under the word for what it tells of them.
+fn projects<'a>(what: &str, rows: impl Iterator<Item = Row<'a>>) -> Result<(), Problem> {
     let seconds = |ms: u32| format!("{:.3}", f64::from(ms) / 1000.0);
-    let mut table = Table::new(&[
-        "PROJECT",
+    let head = [
+        what,
         "TASKS",
         "WAIT P50 S",
         "WAIT P99 S",
         "CORE-HOURS",
         "USD",
         "G CO2E",
-    ]);
-    for project in &figures.projects {
+    ];
+    let mut table = Table::new(&head);
+    for row in rows {
         table.row([
-            show::name(&project.name),
-            project.started.to_string(),
-            seconds(project.wait_ms_p50),
-            seconds(project.wait_ms_p99),
-            format!("{:.2}", project.core_hours),
-            format!("{:.4}", project.usd),
-            format!("{:.1}", project.grams_co2e),
+            show::name(row.name),
+            row.tasks.to_string(),
+            seconds(row.wait_ms[0]),
+            seconds(row.wait_ms[1]),
+            format!("{:.2}", row.core_hours),
+            format!("{:.4}", row.usd),
+            format!("{:.1}", row.grams_co2e),
         ]);
     }
-    table.print("no project")?;
+    table.print("no project")
+}
+
+/// One project of it.
+struct Row<'a> {
+    name: &'a str,
+    tasks: usize,
+    /// p50 and p99.
+    wait_ms: [u32; 2],
+    core_hours: f64,
+    usd: f64,
+    grams_co2e: f64,
+}
+
+fn print(figures: &Figures) -> Result<(), Problem> {
+    let rows = figures.projects.iter().map(|project| Row {
+        name: &project.name,
+        tasks: project.started,
+        wait_ms: [project.wait_ms_p50, project.wait_ms_p99],
+        core_hours: project.core_hours,
+        usd: project.usd,
+        grams_co2e: project.grams_co2e,
+    });
+    projects("PROJECT", rows)?;
     show::line(&format!(
         "{} tasks in {:.2} h on {} nodes: {:.1} % of the cores used, ${:.4}, {:.1} g CO2e, {} attempts lost",
         figures.ended,
@@ -201,29 +226,16 @@ fn print(figures: &Figures) -> Result<(), Problem> {
 
 /// What was recorded, against what the replay came to.
 fn beside(recorded: &RecordedFigures, figures: &Figures) -> Result<(), Problem> {
-    let seconds = |ms: u32| format!("{:.3}", f64::from(ms) / 1000.0);
-    let mut table = Table::new(&[
-        "RECORDED",
-        "TASKS",
-        "WAIT P50 S",
-        "WAIT P99 S",
-        "CORE-HOURS",
-        "USD",
-        "G CO2E",
-    ]);
-    for project in &recorded.projects {
-        table.row([
-            show::name(&project.name),
-            project.tasks.to_string(),
-            seconds(project.wait_ms_p50),
-            seconds(project.wait_ms_p99),
-            format!("{:.2}", project.core_hours),
-            format!("{:.4}", project.usd),
-            format!("{:.1}", project.grams_co2e),
-        ]);
-    }
+    let rows = recorded.projects.iter().map(|project| Row {
+        name: &project.name,
+        tasks: project.tasks,
+        wait_ms: [project.wait_ms_p50, project.wait_ms_p99],
+        core_hours: project.core_hours,
+        usd: project.usd,
+        grams_co2e: project.grams_co2e,
+    });
     show::line("")?;
-    table.print("no project")?;
+    projects("RECORDED", rows)?;
     show::line(&format!(
         "{} tasks in {:.2} h: {:.1} % of the cores used, ${:.4}, {:.1} g CO2e, {} attempts lost",
         recorded.ended,
