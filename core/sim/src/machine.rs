@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use farlane_model::{
-    Device, DeviceKind, Interpreter, MatrixRate, Measured, NodeSpec, PythonVersion, REFERENCE,
-    TaskSpec, Tier, VectorUnit, WorkKind,
+    Device, DeviceKind, Digest, Interpreter, MatrixRate, Measured, NodeId, NodeSpec, PythonVersion,
+    REFERENCE, TaskSpec, Tier, VectorUnit, WorkKind,
 };
-use farlane_plan::NodeView;
-use farlane_units::{ByteCount, MilliCpu, Millis, Ppm, UsdMicros};
+use farlane_plan::{Egress, Heat, NodeView};
+use farlane_units::{ByteCount, Micros, MilliCpu, MilliGpu, Millis, Ppm, UsdMicros};
 use serde::{Deserialize, Serialize};
 
+use crate::Random;
 use crate::work::wave;
 
 /// A core for an hour on demand, micro-dollars. Source: common list prices of 2025.
@@ -253,6 +254,40 @@ pub(crate) fn speed(node: &NodeSpec, task: &TaskSpec) -> u64 {
     };
     let all = measured.ucu(WorkKind::Fp32).thousandths();
     (all / u64::from(measured.cores.max(1))).max(1)
+}
+
+/// A node of such a spec on which nothing runs, the `number`th of its world.
+pub(crate) fn idle(number: u64, region: Arc<str>, spec: Arc<NodeSpec>) -> NodeView {
+    let mut id = [0; 32];
+    id[..8].copy_from_slice(&Random::new(number).bits().to_be_bytes());
+    id[8..16].copy_from_slice(&number.to_be_bytes());
+    NodeView {
+        id: NodeId(id),
+        generation: 1,
+        region,
+        provider: Digest::default(),
+        online: true,
+        free_cpus: spec.cpus,
+        free_memory: spec.memory,
+        free_scratch: spec.disk,
+        free_gpus: MilliGpu(1000 * spec.devices.len() as u32),
+        free_gpu_part: MilliGpu::ZERO,
+        free_amounts: Vec::new(),
+        free_backlog: spec.backlog_credit,
+        backlog: 0,
+        round_trip: Micros::ZERO,
+        bandwidth: None,
+        egress: Egress::default(),
+        price: UsdMicros(0),
+        carbon: None,
+        milliwatts_core: 0,
+        milliwatts_gpu: 0,
+        risk: Ppm(0),
+        slowdown_milli: 1000,
+        heat: Heat::default(),
+        quarantined: false,
+        spec,
+    }
 }
 
 /// What a grid emits, by the hour.

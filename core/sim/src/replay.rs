@@ -11,14 +11,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use farlane_model::{Device, DeviceKind, Interpreter, NodeId, NodeSpec, PolicyPrices, TaskSpec};
-use farlane_plan::{Egress, NodeView, Policy};
+use farlane_plan::{NodeView, Policy};
 use farlane_trace::{Call, Fault, Node, Outcome, Trace};
-use farlane_units::{ByteCount, Micros, MilliGpu, Ppm, UsdMicros};
+use farlane_units::{ByteCount, Micros, Ppm, UsdMicros};
 
-use crate::machine::{Course, Grid, Machine, measured, speed};
+use crate::machine::{Course, Grid, Machine, idle, measured, speed};
 use crate::run::{BATCH, Simulation, What};
 use crate::work::{Client, Recorded, TaskKind};
-use crate::{Chooser, Random, Scenario};
+use crate::{Chooser, Scenario};
 
 /// Chance that an attempt is lost on a node of which little is known. Source: as made-up machines'.
 const RISK: u64 = 500;
@@ -227,35 +227,15 @@ fn machines(trace: &Trace) -> Vec<Machine> {
 fn machine(number: u64, node: &Node, grid: Arc<[(u64, u32)]>, risk: u64) -> Machine {
     let spec = Arc::new(spec_of(node));
     let course = Course::new(node.core_hour_usd_micros.clone(), grid);
-    let mut id = [0; 32];
-    id[..8].copy_from_slice(&Random::new(number).bits().to_be_bytes());
-    id[8..16].copy_from_slice(&number.to_be_bytes());
     let view = NodeView {
-        id: NodeId(id),
-        generation: 1,
-        region: node.region.as_str().into(),
         provider: node.owner(),
-        online: true,
-        free_cpus: spec.cpus,
-        free_memory: spec.memory,
-        free_scratch: spec.disk,
-        free_gpus: MilliGpu(1000 * spec.devices.len() as u32),
-        free_gpu_part: MilliGpu::ZERO,
-        free_amounts: Vec::new(),
-        free_backlog: spec.backlog_credit,
-        backlog: 0,
         round_trip: Micros((node.round_trip_ms * 1000.0) as u64),
-        bandwidth: None,
-        egress: Egress::default(),
         price: course.price(0),
         carbon: course.carbon(0),
         milliwatts_core: (node.core_watts * 1000.0) as u32,
         milliwatts_gpu: (node.gpu_watts * 1000.0) as u32,
         risk: Ppm(risk as u32),
-        slowdown_milli: 1000,
-        quarantined: false,
-        heat: farlane_plan::Heat::default(),
-        spec,
+        ..idle(number, node.region.as_str().into(), spec)
     };
     Machine {
         view,

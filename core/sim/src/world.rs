@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use farlane_model::{
-    BlobRef, Digest, Glob, LabelRule, NodeId, NodeSpec, ProjectId, PythonVersion, Resources,
-    TaskSpec, Tier,
+    BlobRef, Digest, Glob, LabelRule, NodeSpec, ProjectId, PythonVersion, Resources, TaskSpec, Tier,
 };
-use farlane_plan::{Egress, Group, NodeView, Policy, Work};
-use farlane_units::{ByteCount, Micros, MilliCpu, MilliGpu, Millis, UsdMicros};
+use farlane_plan::{Group, NodeView, Policy, Work};
+use farlane_units::{ByteCount, Micros, MilliCpu, Millis, UsdMicros};
 
-use crate::machine::{Grid, Kind, Machine, Machines, spec_of};
+use crate::machine::{Grid, Kind, Machine, Machines, idle, spec_of};
 use crate::{Random, Scenario};
 
 /// How mixed what is asked for is.
@@ -120,35 +119,14 @@ impl World {
         let kind = &self.kinds[at];
         let region = self.random.of(&self.regions);
         let spec = self.specs_of[at].clone();
-        let mut id = [0; 32];
-        id[..8].copy_from_slice(&Random::new(self.nodes).bits().to_be_bytes());
-        id[8..16].copy_from_slice(&self.nodes.to_be_bytes());
         let view = NodeView {
-            id: NodeId(id),
-            generation: 1,
-            region: region.name.clone(),
             provider: Digest([1; 32]),
-            online: true,
-            free_cpus: spec.cpus,
-            free_memory: spec.memory,
-            free_scratch: spec.disk,
-            free_gpus: MilliGpu(1000 * spec.devices.len() as u32),
-            free_gpu_part: MilliGpu::ZERO,
-            free_amounts: Vec::new(),
-            free_backlog: spec.backlog_credit,
-            backlog: 0,
             round_trip: Micros(region.trip),
-            bandwidth: None,
-            egress: Egress::default(),
             price: UsdMicros(kind.core_hour() * region.price / 1000),
             carbon: Some(region.grid.at(0)),
             milliwatts_core: kind.milliwatts_core(),
-            milliwatts_gpu: 0,
             risk: kind.risk,
-            slowdown_milli: 1000,
-            heat: farlane_plan::Heat::default(),
-            quarantined: false,
-            spec,
+            ..idle(self.nodes, region.name.clone(), spec)
         };
         Machine {
             view,
