@@ -13,7 +13,7 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use farlane_model::{Amount, Digest, NodeId, NodeSpec, Resources, TaskSpec};
-use farlane_units::ByteCount;
+use farlane_units::{ByteCount, Millis};
 
 use crate::alike::{Key, hardware, key, rates, traits};
 use crate::constraint::Site;
@@ -96,8 +96,8 @@ impl Class {
             }
             from = place + 1;
         }
-        if not_on.is_empty() {
-            let place = self.tree.shortest_backlog(0)?;
+        let place = self.tree.shortest_backlog(0)?;
+        if open(&place) {
             return Some((place, self.tree.free(place).ahead(need)?));
         }
         let waiting = (0..self.len()).filter(open);
@@ -125,6 +125,17 @@ impl Class {
             });
         }
         grows
+    }
+
+    /// A member's room is another; so is the room of all.
+    fn renew(&mut self, place: usize, free: Free, room: &mut u64) {
+        if self.is_online() {
+            *room = *room + free.room() - self.tree.free(place).room();
+        }
+        match self.stale {
+            true => self.tree.note(place, free),
+            false => self.tree.set(place, free),
+        }
     }
 
     fn freshen(&mut self) {
@@ -166,6 +177,10 @@ pub struct Fleet {
     matches: HashMap<Digest, Match>,
     /// Free named resources of nodes that have any.
     amounts: HashMap<NodeId, Vec<Amount>>,
+    /// Nodes behind whose work nothing waits: until when, and the credit that they have.
+    closed: HashMap<NodeId, (Millis, u32)>,
+    /// None of them opens before.
+    opens: Millis,
     totals: Totals,
     links: Arc<Links>,
     /// Bound on the tasks that online nodes take before they are full.
@@ -267,7 +282,7 @@ impl Fleet {
     /// *Cost*: logarithmic where only its room changed; a class that gains or loses a node is counted anew with
     /// the next plan.
     pub fn put(&mut self, node: NodeView) {
-        let free = Free {
+        let mut free = Free {
             cpus: node.free_cpus,
             memory: node.free_memory,
             scratch: node.free_scratch,
@@ -276,6 +291,7 @@ impl Fleet {
             credit: node.free_backlog,
             backlog: node.backlog,
         };
+        self.keep_closed(&node.id, &mut free);
         match node.free_amounts.is_empty() {
             true => self.amounts.remove(&node.id),
             false => self.amounts.insert(node.id, node.free_amounts.clone()),
@@ -293,17 +309,11 @@ impl Fleet {
             if class.key == key
                 && let Ok(place) = class.place_of(&node.id)
             {
-                if key.online {
-                    self.room = self.room + free.room() - class.tree.free(place).room();
-                }
                 class.members[place].generation = node.generation;
-                match class.stale {
-                    true => class.tree.note(place, free),
-                    false => class.tree.set(place, free),
-                }
+                class.renew(place, free, &mut self.room);
                 return;
             }
-            self.remove(&node.id);
+            self.take_out(&node.id);
         }
         self.insert(node, key, free);
     }
@@ -349,6 +359,61 @@ impl Fleet {
         self.nodes.insert(node.id, (at, node.spec));
     }
 
+    /// Until then, or until something ends there, nothing is placed behind what runs on a node: what waited there waited
+    /// for longer than expected.
+    pub fn close(&mut self, node: &NodeId, until: Millis) {
+        let Some(free) = self.free_of(node) else {
+            return;
+        };
+        let closed = self.closed.entry(*node).or_insert((until, free.credit));
+        closed.0 = closed.0.max(until);
+        self.opens = self.opens.min(until);
+        self.set_credit(node, 0);
+    }
+
+    /// A closed node keeps its credit to itself, until something ended there.
+    fn keep_closed(&mut self, node: &NodeId, free: &mut Free) {
+        if self.closed.is_empty() {
+            return;
+        }
+        let was = self.free_of(node);
+        if was.is_some_and(|was| free.cpus > was.cpus) {
+            self.closed.remove(node);
+        } else if let Some((_, credit)) = self.closed.get_mut(node) {
+            *credit = std::mem::take(&mut free.credit);
+        }
+    }
+
+    /// Nodes whose time is over take work behind what runs there again.
+    pub fn reopen(&mut self, now: Millis) {
+        if self.opens > now {
+            return;
+        }
+        let over = self.closed.extract_if(|_, (until, _)| *until <= now);
+        let over: Vec<_> = over.collect();
+        for (node, (_, credit)) in over {
+            self.set_credit(&node, credit);
+        }
+        let next = self.closed.values().map(|(until, _)| *until).min();
+        self.opens = next.unwrap_or(Millis(u64::MAX));
+    }
+
+    fn free_of(&self, node: &NodeId) -> Option<Free> {
+        let (class, place) = self.find(node)?;
+        Some(*self.class(class).free(place))
+    }
+
+    fn set_credit(&mut self, node: &NodeId, credit: u32) {
+        if let Some((class, place)) = self.find(node) {
+            let class = &mut self.classes[class as usize];
+            let free = Free {
+                credit,
+                ..*class.free(place)
+            };
+            class.renew(place, free, &mut self.room);
+        }
+    }
+
     /// Takes out those that are no more.
     pub fn retain(&mut self, is_there: impl Fn(&NodeId) -> bool) {
         let gone = self.nodes.keys().filter(|id| !is_there(id));
@@ -358,10 +423,15 @@ impl Fleet {
 
     /// Takes a node out.
     pub fn remove(&mut self, id: &NodeId) {
+        self.amounts.remove(id);
+        self.closed.remove(id);
+        self.take_out(id);
+    }
+
+    fn take_out(&mut self, id: &NodeId) {
         let Some((at, spec)) = self.nodes.remove(id) else {
             return;
         };
-        self.amounts.remove(id);
         let class = &mut self.classes[at as usize];
         if let Ok(place) = class.place_of(id) {
             class.members.remove(place);

@@ -42,7 +42,7 @@ pub use explain::{ClassReason, Explanation, explain};
 pub use fleet::{Fleet, Totals};
 pub use links::{Basis, Link, Links, Survey};
 pub use preempt::{Holder, Occupied, Preemption, Stands, make_room, make_way, preempt};
-pub use search::plan;
+pub use search::{elsewhere, plan};
 pub use sizes::Sizes;
 pub use view::{
     AGEING, Assignment, Egress, Gangs, Group, Heat, Left, Lies, MAX_WARM, NodeView, Plan,

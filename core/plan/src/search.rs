@@ -8,6 +8,7 @@
 //! ```
 //! What is taken is journalled and given back at the end: planning changes nothing.
 
+mod elsewhere;
 mod gang;
 mod reserve;
 
@@ -17,6 +18,7 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use farlane_model::{NodeId, ProjectId, Resources};
 use farlane_units::Micros;
 
+pub use self::elsewhere::elsewhere;
 use self::reserve::Kept;
 use crate::company::{Here, Presence};
 use crate::cost::Traits;
@@ -135,23 +137,7 @@ pub fn plan(fleet: &mut Fleet, groups: &[Group], input: &PlanInput) -> (Plan, Re
         .enumerate()
         .map(|(project, turn)| Reverse(next(project, turn, &totals)))
         .collect();
-    let mut round = Round {
-        versions: Vec::new(),
-        fleet,
-        groups,
-        wanted: groups.iter().map(|g| g.tasks).collect(),
-        offers: groups.iter().map(|_| None).collect(),
-        journal: Vec::new(),
-        budget: input.budget,
-        plan: Plan::default(),
-        report: Report::default(),
-        presence: input.presence.clone(),
-        taken: HashMap::new(),
-        looked: 0,
-        ucu: NO_BOUND,
-        input,
-        kept: Kept::default(),
-    };
+    let mut round = Round::new(fleet, groups, input);
     round.keep_known();
     while round.budget > 0
         && let Some(Reverse(Next { project, .. })) = heap.pop()
@@ -176,10 +162,12 @@ pub fn plan(fleet: &mut Fleet, groups: &[Group], input: &PlanInput) -> (Plan, Re
 }
 
 /// Whether a task may wait behind others on a node: only where it would begin within about a round trip, which
-/// is what waiting there saves. For longer it waits in its queue, and goes wherever room is first.
+/// is what waiting there saves. For longer it waits in its queue, and goes wherever room is first; so does what runs
+/// once at most, for it could not be called back.
 pub(crate) fn is_soon(there: &Traits, of: &Group, ahead: u32) -> bool {
     let near = there.round_trip.saturating_add(there.round_trip);
-    ahead == 0 || there.wait(of, ahead) <= near.max(SOON).0 as f64
+    let soon = || there.wait(of, ahead) <= near.max(SOON).0 as f64;
+    ahead == 0 || !of.spec.retry.at_most_once && soon()
 }
 
 fn next(project: usize, turn: &Turn, totals: &Totals) -> Next {
@@ -242,7 +230,27 @@ pub(crate) struct Round<'a> {
     kept: Kept,
 }
 
-impl Round<'_> {
+impl<'a> Round<'a> {
+    fn new(fleet: &'a mut Fleet, groups: &'a [Group], input: &'a PlanInput) -> Self {
+        Self {
+            versions: Vec::new(),
+            fleet,
+            groups,
+            wanted: groups.iter().map(|g| g.tasks).collect(),
+            offers: groups.iter().map(|_| None).collect(),
+            journal: Vec::new(),
+            budget: input.budget,
+            plan: Plan::default(),
+            report: Report::default(),
+            presence: input.presence.clone(),
+            taken: HashMap::new(),
+            looked: 0,
+            ucu: NO_BOUND,
+            input,
+            kept: Kept::default(),
+        }
+    }
+
     /// Places tasks of a project until its share is no longer the smallest. False when it has nothing left that
     /// could be placed.
     fn take_turn(&mut self, turn: &mut Turn, totals: &Totals, until: Option<(f64, u64)>) -> bool {

@@ -20,6 +20,7 @@ mod run;
 pub mod same_plan;
 mod scenario;
 mod silence;
+mod stuck;
 mod work;
 mod world;
 

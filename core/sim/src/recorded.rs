@@ -3,6 +3,8 @@
 use farlane_trace::{Outcome, Trace};
 use serde::Serialize;
 
+use crate::report::Waits;
+
 /// What one project got.
 #[derive(Debug, Clone, Serialize)]
 pub struct RecordedProject {
@@ -95,19 +97,14 @@ impl RecordedFigures {
     }
 }
 
-fn project((name, mut sums): (String, Sums)) -> RecordedProject {
-    sums.waits.sort_unstable();
-    let at = |share: usize| {
-        let last = sums.waits.len().saturating_sub(1);
-        sums.waits.get(last * share / 100).copied().unwrap_or(0)
-    };
-    let all: f64 = sums.waits.iter().map(|ms| f64::from(*ms)).sum();
+fn project((name, sums): (String, Sums)) -> RecordedProject {
+    let waits = Waits::of(sums.waits);
     RecordedProject {
         name,
-        tasks: sums.waits.len(),
-        wait_ms_p50: at(50),
-        wait_ms_p99: at(99),
-        wait_ms_mean: all / sums.waits.len().max(1) as f64,
+        tasks: waits.count,
+        wait_ms_p50: waits.p50,
+        wait_ms_p99: waits.p99,
+        wait_ms_mean: waits.mean,
         usd: sums.usd_nanos as f64 / 1e9,
         grams_co2e: sums.nanograms as f64 / 1e9,
         core_hours: sums.core_ms / 3_600_000.0,

@@ -269,19 +269,14 @@ impl Tally {
         scenario: Option<Scenario>,
         nodes: usize,
     ) -> Figures {
-        let project = |(client, mut sums): (&Client, Sums)| {
-            sums.waits.sort_unstable();
-            let at = |share: usize| {
-                let last = sums.waits.len().saturating_sub(1);
-                sums.waits.get(last * share / 100).copied().unwrap_or(0)
-            };
+        let project = |(client, sums): (&Client, Sums)| {
+            let waits = Waits::of(sums.waits);
             ProjectFigures {
                 name: client.name.clone(),
-                started: sums.waits.len(),
-                wait_ms_p50: at(50),
-                wait_ms_p99: at(99),
-                wait_ms_mean: sums.waits.iter().map(|ms| f64::from(*ms)).sum::<f64>()
-                    / sums.waits.len().max(1) as f64,
+                started: waits.count,
+                wait_ms_p50: waits.p50,
+                wait_ms_p99: waits.p99,
+                wait_ms_mean: waits.mean,
                 usd: sums.usd_micros / 1e6,
                 grams_co2e: sums.grams,
                 objective_usd: sums.objective / 1e6,
@@ -307,6 +302,32 @@ impl Tally {
             objective_usd: projects.iter().map(|p| p.objective_usd).sum(),
             projects,
             curve: self.curve,
+        }
+    }
+}
+
+/// How long some waited, milliseconds; percentiles by nearest rank.
+pub(crate) struct Waits {
+    pub count: usize,
+    pub p50: u32,
+    pub p99: u32,
+    pub mean: f64,
+}
+
+impl Waits {
+    pub fn of(mut waits: Vec<u32>) -> Self {
+        waits.sort_unstable();
+        let count = waits.len();
+        let at = |percent: usize| {
+            let rank = (count * percent).div_ceil(100);
+            waits.get(rank.saturating_sub(1)).copied().unwrap_or(0)
+        };
+        let all: f64 = waits.iter().map(|ms| f64::from(*ms)).sum();
+        Self {
+            count,
+            p50: at(50),
+            p99: at(99),
+            mean: all / count.max(1) as f64,
         }
     }
 }

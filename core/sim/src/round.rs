@@ -1,6 +1,8 @@
 //! One round: what waits and what is free, to the planner or another chooser, and its answer to the judge.
 
-use farlane_model::{NodeId, TaskId};
+use std::sync::Arc;
+
+use farlane_model::{Digest, NodeId, TaskId, TaskSpec};
 use farlane_plan::{Gangs, Group, Left, NodeView, PlanInput, Presence, Shape, Share, Work, plan};
 use farlane_state::{Outcome, Place, Placement, WaitingQueue};
 use farlane_units::{ByteCount, Micros, Millis};
@@ -22,14 +24,7 @@ impl Simulation {
             return false;
         }
         let (groups, heads) = self.gather(room);
-        let input = PlanInput {
-            now: Millis(EPOCH + self.now),
-            seed: self.index,
-            budget: BUDGET,
-            shares: self.shares(),
-            presence: Presence::new(),
-            gangs: Gangs::default(),
-        };
+        let input = self.input(self.shares());
         let (found, report) = match &mut self.peer {
             None => plan(&mut self.fleet, &groups, &input),
             Some(peer) => {
@@ -70,6 +65,17 @@ impl Simulation {
         report.cut_short
     }
 
+    pub(crate) fn input(&self, shares: Vec<Share>) -> PlanInput {
+        PlanInput {
+            now: Millis(EPOCH + self.now),
+            seed: self.index,
+            budget: BUDGET,
+            shares,
+            presence: Presence::new(),
+            gangs: Gangs::default(),
+        }
+    }
+
     /// What waits, and the heads of each queue.
     fn gather(&mut self, room: usize) -> (Vec<Group>, Vec<Vec<TaskId>>) {
         let (mut groups, mut heads) = (Vec::new(), Vec::<Vec<TaskId>>::new());
@@ -83,30 +89,24 @@ impl Simulation {
             };
             for (gang, some) in runs(&queue, room) {
                 groups.push(Group {
-                    spec: queue.spec.task.clone(),
-                    digest: queue.spec.digest,
                     tasks: some.len() as u32,
-                    urgency: 0,
                     waited: self.state.now().saturating_sub(queue.oldest()),
                     since: heads.len() as u64,
-                    work: Work::of(Micros(0)),
-                    start: Micros(0),
-                    warm: std::sync::Arc::new([]),
-                    lies: Vec::new(),
-                    bytes_there: ByteCount::ZERO,
-                    bytes_back: ByteCount::ZERO,
-                    policy: client.policy_of(&queue.spec.digest),
-                    granter: true,
-                    not_on: Vec::new(),
                     gang,
+                    ..group_of(&queue.spec.task, queue.spec.digest, client)
                 });
                 heads.push(some);
             }
         }
-        for group in &mut groups {
+        self.expect(&mut groups);
+        (groups, heads)
+    }
+
+    /// How long each is expected to run.
+    pub(crate) fn expect(&mut self, groups: &mut [Group]) {
+        for group in groups {
             group.work = self.estimates.work(&group.digest, Shape::of(&group.spec));
         }
-        (groups, heads)
     }
 
     fn shares(&self) -> Vec<Share> {
@@ -124,7 +124,8 @@ impl Simulation {
         self.clients.iter().map(share).collect()
     }
 
-    fn refresh(&mut self) {
+    pub(crate) fn refresh(&mut self) {
+        self.fleet.reopen(Millis(EPOCH + self.now));
         let touched = self.mark.and_then(|mark| self.state.touched_since(mark));
         let changed: Vec<NodeId> = match touched {
             Some(touched) => touched.map(|node| node.id).collect(),
@@ -151,6 +152,28 @@ impl Simulation {
             self.fleet.put(view);
         }
         self.mark = Some(self.state.touch_mark());
+    }
+}
+
+/// One task of a client, before it is known how long it runs.
+pub(crate) fn group_of(spec: &Arc<TaskSpec>, digest: Digest, client: &Client) -> Group {
+    Group {
+        spec: spec.clone(),
+        digest,
+        tasks: 1,
+        urgency: 0,
+        waited: Millis::ZERO,
+        since: 0,
+        work: Work::of(Micros(0)),
+        start: Micros(0),
+        warm: Arc::new([]),
+        lies: Vec::new(),
+        bytes_there: ByteCount::ZERO,
+        bytes_back: ByteCount::ZERO,
+        policy: client.policy_of(&digest),
+        granter: true,
+        not_on: Vec::new(),
+        gang: 1,
     }
 }
 

@@ -7,7 +7,7 @@
 //! ```
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque};
 
 use bytes::Bytes;
 use farlane_model::{AttemptRef, BootId, Digest, Exit, ExitKind, NodeId, Sealed, TaskId};
@@ -50,6 +50,7 @@ pub(crate) enum What {
     Gone(NodeId),
     Arrivals,
     Recorded,
+    CallBack,
 }
 
 /// A history on its way.
@@ -75,7 +76,7 @@ pub struct Simulation {
     pub(crate) peer: Option<Peer>,
     running: HashSet<AttemptRef>,
     /// Placed ahead of room, in the order in which they will have it.
-    ahead: HashMap<NodeId, VecDeque<AttemptRef>>,
+    pub(crate) ahead: BTreeMap<NodeId, VecDeque<AttemptRef>>,
     /// What arrived, for the bound.
     jobs: Vec<Job>,
     pub(crate) tally: Tally,
@@ -127,7 +128,7 @@ impl Simulation {
             estimates: Estimates::default(),
             peer: Peer::of(chooser, scenario.seed),
             running: HashSet::new(),
-            ahead: HashMap::new(),
+            ahead: BTreeMap::new(),
             jobs: Vec::new(),
             tally: Tally::new(cores, weights, &scenario),
             replay,
@@ -169,6 +170,7 @@ impl Simulation {
                 What::Silent(node) => self.silent(node),
                 What::Back(node) => self.back(node),
                 What::Hour => self.hour(),
+                What::CallBack => self.call_back(),
             }
         }
         for _ in 0..ROUNDS {
@@ -302,6 +304,9 @@ impl Simulation {
         };
         let node = placed.node.id;
         if placed.lease.backlog {
+            if self.ahead.is_empty() {
+                self.call_back_later();
+            }
             return self.ahead.entry(node).or_default().push_back(attempt);
         }
         if !self.running.insert(attempt) {

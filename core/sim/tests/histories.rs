@@ -134,3 +134,25 @@ fn fifty_projects_share_by_weight_within_three_in_a_hundred() {
     );
     assert!(error <= 0.03, "{error}");
 }
+
+#[test]
+fn the_first_minute_of_every_example_ends() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/sim");
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|e| e == "toml") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let whole: Scenario = toml::from_str(&text).unwrap();
+            let figures = run(Scenario {
+                hours: 1.0 / 60.0,
+                ..whole
+            });
+            assert!(figures.ended > 0, "{}", path.display());
+            let taken = figures.submitted - figures.not_taken;
+            assert_eq!(figures.ended, taken, "{}", path.display());
+            count += 1;
+        }
+    }
+    assert!(count >= 6, "{count}");
+}

@@ -51,6 +51,7 @@ mod regions;
 mod reserve;
 mod results;
 mod session;
+mod stuck;
 mod sweep;
 mod tasks;
 mod tempo;

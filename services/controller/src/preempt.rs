@@ -1,22 +1,27 @@
 //! Running work that makes way for more urgent work.
 //!
-//! Owns when it is looked for: something has waited a while, queued or on its node. Leaves the choice to
-//! `farlane-plan`, and whether it still holds to `farlane-state`.
+//! Owns when it is looked for: something has waited a while, queued or on its node. Leaves what goes back to its queue
+//! first, since another node has room, to `stuck`, the choice to `farlane-plan`, and whether it still holds to
+//! `farlane-state`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use farlane_model::{AttemptRef, NodeId, ProjectId, Resources};
-use farlane_plan::{Group, Holder, Occupied, Share, Stands, make_room, make_way, preempt};
+use farlane_plan::{
+    Group, Holder, Occupied, Presence, Share, Stands, make_room, make_way, preempt,
+};
 use farlane_state::{LiveTask, Node, Order, Preempt, Return, ReturnReason, State};
 use farlane_units::Millis;
 
 use crate::Controller;
+use crate::company::presence;
 use crate::overlay::Overlay;
 use crate::quota::Quotas;
+use crate::stuck::{MAX_STUCK, Stuck, called_back};
 use crate::view::ViewCache;
 
 /// What has waited less may yet find room by itself. Source: choice; a grant that does not come is given up after 2 s.
-const PATIENCE: Millis = Millis(2_000);
+pub(crate) const PATIENCE: Millis = Millis(2_000);
 /// Queues looked at, as in a round of planning.
 const MAX_GROUPS: usize = 256;
 /// Projects for which something makes way in a second. Source: choice, as `farlane-plan` takes no more.
@@ -32,9 +37,9 @@ const MAX_MEMBERS: u32 = 8;
 const PAGE: usize = 2048;
 
 /// A node with its leases, and who they are.
-struct Place {
-    occupied: Occupied,
-    attempts: Vec<AttemptRef>,
+pub(crate) struct Place {
+    pub occupied: Occupied,
+    pub attempts: Vec<AttemptRef>,
 }
 
 /// What was seen of the state: all that the choice needs.
@@ -44,8 +49,9 @@ struct Seen {
     shares: Vec<Share>,
     /// Gangs that go first, with the nodes that are kept for them.
     gangs: Vec<(Group, Vec<Place>)>,
-    /// Nodes that something waits on, each without it and what is behind it, and what waits.
-    stuck: Vec<(Place, Occupied, Group)>,
+    /// Nodes that something has waited on for a while, and whom it wants to be near or far from.
+    stuck: Vec<Stuck>,
+    presence: Presence,
     places: Vec<Place>,
 }
 
@@ -64,14 +70,15 @@ impl Controller {
             (look(state, cache, now), overdue)
         });
         // The state is not held while it is chosen.
-        let (asked, recalled) = seen.map_or_else(Default::default, |seen| choose(seen, cache));
+        let chosen = seen.map(|seen| choose(seen, cache, now));
+        let (asked, recalled) = chosen.unwrap_or_default();
         let back = |attempts: Vec<AttemptRef>, reason| Return {
             attempts: attempts.into_iter().map(|a| (a, reason)).collect(),
         };
         let mut orders: Vec<Order> = Vec::new();
         // What waits before it goes back first, so that the room that comes is not theirs.
         if !recalled.is_empty() {
-            orders.push(back(recalled, ReturnReason::NotGranted).into());
+            orders.push(back(recalled, ReturnReason::CalledBack).into());
         }
         if !asked.is_empty() {
             tracing::info!(attempts = asked.len(), "asked to make way");
@@ -87,7 +94,7 @@ impl Controller {
 /// What has waited for a while, and some of the nodes with their leases: on from where the last look ended.
 fn look(state: &State, cache: &mut ViewCache, now: Millis) -> Option<Seen> {
     let (mut stuck, mut places, mut gangs) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut groups, mut passed, mut leases) = (Vec::new(), 0, 0);
+    let (mut groups, mut passed, mut leases, mut waits) = (Vec::new(), 0, 0, 0);
     let mut kept_nodes = BTreeSet::new();
     for (group, kept) in waiting(state, cache, now) {
         if !group.is_gang() {
@@ -107,7 +114,7 @@ fn look(state: &State, cache: &mut ViewCache, now: Millis) -> Option<Seen> {
     }
     let from = cache.making_way.0;
     for node in state.nodes_from(&from) {
-        if passed == MAX_NODES || leases >= MAX_LEASES {
+        if passed == MAX_NODES || leases >= MAX_LEASES || waits >= MAX_STUCK {
             cache.making_way.0 = node.id;
             break;
         }
@@ -120,21 +127,26 @@ fn look(state: &State, cache: &mut ViewCache, now: Millis) -> Option<Seen> {
         let Some(place) = place(state, node, now) else {
             continue;
         };
-        match stuck_on(state, &place, now, cache) {
-            Some((before, waits)) => stuck.push((place, before, waits)),
-            None if groups.is_empty() => {}
-            None => places.push(place),
+        match Stuck::on(state, place, now, cache) {
+            Ok(some) => {
+                waits += some.waits().count();
+                stuck.push(some);
+            }
+            Err(place) if !groups.is_empty() => places.push(place),
+            Err(_) => {}
         }
     }
     if stuck.is_empty() && places.is_empty() && gangs.is_empty() {
         return None;
     }
     let quotas = Quotas::of(state, &Overlay::default(), &[], now);
+    let waits: Vec<Group> = stuck.iter().flat_map(Stuck::waits).cloned().collect();
     Some(Seen {
         groups,
         shares: quotas.shares(usize::MAX),
         gangs,
         stuck,
+        presence: presence(state, &Overlay::default(), &waits),
         places,
     })
 }
@@ -175,7 +187,7 @@ fn waiting(state: &State, cache: &mut ViewCache, now: Millis) -> Vec<(Group, Vec
 }
 
 /// Attempts that are asked to make way, and those that wait on nodes and go back to their queues.
-fn choose(seen: Seen, cache: &mut ViewCache) -> (Vec<AttemptRef>, Vec<AttemptRef>) {
+fn choose(seen: Seen, cache: &mut ViewCache, now: Millis) -> (Vec<AttemptRef>, Vec<AttemptRef>) {
     let (mut asked, mut recalled) = (Vec::new(), Vec::new());
     let mut take = |occupied: &Occupied, attempts: &[AttemptRef], chosen: &[usize]| {
         for index in chosen {
@@ -190,6 +202,7 @@ fn choose(seen: Seen, cache: &mut ViewCache) -> (Vec<AttemptRef>, Vec<AttemptRef
         shares,
         gangs,
         stuck,
+        presence,
         mut places,
     } = seen;
     for (gang, kept) in gangs {
@@ -200,8 +213,18 @@ fn choose(seen: Seen, cache: &mut ViewCache) -> (Vec<AttemptRef>, Vec<AttemptRef
         }
     }
     // First for what waits on a node: the room it gets is its at once.
-    for (place, before, waits) in stuck {
-        let chosen = make_way(&mut cache.fleet, &waits, &before, &shares);
+    let called = called_back(&stuck, cache, presence, now);
+    for (stuck, called) in stuck.into_iter().zip(called) {
+        let Stuck {
+            place,
+            before,
+            first,
+            ..
+        } = stuck;
+        let chosen = match called.is_empty() {
+            true => make_way(&mut cache.fleet, &first, &before, &shares),
+            false => called,
+        };
         take(&place.occupied, &place.attempts, &chosen);
         if chosen.is_empty() {
             places.push(place);
@@ -259,33 +282,6 @@ fn holder(live: &LiveTask<'_>, stands: Stands, now: Millis) -> Holder {
         ran: now.saturating_sub(since),
         stands,
     }
-}
-
-/// The most urgent of those that have waited on a node for a while, and the node without it and what is behind it.
-fn stuck_on(
-    state: &State,
-    place: &Place,
-    now: Millis,
-    cache: &mut ViewCache,
-) -> Option<(Occupied, Group)> {
-    let holders = &place.occupied.holders;
-    let waits = |at: &usize| holders[*at].stands == Stands::Waiting && holders[*at].ran >= PATIENCE;
-    let first = (0..holders.len())
-        .filter(waits)
-        .min_by_key(|at| (holders[*at].urgency, *at))?;
-    let live = state.task(place.attempts[first].task)?;
-    let group = Group {
-        waited: now.saturating_sub(live.submitted),
-        ..cache.group(state, live.spec.digest, &live.spec.task, 1)
-    };
-    let mut before = place.occupied.clone();
-    for holder in &mut before.holders[first..] {
-        // Indices stay: what waits behind it is merely none of its business.
-        if holder.stands == Stands::Waiting {
-            holder.stands = Stands::Fixed;
-        }
-    }
-    Some((before, group))
 }
 
 #[cfg(test)]

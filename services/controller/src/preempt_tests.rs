@@ -14,6 +14,8 @@ use super::{MAX_LEASES, MAX_NODES, ViewCache, choose, look};
 
 const BOOT: BootId = BootId([1; 16]);
 const CORES: u32 = 4;
+/// Long after all of it was submitted and placed.
+const LATER: Millis = Millis(1_010_000);
 
 pub(crate) fn id(n: usize) -> NodeId {
     let mut id = [0; 32];
@@ -208,12 +210,11 @@ impl Full {
 fn a_look_is_bounded_and_the_next_goes_on_where_it_ended() {
     const NODES: usize = 10_000;
     let mut full = Full::new(NODES);
-    let now = Millis(1_010_000);
     let mut seen = std::collections::BTreeSet::new();
     let began = Instant::now();
     let mut looks = 0;
     while seen.len() < NODES {
-        let look = look(&full.state, &mut full.cache, now).unwrap();
+        let look = look(&full.state, &mut full.cache, LATER).unwrap();
         let leases: usize = look.places.iter().map(|p| p.attempts.len()).sum();
         assert!(look.places.len() <= MAX_NODES && leases < MAX_LEASES + CORES as usize);
         seen.extend(look.places.iter().map(|p| p.occupied.node));
@@ -223,9 +224,9 @@ fn a_look_is_bounded_and_the_next_goes_on_where_it_ended() {
     assert_eq!(looks, 3, "three seconds for 10,000 nodes");
     // One makes way, wherever the look is.
     for _ in 0..4 {
-        let look = look(&full.state, &mut full.cache, now).unwrap();
+        let look = look(&full.state, &mut full.cache, LATER).unwrap();
         let began = Instant::now();
-        let (asked, recalled) = choose(look, &mut full.cache);
+        let (asked, recalled) = choose(look, &mut full.cache, LATER);
         println!("a choice takes {:?}", began.elapsed());
         assert_eq!((asked.len(), recalled.len()), (1, 0));
     }
@@ -245,7 +246,7 @@ fn nothing_is_looked_at_where_nothing_waits() {
         reason: String::new(),
     };
     full.order(cancel);
-    assert!(look(&full.state, &mut full.cache, Millis(1_010_000)).is_none());
+    assert!(look(&full.state, &mut full.cache, LATER).is_none());
 }
 
 #[test]
@@ -257,10 +258,9 @@ fn for_a_gang_all_of_its_room_is_made_on_the_nodes_that_are_kept_for_it() {
         regions: GangRegions::One,
     };
     full.submit_as(first, 6, 20, Some(gang));
-    let now = Millis(1_010_000);
     let asked = |full: &mut Full| {
-        let seen = look(&full.state, &mut full.cache, now);
-        seen.map_or_else(Vec::new, |seen| choose(seen, &mut full.cache).0)
+        let seen = look(&full.state, &mut full.cache, LATER);
+        seen.map_or_else(Vec::new, |seen| choose(seen, &mut full.cache, LATER).0)
     };
     assert_eq!(asked(&mut full), [], "others would take what came free");
     let heads: Vec<TaskId> = (first..first + 6)
@@ -317,11 +317,11 @@ fn a_gang_that_makes_way_counts_with_all_that_it_has_done() {
         placements,
         quotes: Vec::new(),
     });
-    let seen = look(&full.state, &mut full.cache, Millis(1_010_000)).unwrap();
+    let seen = look(&full.state, &mut full.cache, LATER).unwrap();
     let holders = &seen.places[0].occupied.holders;
     let members: Vec<u32> = holders.iter().map(|h| h.members).collect();
     assert_eq!(members, [2, 2, 1, 1]);
-    let (asked, _) = choose(seen, &mut full.cache);
+    let (asked, _) = choose(seen, &mut full.cache, LATER);
     let asked: Vec<u64> = asked.iter().map(|a| a.task.seq()).collect();
     assert_eq!(asked, [8], "half as much is done again");
 }

@@ -36,6 +36,13 @@ impl Reserved {
         self.by_gang.get(first)
     }
 
+    /// Nodes that are kept for some gang.
+    pub fn nodes(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.by_gang
+            .values()
+            .flat_map(|kept| kept.nodes.iter().copied())
+    }
+
     /// What the next plan is told.
     pub fn input(
         &mut self,

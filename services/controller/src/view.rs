@@ -219,6 +219,7 @@ impl Controller {
             cache.holdings.took(blob, node);
         }
         let (fleet, grid) = (&mut cache.fleet, &mut cache.grid);
+        fleet.reopen(now);
         let mut put = |fleet: &mut Fleet, node: &Node| match node.revoked {
             true => fleet.remove(&node.id),
             false => fleet.put(self.node_view(node, grid, now)),

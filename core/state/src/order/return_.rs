@@ -23,6 +23,8 @@ pub enum ReturnReason {
     Lost(LostCause),
     /// Its node did not say how it made way, long after its grace. Costs none.
     Preempted,
+    /// It waits on its node behind others, and would run elsewhere. Passed over where it has its room by now. Costs none.
+    CalledBack,
 }
 
 impl Return {
@@ -40,13 +42,18 @@ impl Return {
             let Some(handle) = ctx.state.find(attempt.task) else {
                 continue;
             };
-            if reason == ReturnReason::Preempted && !ctx.is_overdue_to_yield(handle) {
+            let holds = match reason {
+                ReturnReason::Preempted => ctx.is_overdue_to_yield(handle),
+                ReturnReason::CalledBack => waits(ctx, handle),
+                ReturnReason::NotGranted | ReturnReason::Lost(_) => true,
+            };
+            if !holds {
                 continue;
             }
             count += 1;
             ctx.stop(handle);
             match reason {
-                ReturnReason::NotGranted => ctx.requeue(handle),
+                ReturnReason::NotGranted | ReturnReason::CalledBack => ctx.requeue(handle),
                 ReturnReason::Lost(cause) => ctx.lose(handle, cause),
                 ReturnReason::Preempted => {
                     ctx.yields(handle);
@@ -57,4 +64,10 @@ impl Return {
         }
         Ok(Outcome::Settled { count })
     }
+}
+
+/// Whether the current attempt waits on its node for room.
+fn waits(ctx: &Ctx<'_>, handle: u32) -> bool {
+    let lease = ctx.state.tasks[handle].lease.as_deref();
+    lease.is_some_and(|lease| lease.backlog)
 }

@@ -38,7 +38,7 @@ enum Step {
     Return {
         task: (u8, u64),
         attempt: u32,
-        granted: bool,
+        reason: ReturnReason,
     },
     Cancel {
         task: (u8, u64),
@@ -103,6 +103,14 @@ fn call() -> impl Strategy<Value = (u8, u64)> {
     (0u8..2, 1u64..14)
 }
 
+fn reason() -> impl Strategy<Value = ReturnReason> {
+    prop_oneof![
+        2 => Just(ReturnReason::Lost(LostCause::LeaseExpired)),
+        1 => Just(ReturnReason::NotGranted),
+        2 => Just(ReturnReason::CalledBack),
+    ]
+}
+
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (0u8..2, -2i8..2, 1u64..5, 0u8..8, prop::option::weighted(0.2, 0u8..3))
@@ -112,8 +120,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => prop::collection::vec(1u8..4, 2..8).prop_map(|nodes| Step::PlaceGangs { nodes }),
         8 => (1u8..4, 1u8..4, prop::collection::vec((0u8..2, 1u64..14, 1u32..4, 0u8..8), 1..5))
             .prop_map(|(node, boot, items)| Step::Complete { node, boot, items }),
-        4 => (call(), 1u32..4, any::<bool>())
-            .prop_map(|(task, attempt, granted)| Step::Return { task, attempt, granted }),
+        4 => (call(), 1u32..4, reason())
+            .prop_map(|(task, attempt, reason)| Step::Return { task, attempt, reason }),
         1 => call().prop_map(|task| Step::Cancel { task }),
         3 => (call(), 1u32..4).prop_map(|(task, attempt)| Step::Preempt { task, attempt }),
         1 => call().prop_map(|task| Step::Refuse { task }),
@@ -255,14 +263,8 @@ fn take(w: &mut World, step: Step) {
         Step::Return {
             task,
             attempt,
-            granted,
-        } => {
-            let reason = match granted {
-                true => ReturnReason::Lost(LostCause::LeaseExpired),
-                false => ReturnReason::NotGranted,
-            };
-            w.give_back(id(task), attempt, reason);
-        }
+            reason,
+        } => drop(w.give_back(id(task), attempt, reason)),
         Step::Cancel { task } => drop(w.cancel(&[id(task)])),
         Step::Preempt { task, attempt } => {
             let attempts = vec![w.attempt(id(task), attempt)];

@@ -158,6 +158,33 @@ fn an_ungranted_placement_comes_back_for_free() {
 }
 
 #[test]
+fn what_waits_on_a_node_is_called_back_for_free_and_what_has_its_room_is_not() {
+    let mut w = World::new();
+    let mut spec = task_spec("f");
+    spec.retry.lost = 0;
+    w.submit('A', 1, 3, &spec);
+    // Two cores and one backlog credit.
+    w.place(&[task('A', 1), task('A', 2), task('A', 3)], 1);
+    w.story();
+    w.give_back(task('A', 2), 1, ReturnReason::CalledBack);
+    w.give_back(task('A', 3), 1, ReturnReason::CalledBack);
+    w.give_back(task('A', 3), 1, ReturnReason::CalledBack);
+    w.place(&[task('A', 3)], 1);
+    assert_eq!(
+        w.story(),
+        "Return: settled 0; \n\
+         Return: settled 1; stop A3#1 on node 1, A3 queued\n\
+         Return: settled 0; \n\
+         Place: placed 1; A3#2 to node 1, A grants A3#2\n"
+    );
+    // It moves up before the order arrives.
+    w.complete(1, 1, &[(task('A', 1), 1, RETURNED)]);
+    w.story();
+    w.give_back(task('A', 3), 2, ReturnReason::CalledBack);
+    assert_eq!(w.story(), "Return: settled 0; \n");
+}
+
+#[test]
 fn queues_show_heads_by_priority() {
     let mut w = World::new();
     let mut urgent = task_spec("urgent");

@@ -18,5 +18,6 @@ mod projects;
 mod refusals;
 mod renewal;
 mod spine;
+mod stuck;
 mod traces;
 mod world;
