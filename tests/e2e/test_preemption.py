@@ -32,6 +32,29 @@ def deaf(seconds):
     return "again", fl.context().attempt
 
 
+def attempt():
+    """Which attempt this is."""
+    import farlane as fl
+
+    return fl.context().attempt
+
+
+def test_what_waits_behind_long_work_goes_to_a_machine_that_joins(fresh):
+    network = fresh().server()
+    network.agent("one", "local", "--cpus", "1")
+    profile = network.folder / "config" / "farlane" / "profiles" / "default.json"
+    with network.client(identity_file=profile) as client:
+        long = client.submit(time.sleep, 120)
+        wait_for(lambda: long.running(), "the task to run", 30)
+        # Nobody knows how long these take: they wait on the machine that there is.
+        more = [client.submit(attempt) for _ in range(2)]
+        wait_for(lambda: network.json("nodes", "show", "one")["leased"] == 3, "both to wait there", 10)
+        network.agent("two", "local", "--cpus", "2")
+        assert [future.result(timeout=30) for future in more] == [2, 2]
+        assert long.running()
+        long.cancel()
+
+
 def test_less_urgent_work_is_asked_and_makes_way(fresh):
     network = fresh().server()
     network.agent("one", "local", "--cpus", "1")
