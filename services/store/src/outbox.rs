@@ -190,13 +190,35 @@ fn bind<'q>(
         .bind(i64::from(usage.last))
 }
 
+/// The sum of a charge's column and what is added, held at the bound of a BIGINT: beyond it PostgreSQL refuses the whole
+/// delivery, for ever, and SQLite makes a float of it.
+macro_rules! sum {
+    ($column:literal) => {
+        concat!(
+            $column,
+            " = CASE WHEN charges.",
+            $column,
+            " > 9223372036854775807 - excluded.",
+            $column,
+            " THEN 9223372036854775807 ELSE charges.",
+            $column,
+            " + excluded.",
+            $column,
+            " END"
+        )
+    };
+}
+
 async fn add_charge(connection: &mut AnyConnection, charge: &Charge) -> Result<(), StoreError> {
-    query(
+    query(concat!(
         "INSERT INTO charges (project, node, price_usd_micros, minute, attempts, core_time, egress_usd_femtos) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (project, minute, node, price_usd_micros) DO UPDATE \
-         SET attempts = charges.attempts + excluded.attempts, core_time = charges.core_time + excluded.core_time, \
-         egress_usd_femtos = charges.egress_usd_femtos + excluded.egress_usd_femtos",
-    )
+         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (project, minute, node, price_usd_micros) DO UPDATE SET ",
+        sum!("attempts"),
+        ", ",
+        sum!("core_time"),
+        ", ",
+        sum!("egress_usd_femtos"),
+    ))
     .bind(charge.key.project.to_string())
     .bind(charge.key.node.to_string())
     .bind(charge.key.price.0)

@@ -45,6 +45,7 @@ on_both!(
     stories::history_reads_page_by_page,
     stories::the_audit_grows,
     usage::tasks_are_read_by_submission_whatever_order_they_ended_in,
+    usage::charges_beyond_all_bounds_are_held_there_and_stop_nobody,
     prices::a_book_is_replaced_whole_and_never_behind_anybodys_back,
     prices::carbon_is_kept_as_it_was_said,
 );

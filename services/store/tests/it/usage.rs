@@ -4,6 +4,7 @@ use bytes::Bytes;
 use farlane_ledger::Usage;
 use farlane_model::{Digest, ProjectId};
 use farlane_store::{MAX_PAGE, Span, Store};
+use farlane_units::{Millis, UsdFemtos};
 
 use crate::stories::{NOW, id, later, usage};
 
@@ -75,4 +76,26 @@ pub async fn tasks_are_read_by_submission_whatever_order_they_ended_in(store: St
         specs.keep(&[(digest, spec.clone())]).await.unwrap();
     }
     assert_eq!(specs.get(digest).await.unwrap(), Some(spec.to_vec()));
+}
+
+pub async fn charges_beyond_all_bounds_are_held_there_and_stop_nobody(store: Store) {
+    let project = ProjectId::from_bytes([1; 16]);
+    // A result of 20 GB at the dearest price of a GB, again and again within a minute.
+    for index in 1..=3 {
+        let row = Usage {
+            egress: UsdFemtos::MAX,
+            ..usage(project, index, 10)
+        };
+        store
+            .outbox()
+            .ingest("sql", &[(id(index, 0), row)])
+            .await
+            .unwrap();
+    }
+    let charges = store.charges();
+    let from = Millis(NOW.0 - 60_000);
+    let charges = charges.list(project, from, later(60_000)).await.unwrap();
+    assert_eq!((charges.len(), charges[0].attempts), (1, 3));
+    assert_eq!(charges[0].egress, UsdFemtos(i64::MAX as u64));
+    assert_eq!(charges[0].core_time.0, 3 * 10 * 1000);
 }
