@@ -116,7 +116,7 @@ impl Simulation {
                 project: client.project,
                 weight: client.weight,
                 cpus: held.cpus,
-                memory: ByteCount(held.memory),
+                memory: held.bytes(),
                 gpus: held.gpus,
                 left: Left::ALL,
             }

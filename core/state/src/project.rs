@@ -4,7 +4,7 @@
 //! how the weight counts to `farlane-plan`.
 
 use farlane_model::{KeyId, PolicyName, PolicyPrices, ProjectId, Resources, TaskSpec};
-use farlane_units::{MilliUcu, Millis, Month, UsdMicros};
+use farlane_units::{ByteCount, MilliUcu, Millis, Month, UsdMicros};
 use serde::{Deserialize, Serialize};
 
 use crate::State;
@@ -59,29 +59,43 @@ pub struct Holding {
     pub tasks: u64,
     /// Thousandths of a core.
     pub cpus: u64,
-    /// Bytes of memory.
-    pub memory: u64,
+    /// Bytes of memory. A node can claim as much as a number holds: so that what is given back is what was taken, the
+    /// sum of many such is wider.
+    pub memory: u128,
     /// Thousandths of an accelerator.
     pub gpus: u64,
-    /// Thousandths of a unit of compute, each lease's as it was counted when it was placed.
-    pub ucu: u64,
+    /// Thousandths of a unit of compute, each lease's as it was counted when it was placed; wide as `memory`.
+    pub ucu: u128,
 }
 
 impl Holding {
+    /// Its memory, held at the bound.
+    pub fn bytes(&self) -> ByteCount {
+        ByteCount(narrow(self.memory))
+    }
+    /// Its units, thousandths, held at the bound.
+    pub fn units(&self) -> u64 {
+        narrow(self.ucu)
+    }
     pub(crate) fn add(&mut self, need: &Resources, ucu: MilliUcu) {
         self.tasks += 1;
         self.cpus += u64::from(need.cpus.0);
-        self.memory += need.memory.0;
+        self.memory += u128::from(need.memory.0);
         self.gpus += u64::from(need.gpus.0);
-        self.ucu = self.ucu.saturating_add(ucu.0);
+        self.ucu += u128::from(ucu.0);
     }
     pub(crate) fn sub(&mut self, need: &Resources, ucu: MilliUcu) {
         self.tasks = self.tasks.saturating_sub(1);
         self.cpus = self.cpus.saturating_sub(u64::from(need.cpus.0));
-        self.memory = self.memory.saturating_sub(need.memory.0);
+        self.memory = self.memory.saturating_sub(need.memory.0.into());
         self.gpus = self.gpus.saturating_sub(u64::from(need.gpus.0));
-        self.ucu = self.ucu.saturating_sub(ucu.0);
+        self.ucu = self.ucu.saturating_sub(ucu.0.into());
     }
+}
+
+/// Held at the bound: no quota is larger.
+fn narrow(sum: u128) -> u64 {
+    u64::try_from(sum).unwrap_or(u64::MAX)
 }
 
 /// What a project was charged in a month.
@@ -268,7 +282,7 @@ impl<'a> ProjectView<'a> {
             },
             cpus: left(quota.cpus, held.cpus),
             gpus: left(quota.gpus, held.gpus),
-            ucu: left(quota.ucu, held.ucu),
+            ucu: left(quota.ucu, held.units()),
         })
     }
 
@@ -305,7 +319,7 @@ impl<'a> ProjectView<'a> {
                 let most = quota.gpus.filter(|_| gpus > 0);
                 passed(QuotaLimit::Gpus, most, held.gpus, gpus)
             })
-            .or_else(|| passed(QuotaLimit::Ucu, quota.ucu, held.ucu, ucu.0))
+            .or_else(|| passed(QuotaLimit::Ucu, quota.ucu, held.units(), ucu.0))
     }
 
     /// The bound that so many tasks would pass though nothing else of the project were held: as long as it stands they
@@ -353,5 +367,27 @@ impl Ctx<'_> {
             usd: spent.by(now).saturating_add(cost),
         };
         self.put_project(project);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use farlane_units::{MilliCpu, MilliGpu};
+
+    #[test]
+    fn what_is_given_back_is_what_was_taken_however_absurd_it_is() {
+        let need = Resources {
+            cpus: MilliCpu::MAX,
+            memory: ByteCount(1 << 50),
+            scratch: ByteCount::ZERO,
+            gpus: MilliGpu::MAX,
+        };
+        let (mut lived, mut loaded) = (Holding::default(), Holding::default());
+        (0..20_000).for_each(|_| lived.add(&need, MilliUcu::MAX));
+        (1..20_000).for_each(|_| lived.sub(&need, MilliUcu::MAX));
+        // As a server counts that reads the one that is left.
+        loaded.add(&need, MilliUcu::MAX);
+        assert_eq!(lived, loaded);
     }
 }

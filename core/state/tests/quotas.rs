@@ -191,9 +191,9 @@ fn held(w: &World) -> Holding {
         let need = live.spec.task.resources;
         held.tasks += 1;
         held.cpus += u64::from(need.cpus.0);
-        held.memory += need.memory.0;
+        held.memory += u128::from(need.memory.0);
         held.gpus += u64::from(need.gpus.0);
-        held.ucu += live.placed.unwrap().lease.ucu.0;
+        held.ucu += u128::from(live.placed.unwrap().lease.ucu.0);
     }
     held
 }
@@ -230,7 +230,7 @@ proptest! {
                 (quota.tasks, now.tasks, before.tasks),
                 (quota.cpus, now.cpus, before.cpus),
                 (quota.gpus, now.gpus, before.gpus),
-                (quota.ucu, now.ucu, before.ucu),
+                (quota.ucu, now.ucu as u64, before.ucu as u64),
             ] {
                 let most = most.unwrap_or(u64::MAX);
                 prop_assert!(held <= most.max(had), "{} held of {}", held, most);

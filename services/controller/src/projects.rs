@@ -169,7 +169,7 @@ fn view(state: &State, project: &Project, now: Millis) -> v1::ProjectView {
         tasks: held.tasks,
         milli_cpus: held.cpus,
         milli_gpus: held.gpus,
-        milli_ucu: held.ucu,
+        milli_ucu: held.units(),
         month_usd_micros: known.spent(now).0,
         month: Month::of(now).to_string(),
         queued: state.project_live(&project.id).saturating_sub(held.tasks),

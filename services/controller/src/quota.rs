@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use farlane_model::{Digest, NodeId, ProjectId, Resources, TaskId, TaskSpec};
 use farlane_plan::{Fleet, Left, Share};
 use farlane_state::{ProjectView, QuotaLimit, State, TooSmall};
-use farlane_units::{ByteCount, MilliUcu, Millis};
+use farlane_units::{MilliUcu, Millis};
 
 use crate::overlay::{Freeing, Overlay};
 
@@ -77,7 +77,7 @@ fn share(id: ProjectId, project: ProjectView, now: Millis) -> Share {
         project: id,
         weight: project.weight(),
         cpus: held.cpus,
-        memory: ByteCount(held.memory),
+        memory: held.bytes(),
         gpus: held.gpus,
         left,
     }
@@ -200,7 +200,7 @@ pub(crate) fn kept_back(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use farlane_units::{MilliCpu, MilliGpu};
+    use farlane_units::{ByteCount, MilliCpu, MilliGpu};
 
     fn said(limit: QuotaLimit, most: u64, each: u64, count: u32) -> String {
         let need = Resources {
