@@ -15,7 +15,9 @@
 use std::collections::HashMap;
 
 use farlane_model::{AttemptRef, BlobRef, Digest, NodeId, Sealed};
-use farlane_state::{CompleteBatch, EgressPrice, Moved, Rows, State, Table, TaskEnvelopeRow, keys};
+use farlane_state::{
+    CompleteBatch, EgressPrice, LiveTask, Moved, Rows, State, Table, TaskEnvelopeRow, keys,
+};
 use farlane_units::ByteCount;
 
 use crate::Controller;
@@ -69,13 +71,7 @@ impl Controller {
             return;
         };
         self.consensus.read(|state| {
-            let task = state
-                .task(attempt.task)
-                .filter(|t| t.attempt == attempt.attempt);
-            let own = task
-                .and_then(|t| t.placed)
-                .is_some_and(|p| p.node.id == node);
-            if own && crosses(state, &node) {
+            if held(state, &node, &attempt).is_some() && crosses(state, &node) {
                 let mut moving = self.moving.lock();
                 if moving.there.len() >= MOST && !moving.there.contains_key(&attempt) {
                     moving.there.retain(|attempt, _| state.is_current(attempt));
@@ -107,16 +103,16 @@ impl Controller {
         let rows = self.consensus.rows();
         for item in &mut order.items {
             let task = item.attempt.task;
+            let spec = self.consensus.read(|state| {
+                let live = held(state, &order.node, &item.attempt)?;
+                Some(live.spec.task.clone())
+            });
+            // Of what is not its own a node says nothing that counts.
+            let Some(spec) = spec else { continue };
             let row = rows.get(Table::Tasks, &keys::task(task));
             let envelope = row.and_then(TaskEnvelopeRow::from_bytes);
-            let spec = self
-                .consensus
-                .read(|state| Some(state.task(task)?.spec.task.clone()));
-            let mut blobs: Vec<BlobRef> = Vec::new();
-            if let Some(spec) = spec {
-                blobs.push(spec.code);
-                blobs.extend(spec.environment.map(|wanted| wanted.lock));
-            }
+            let mut blobs: Vec<BlobRef> = vec![spec.code];
+            blobs.extend(spec.environment.as_ref().map(|wanted| wanted.lock));
             let mut there = ByteCount::ZERO;
             if let Some(envelope) = envelope {
                 blobs.extend(envelope.refs);
@@ -137,6 +133,13 @@ impl Controller {
             };
         }
     }
+}
+
+/// The task of an attempt that runs or waits on this node.
+fn held<'a>(state: &'a State, node: &NodeId, attempt: &AttemptRef) -> Option<LiveTask<'a>> {
+    let live = state.task(attempt.task)?;
+    let own = live.placed?.node.id == *node && live.attempt_ref() == *attempt;
+    own.then_some(live)
 }
 
 /// Whether bytes on their way to a node cost anything now.

@@ -1,7 +1,7 @@
 //! Whose blobs are, and what a full store says.
 
 use bytes::Bytes;
-use farlane_model::{BlobRef, Digest, Exit, ExitKind};
+use farlane_model::{BlobRef, Digest, Exit, ExitKind, LostCause};
 use farlane_runtime::Shutdown;
 use farlane_seal::{StreamContext, StreamKind, TaskKey, batch, stream};
 use farlane_server::{MemberConfig, Server, ServerConfig};
@@ -234,4 +234,45 @@ async fn what_a_machine_was_given_need_not_be_moved_there_again() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn no_machine_unsays_what_another_was_given() {
+    let world = World::start_with(|config| config.region = "us-east".into()).await;
+    let kept = Machine::enrolled(&world, &[("disk", "nvme")], node_spec(1)).await;
+    let mut machine = Machine::start(&world, kept).await;
+    let kept = Machine::enrolled(&world, &[], node_spec(1)).await;
+    let mut liar = Machine::start(&world, kept).await;
+    let mut person = Person::connect(&world).await;
+    let data = sealed(&world, 300_000);
+    put(&mut person.api, &world.key, &data).await.unwrap();
+    let asked = spec(&world, |s| s.code = name(&data));
+    person.submit(&world, &asked, &[&[7; 100]]).await;
+    let digest = id::digest_bytes(&name(&data).digest);
+    let agents = tokio::spawn(async move {
+        let ready = machine.ready(1).await;
+        let request = v1::GetBlobRequest {
+            digest,
+            attempt: Some(ready[0].into()),
+            ..Default::default()
+        };
+        let mut down = machine.fleet.get_blob(request).await.unwrap().into_inner();
+        while down.message().await.unwrap().is_some() {}
+        // Another one says that it ran that attempt.
+        let lost = ExitKind::Lost(LostCause::OutOfMemory);
+        let lie = v1::Completion {
+            attempt: Some(ready[0].into()),
+            exit: Some(Exit::plain(lost).into()),
+            ..Default::default()
+        };
+        let leaf = batch::leaf(&ready[0], lost, None);
+        let lie = liar.signed(ready[0].task.session(), vec![(lie, leaf)]);
+        liar.report(lie).await;
+        machine.complete(&ready).await;
+        (machine, liar)
+    });
+    let results = soon("the result", person.results(&world, 1)).await;
+    agents.await.unwrap();
+    let moved = results[0].0.moved_bytes;
+    assert!(moved > data.len() as u64, "{moved}");
 }
