@@ -40,6 +40,11 @@ impl Fleet {
         looks: &mut usize,
     ) -> Option<MilliUcu> {
         let cpus = spec.resources.cpus;
+        if !spec.node.keep_on.is_empty() {
+            let kept = self.kept(spec);
+            let of = |(class, at)| self.ucu_of(&self.class(class).id(at), cpus);
+            return kept.map(of).min();
+        }
         let fitting = self.fitting(digest, spec).to_vec();
         let mut found: Option<MilliUcu> = None;
         for class in fitting.into_iter().map(|at| self.class(at)) {

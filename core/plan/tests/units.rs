@@ -120,6 +120,24 @@ fn nodes_of_one_class_are_told_apart() {
 }
 
 #[test]
+fn what_must_stay_takes_what_the_nodes_that_it_must_stay_on_take() {
+    let mut spec = task(1000, 11, &[]);
+    Arc::make_mut(&mut spec).node.keep_on = vec![node(1, 4, "us", 1).id, node(9, 4, "us", 1).id];
+    let view = View {
+        nodes: vec![
+            measured(node(1, 4, "us", 1), 3000),
+            measured(node(2, 4, "us", 1), 900),
+        ],
+        waiting: vec![group(spec, 1, 0)],
+    };
+    let of = &view.waiting[0];
+    let least = view.fleet().least_ucu(&of.digest, &of.spec, &mut 10);
+    assert_eq!(least.unwrap().0, 3000);
+    assert_eq!(on(&view, &view.plan(&input(2999)).0), [0, 0]);
+    assert_eq!(on(&view, &view.plan(&input(3000)).0), [1, 0]);
+}
+
+#[test]
 fn a_gang_goes_where_all_of_it_is_within_the_bound() {
     let gang = Group {
         gang: 3,
