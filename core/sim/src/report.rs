@@ -10,7 +10,7 @@ use crate::work::Client;
 
 /// Over how long shares are held against weights, milliseconds. Source: SPEC.md's bar, "any 10 s".
 const WINDOW: u64 = 10_000;
-/// Points of a curve.
+/// Points of a curve; twice as many at most, where a history lasts longer than work arrives.
 const POINTS: u64 = 240;
 
 /// Sums while a history runs.
@@ -225,7 +225,8 @@ impl Tally {
                 waiting[at] = true;
             }
         }
-        self.window.all_wait &= waiting.iter().all(|w| *w);
+        let all_wait = waiting.iter().all(|w| *w);
+        self.window.all_wait &= all_wait;
         let mut at = from;
         while at < to {
             let until = to.min(self.window.begin + WINDOW);
@@ -234,11 +235,26 @@ impl Tally {
             }
             at = until;
             if at == self.window.begin + WINDOW {
-                self.close_window();
-                self.window.all_wait = waiting.iter().all(|w| *w);
+                self.close_windows(1);
+                self.window.all_wait = all_wait;
+                // Of whole windows in which nothing changes one is as the other.
+                let whole = (to - at) / WINDOW;
+                if whole > 0 {
+                    let each = self.window.held.iter_mut().zip(&held);
+                    each.for_each(|(sum, held)| *sum = (*held as f64) * WINDOW as f64);
+                    self.close_windows(whole);
+                    self.window.all_wait = all_wait;
+                    at += whole * WINDOW;
+                }
             }
         }
         while self.curve.len() as u64 * self.every < to {
+            if self.curve.len() as u64 == 2 * POINTS {
+                // It lasts longer than was thought: every other point is enough.
+                let mut kept = (0..).map(|at| at % 2 == 0);
+                self.curve.retain(|_| kept.next().unwrap_or(true));
+                self.every *= 2;
+            }
             self.curve.push(Point {
                 hours: (self.curve.len() as u64 * self.every) as f64 / 3_600_000.0,
                 utilisation: all as f64 / self.cores.max(1) as f64,
@@ -247,18 +263,19 @@ impl Tally {
         }
     }
 
-    fn close_window(&mut self) {
+    /// This one, and those after it that are as it is.
+    fn close_windows(&mut self, count: u64) {
         let sum: f64 = self.window.held.iter().sum();
         let weights: f64 = self.weights.iter().map(|w| f64::from(*w)).sum();
         if self.window.all_wait && sum > 0.0 && self.weights.len() > 1 {
-            self.windows += 1;
+            self.windows += count;
             for (held, weight) in self.window.held.iter().zip(&self.weights) {
                 let due = f64::from(*weight) / weights;
                 let error = (held / sum / due - 1.0).abs();
                 self.share_error = self.share_error.max(error);
             }
         }
-        self.window.begin += WINDOW;
+        self.window.begin += WINDOW * count;
         self.window.held.iter_mut().for_each(|held| *held = 0.0);
     }
 

@@ -34,6 +34,9 @@ const ARRIVALS: u64 = 100;
 const TICK: u64 = 10;
 /// Rounds at one moment. Source: as the controller's.
 const ROUNDS: usize = 16;
+/// Longest that an attempt runs, milliseconds. Source: ten times the latest moment of a trace, eleven years; a million of
+/// them after each other are still a moment.
+const LONGEST: u64 = 10 * farlane_trace::MAX_MS;
 /// Tasks remembered for the bound. Source: 24 MB; a history with more has none.
 const MAX_JOBS: usize = 1_000_000;
 /// Most tasks of a batch.
@@ -416,9 +419,9 @@ impl Simulation {
     }
 }
 
-/// Milliseconds of so much work at this speed, a thousandth of what the work is stated for.
+/// Milliseconds of so much work at this speed, a thousandth of what the work is stated for; held at [`LONGEST`].
 pub(crate) fn runs_for(work: u64, speed: u64) -> u64 {
-    (work.saturating_mul(1000) / speed.max(1)).max(1)
+    (work.saturating_mul(1000) / speed.max(1)).clamp(1, LONGEST)
 }
 
 /// Batches of whole gangs.

@@ -202,3 +202,26 @@ fn the_example_of_the_guide_is_replayed() {
     let waited = figures.projects[0].wait_ms_p99;
     assert!((2_000..4_000).contains(&waited), "{waited} ms");
 }
+
+#[test]
+fn work_beyond_all_bounds_ends_and_is_drawn_with_a_bounded_number_of_points() {
+    // Ten thousand hours on a core as fast as any is; then there is only one as slow as any.
+    let text = r#"{"node":{"name":"fast","region":"eu","cores":1,"core_ucu":1000000,"until_ms":1}}
+{"node":{"name":"slow","region":"eu","cores":1,"core_ucu":0.001}}
+{"kind":{"name":"k","project":"lab"}}
+"#;
+    let long = task(2, "fast", 2, 35_999_999_999) + &task(2, "fast", 2, 35_999_999_999);
+    let figures = replayed(&trace(&(text.to_owned() + &long)), &WhatIf::default());
+    assert_eq!((figures.ended, figures.curve.len() <= 480), (2, true));
+    // A day's work of a moment.
+    let moment = "{\"trace\":{\"version\":1,\"ms\":10}}\n{\"project\":{\"name\":\"lab\"}}\n\
+                  {\"region\":{\"name\":\"eu\"}}\n"
+        .to_owned()
+        + ONE
+        + &task(0, "one", 5, 86_400_005)
+        + "{\"end\":{\"tasks\":1}}\n";
+    let figures = replayed(&Trace::read(moment.as_bytes()).unwrap(), &WhatIf::default());
+    assert!((240..=480).contains(&figures.curve.len()));
+    let hours: Vec<f64> = figures.curve.iter().map(|point| point.hours).collect();
+    assert!(hours.is_sorted() && hours[hours.len() - 1] > 23.0);
+}
