@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use farlane_model::{Affinity, Digest, Direction, Kin, NodeId, Quote, Strength, TaskSpec};
 use farlane_plan::{ClassReason, Explanation, Fleet, Group, explain};
-use farlane_state::{FinishedTask, LiveTask, QuotaLimit, State};
+use farlane_state::{FinishedTask, LiveTask, QuotaLimit, QuotaReached, State};
 use farlane_units::{ByteCount, MilliUcu, NanoGramsCo2};
 use farlane_wire::{id, v1};
 
@@ -224,6 +224,17 @@ impl Line {
     }
 }
 
+/// Why nothing of a project, or not this, starts until somebody sets another bound or the month ends; `None` where what
+/// is given back makes room.
+fn stopped(reached: &QuotaReached) -> Option<&'static str> {
+    match (reached.limit, reached.most, reached.held) {
+        (_, 0, _) => Some("its project is paused"),
+        (QuotaLimit::Budget, ..) => Some("its project's month is spent"),
+        (.., 0) => Some("it is more than its project may hold"),
+        _ => None,
+    }
+}
+
 /// When a waiting task would start, as far as its project's line and the room kept for it say.
 fn start(
     state: &State,
@@ -233,12 +244,10 @@ fn start(
     best: Option<NodeId>,
 ) -> Start {
     let project = state.project(&live.session.project);
-    let reached = project.reached(&live.spec.task.resources, MilliUcu::ZERO, 1, state.now());
-    if let Some(reached) = reached.filter(|r| r.limit == QuotaLimit::Budget || r.held == 0) {
-        return Start::unknown(match reached.limit {
-            QuotaLimit::Budget => "its project's month is spent",
-            _ => "its project is paused",
-        });
+    // No task takes less than a thousandth of a unit.
+    let reached = project.reached(&live.spec.task.resources, MilliUcu(1), 1, state.now());
+    if let Some(why) = reached.as_ref().and_then(stopped) {
+        return Start::unknown(why);
     }
     if best.is_none() {
         return Start::unknown("no node that could take it is here");

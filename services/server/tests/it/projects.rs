@@ -285,6 +285,15 @@ async fn units_at_once_are_those_of_the_machines_that_are_held() {
         assert!(summary.starts_with(waits), "{summary}");
         let when = "starts in about 1 s: 2 of its project were placed in the last 10 minutes";
         assert!(summary.ends_with(when), "{summary}");
+        // A bound of nothing pauses it, whatever it still holds.
+        let none = v1::ProjectSettings {
+            max_tasks: Some(0),
+            ..five
+        };
+        bound(&world, none).await;
+        let summary = said(&world, third).await;
+        assert!(summary.ends_with("its project is paused"), "{summary}");
+        bound(&world, five).await;
         machine.complete(&ready).await;
         let last = machine.ready(1).await;
         machine.complete(&last).await;
@@ -349,6 +358,13 @@ async fn what_is_larger_than_its_quota_fails_at_once_and_says_what_would_do() {
     let summary = said(&world, person.task(8)).await;
     let waits = "waits for its project's quota: at most 0 cores at once";
     assert!(summary.starts_with(waits), "{summary}");
+    let paused = v1::ProjectSettings {
+        max_milli_ucu: Some(0),
+        ..Default::default()
+    };
+    bound(&world, paused).await;
+    let summary = said(&world, person.task(8)).await;
+    assert!(summary.ends_with("its project is paused"), "{summary}");
 }
 
 /// Two projects with weights of 3 to 1 and more work than there is room: of 16 cores, 12 and 4 at any time.
