@@ -2,7 +2,9 @@
 
 use farlane_model::{Glob, MAX_DEVICES, MAX_GANG, is_region};
 
-use crate::{Attempt, Demand, Fault, Kind, Line, MAX_MS, Node, Project, Region};
+use crate::{
+    Attempt, Demand, Fault, Kind, Line, MAX_CHARGE, MAX_MS, MAX_TRIES, Node, Project, Region,
+};
 
 /// Longest name, bytes. Source: what the model takes of labels' keys, and twice what an export makes.
 const MAX_NAME: usize = 64;
@@ -10,14 +12,8 @@ const MAX_NAME: usize = 64;
 const MAX_DATED: usize = 1001;
 /// Most of any other list. Source: farlane-model, of labels, patterns and rules.
 const MAX_LIST: usize = 64;
-/// Most attempts of one task. Source: farlane-model has retries up to 65,535; who ran a task a thousand times knows
-/// what is wrong.
-const MAX_TRIES: usize = 1000;
 /// Dearest core-hour, micro-dollars. Source: farlane-ledger, `MAX_PRICE`: a million dollars.
 const MAX_PRICE: i64 = 1_000_000_000_000;
-/// Most that one attempt is charged, billionths of a dollar, and emits, billionths of a gram. Source: choice; a million
-/// dollars, and a tonne.
-const MAX_CHARGE: u64 = 1_000_000_000_000_000;
 
 /// Holds every figure of a line against its bounds, but for what depends on the lines above it.
 ///

@@ -38,6 +38,12 @@ pub const MAX_LINE: usize = 1 << 20;
 pub const MAX_TASKS: usize = 1_000_000;
 /// Most attempts of them all. Source: two for each.
 pub const MAX_ATTEMPTS: usize = 2 * MAX_TASKS;
+/// Most attempts of one task. Source: farlane-model has retries up to 65,535; who ran a task a thousand times knows
+/// what is wrong.
+pub const MAX_TRIES: usize = 1000;
+/// Most that one attempt is charged, billionths of a dollar, and emits, billionths of a gram. Source: choice; a million
+/// dollars, and a tonne.
+pub const MAX_CHARGE: u64 = 1_000_000_000_000_000;
 /// Most nodes. Source: as many as a network has.
 pub const MAX_NODES: usize = 100_000;
 /// Most kinds of tasks. Source: as many as one session uses at most.

@@ -6,13 +6,10 @@ use farlane_ledger::{Outcome, Usage};
 use farlane_model::{Digest, NodeId, PolicyName, PolicyPrices, ProjectId, SessionId, TaskSpec};
 use farlane_trace as line;
 use farlane_trace::{
-    Attempt, End, Gang, Kind, Line, MAX_ATTEMPTS, MAX_KINDS, MAX_MS, MAX_PROJECTS, Policy, Project,
-    Salt, Task,
+    Attempt, End, Gang, Kind, Line, MAX_ATTEMPTS, MAX_CHARGE, MAX_KINDS, MAX_MS, MAX_PROJECTS,
+    MAX_TASKS, MAX_TRIES, Policy, Project, Salt, Task,
 };
 use farlane_units::Millis;
-
-/// Most attempts of one task. Source: farlane-trace, `MAX_TRIES`.
-const MAX_TRIES: usize = 1000;
 
 /// What is set of a project: its weight, and its own policy.
 pub(super) type Set = (u32, Option<PolicyPrices>);
@@ -198,7 +195,9 @@ impl Calls {
             _ => (0, 0),
         };
         let text = line.to_json();
-        let most = self.attempts + attempts > MAX_ATTEMPTS;
+        // Some may have ended since they were counted.
+        let most =
+            self.attempts + attempts > MAX_ATTEMPTS || self.tasks + tasks as u64 > MAX_TASKS as u64;
         if most || text.len() > line::MAX_LINE {
             self.left_out += tasks as u64;
             return;
@@ -223,8 +222,9 @@ impl Calls {
                 started_ms,
                 ended_ms,
                 outcome: outcome(usage.outcome),
-                usd_nanos: nanos(usage),
-                co2e_ng: usage.emitted.map(|emitted| emitted.0),
+                // What is absurd is held at what a trace may say, so that it spoils no trace.
+                usd_nanos: nanos(usage).min(MAX_CHARGE),
+                co2e_ng: usage.emitted.map(|emitted| emitted.0.min(MAX_CHARGE)),
             })
         };
         let few = held.len() <= MAX_TRIES;
@@ -364,6 +364,22 @@ mod tests {
             (first[1].started, first[1].ended, first[1].usd_nanos),
             (1, 10, 10_000_000)
         );
+    }
+
+    #[test]
+    fn what_is_absurd_spoils_no_trace() {
+        let mut calls = calls();
+        calls.take(Usage {
+            price: UsdMicros(1_000_000_000_000),
+            cpus: MilliCpu(1_024_000),
+            ended: Millis(BEGINS.0 + 36_000_000),
+            emitted: Some(farlane_units::NanoGramsCo2(u64::MAX - 1)),
+            egress: farlane_units::UsdFemtos::MAX,
+            ..usage(1, 1, None)
+        });
+        let trace = read(calls);
+        let run = trace.attempts(&trace.calls[0])[0];
+        assert_eq!((run.usd_nanos, run.co2e_ng), (MAX_CHARGE, Some(MAX_CHARGE)));
     }
 
     #[test]

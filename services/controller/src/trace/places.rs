@@ -6,7 +6,7 @@ use std::sync::Arc;
 use farlane_ledger::{CPU, PriceBook, Rate};
 use farlane_model::{Digest, NodeId, NodeSpec};
 use farlane_store::{NodeRow, Span};
-use farlane_trace::{Line, MAX_NODES, MAX_REGIONS, Node, Region, Salt, check};
+use farlane_trace::{Line, MAX_MS, MAX_NODES, MAX_REGIONS, Node, Region, Salt, check};
 use farlane_units::Millis;
 
 use crate::carbon::{core_milliwatts, gpu_milliwatts};
@@ -108,7 +108,7 @@ impl Controller {
         let core = core_of(spec);
         let ucu = core.map(|core| core.0 as f64 / 1000.0);
         let trip = self.paths.lock().of(row.node).round_trip;
-        let since = |at: Millis| at.saturating_sub(span.from).0;
+        let (from_ms, until_ms) = stays(row, span);
         Node {
             region: row.region.clone(),
             provider: salt.provider(&row.provider),
@@ -116,8 +116,8 @@ impl Controller {
             core_watts: f64::from(core_milliwatts()) / 1000.0,
             gpu_watts: f64::from(gpu_milliwatts(&spec.devices)) / 1000.0,
             round_trip_ms: trip.0 as f64 / 1000.0,
-            from_ms: since(row.first_seen),
-            until_ms: row.removed.map(since),
+            from_ms,
+            until_ms,
             ..Node::of(spec, salt.node(&row.node), ucu, salt)
         }
     }
@@ -128,6 +128,13 @@ fn was_there(row: &NodeRow, span: &Span) -> bool {
         && row
             .removed
             .is_none_or(|at| at > span.from && at > row.first_seen)
+}
+
+/// When it came and went, from the beginning of the span; who went after the end of all traces stays.
+fn stays(row: &NodeRow, span: &Span) -> (u64, Option<u64>) {
+    let since = |at: Millis| at.saturating_sub(span.from).0;
+    let until = row.removed.map(since).filter(|at| *at <= MAX_MS);
+    (since(row.first_seen), until)
 }
 
 /// What a core cost: by the book, else what the node says itself.
@@ -156,5 +163,35 @@ fn add(out: &mut VecDeque<String>, line: &Line) {
     match out.back_mut() {
         Some(last) if last.len() + text.len() <= CHUNK => last.push_str(&text),
         _ => out.push_back(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_was_removed_years_later_was_there() {
+        let span = Span {
+            from: Millis(1_000),
+            to: Millis(2_000),
+            project: None,
+        };
+        let row = |first_seen, removed| NodeRow {
+            node: NodeId([1; 32]),
+            name: String::new(),
+            region: String::new(),
+            provider: Digest::default(),
+            spec: Vec::new(),
+            first_seen: Millis(first_seen),
+            changed: Millis(0),
+            removed,
+        };
+        let of = |row: NodeRow| was_there(&row, &span).then(|| stays(&row, &span));
+        assert_eq!(of(row(0, None)), Some((0, None)));
+        assert_eq!(of(row(1_500, Some(Millis(1_800)))), Some((500, Some(800))));
+        assert_eq!(of(row(0, Some(Millis(2_000 + MAX_MS)))), Some((0, None)));
+        assert_eq!(of(row(0, Some(Millis(1_000)))), None);
+        assert_eq!(of(row(2_000, None)), None);
     }
 }
