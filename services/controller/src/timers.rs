@@ -249,6 +249,8 @@ impl Controller {
         self.paths.lock().clear();
         self.heats.lock().clear();
         *self.moving.lock() = Default::default();
+        self.took.lock().clear();
+        self.view.lock().cease();
         *self.between.lock() = Arc::default();
         self.ungranted.lock().clear();
         self.absent.lock().clear();

@@ -83,6 +83,14 @@ struct Grid {
 }
 
 impl ViewCache {
+    /// Leadership is lost: forgets what was true of it alone, or is told by others from now on. What run times, sizes and
+    /// environments were learned stays true, and the next lead looks at every node anew.
+    pub fn cease(&mut self) {
+        (self.tempo, self.holdings) = (Tempo::default(), Holdings::default());
+        self.reserved = Reserved::default();
+        self.mark = None;
+    }
+
     /// A group of these tasks, for the plan or to be explained.
     pub fn group(
         &mut self,
@@ -399,5 +407,25 @@ fn take(node: &mut NodeView, placing: &Placing) {
     } else {
         node.free_backlog = node.free_backlog.saturating_sub(1);
         node.backlog += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use farlane_model::ProjectId;
+
+    #[test]
+    fn who_leads_again_knows_nothing_of_its_lead_before() {
+        let (mut cache, project) = (ViewCache::default(), ProjectId::new(0, [1; 10]));
+        cache.tempo.placed(project, 3, Millis(1_000_000));
+        let start = |cache: &ViewCache| cache.tempo.start(&project, 1, Millis(4_000_000)).words();
+        assert!(start(&cache).ends_with("none of its project was placed in the last 10 minutes"));
+        cache.cease();
+        assert!(
+            start(&cache).ends_with("none of its project was placed since this server leads"),
+            "{}",
+            start(&cache)
+        );
     }
 }
