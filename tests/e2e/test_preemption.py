@@ -72,11 +72,11 @@ def test_less_urgent_work_is_asked_and_makes_way(fresh):
         assert low.result(timeout=10) == ("saved", 1)
         assert client.gather(more) == [2**n for n in range(12)]
 
-        heedless = client.submit(deaf, 120)
+        heedless = client.with_options(grace=4).submit(deaf, 120)
         wait_for(lambda: heedless.running(), "the task to run", 30)
         began = time.monotonic()
         assert urgently.submit(pow, 3, 2).result(timeout=40) == 9
-        assert 9 < time.monotonic() - began < 30, "it had its grace of ten seconds"
+        assert 3.5 < time.monotonic() - began < 24, "it had its grace"
         # Ended, and run again; it cost no retry after a loss.
         assert heedless.result(timeout=30) == ("again", 2)
         told = network.json("projects", "show", "default")

@@ -39,8 +39,8 @@ pub use request::{
 };
 pub use standing::{MAX_REASON, Standing};
 pub use task::{
-    AttemptRef, BadSpec, BlobRef, EnvRef, ForwardSecrecy, LOG_LIMIT, MAX_ENTRY_BYTES,
-    MAX_ROW_BYTES, Resources, Retry, Sealed, TaskPhase, TaskSpec, Timing,
+    AttemptRef, BadSpec, BlobRef, EnvRef, ForwardSecrecy, GRACE, LOG_LIMIT, MAX_ENTRY_BYTES,
+    MAX_GRACE, MAX_ROW_BYTES, Resources, Retry, Sealed, TaskPhase, TaskSpec, Timing,
 };
 pub use term::TermKind;
 pub use ucu::{MatrixRate, Measured, REFERENCE, Reference, VectorUnit, WorkKind};

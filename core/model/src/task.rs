@@ -19,6 +19,11 @@ pub const MAX_ENTRY_BYTES: usize = 1024 * 1024;
 
 /// Output kept of each attempt unless set: some ten thousand lines.
 pub const LOG_LIMIT: ByteCount = ByteCount::mib(1);
+/// From being asked to make way to being ended, unless set. Source: choice; most functions that save what they have do so
+/// in seconds, and whoever waits is told so.
+pub const GRACE: Millis = Millis(10_000);
+/// The most of it. Source: choice; six times as long: somebody waits for the room.
+pub const MAX_GRACE: Millis = Millis(60_000);
 
 /// Resources one attempt holds while it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -120,7 +125,7 @@ impl Default for Retry {
     }
 }
 
-/// Times after which it is given up; none unless set.
+/// Times after which it is given up; none unless set, but for the grace.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Timing {
     /// Of one attempt's run.
@@ -131,6 +136,8 @@ pub struct Timing {
     pub queue_timeout: Option<Millis>,
     /// Keeping of the result beyond the default.
     pub result_ttl: Option<Millis>,
+    /// From being asked to make way for more urgent work to being ended; [`GRACE`] unless set.
+    pub grace: Option<Millis>,
 }
 
 /// Whether a one-time prekey is demanded.
@@ -282,6 +289,11 @@ impl TaskSpec {
                 "between -100 and 100",
             ),
             (self.log_limit.0 <= 64 << 20, "log_limit", "at most 64 MiB"),
+            (
+                self.timing.grace.is_none_or(|grace| grace <= MAX_GRACE),
+                "grace",
+                "at most 60 s",
+            ),
         ])?;
         self.work.map_or(Ok(()), |work| work.check())?;
         self.gpu.check(self.resources.gpus)?;

@@ -53,10 +53,10 @@ pub use node::{
 pub use order::{
     AckOutbox, AckResults, AttachGranter, BatchSignature, Cancel, CompleteBatch, Completion,
     DetachGranter, Expire, Forgotten, Genesis, MAX_BATCH, MAX_DATED_PRICES, MAX_PREEMPTIONS,
-    MAX_REFS, MAX_REVOCATIONS_BYTES, Moved, NodePrices, OpenSession, PREEMPT_GRACE, PREEMPT_PAUSE,
-    Place, Placement, Preempt, PublishRevocations, Refuse, RegisterNode, RemoveNode, Return,
-    ReturnReason, Revoke, Revoked, SetPrices, SetProject, SetStanding, StockPrekeys, SubmitBatch,
-    Submitted, UpdateNode,
+    MAX_REFS, MAX_REVOCATIONS_BYTES, Moved, NodePrices, OpenSession, PREEMPT_PAUSE, Place,
+    Placement, Preempt, PublishRevocations, Refuse, RegisterNode, RemoveNode, Return, ReturnReason,
+    Revoke, Revoked, SetPrices, SetProject, SetStanding, StockPrekeys, SubmitBatch, Submitted,
+    UpdateNode,
 };
 pub use outcome::{Applied, Change, Outcome, Refusal, Verdict};
 pub use project::{

@@ -50,6 +50,7 @@ class Options(TypedDict, total=False):
     deadline: float | None
     queue_timeout: float | None
     result_ttl: float | None
+    grace: float
     policy: str | None
     flops: float | None
     bytes: Size | None
@@ -92,6 +93,7 @@ DEFAULTS: dict[str, Any] = {
     "deadline": None,
     "queue_timeout": None,
     "result_ttl": None,
+    "grace": 10,
     "policy": None,
     "flops": None,
     "bytes": None,
@@ -268,6 +270,7 @@ def native(options: Mapping[str, Any], function: str, gang: int = 0) -> dict[str
         "deadline_ms": _seconds("deadline", options["deadline"]),
         "queue_timeout_ms": _seconds("queue_timeout", options["queue_timeout"]),
         "result_ttl_ms": _seconds("result_ttl", options["result_ttl"]),
+        "grace_ms": None if options["grace"] == DEFAULTS["grace"] else round(_number("grace", options["grace"], 0, 60) * 1000),
         "policy": options["policy"],
         "flops": 0 if options["flops"] is None else round(_number("flops", options["flops"], 1, _MOST_WORK)),
         "bytes": 0 if options["bytes"] is None else size("bytes", options["bytes"]),

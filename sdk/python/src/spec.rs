@@ -201,6 +201,7 @@ pub fn template(options: &Bound<'_, PyDict>) -> PyResult<Template> {
             deadline: millis("deadline_ms")?,
             queue_timeout: millis("queue_timeout_ms")?,
             result_ttl: millis("result_ttl_ms")?,
+            grace: millis("grace_ms")?,
         },
         policy: match get::<Option<String>>(options, "policy")? {
             Some(name) => Some(policy(options, &name)?),

@@ -31,6 +31,7 @@ def test_times_are_seconds_or_timedeltas():
     assert native(timeout=1.5)["timeout_ms"] == 1500
     assert native(deadline=timedelta(minutes=1))["deadline_ms"] == 60_000
     assert native()["queue_timeout_ms"] is None
+    assert (native()["grace_ms"], native(grace=0)["grace_ms"], native(grace=2.5)["grace_ms"]) == (None, 0, 2500)
     for bad in (0, -1, "1s"):
         with pytest.raises(OptionError, match="timeout"):
             native(timeout=bad)
@@ -53,7 +54,7 @@ def test_where_and_how():
     assert made["regions"] == ["eu-*"]
     assert made["labels"] == [("a", "in", ["x"]), ("b", "in", ["2"])]
     assert (made["milli_cpus"], made["priority"], made["forward_secret"]) == (500, -5, True)
-    for bad in ({"num_cpus": 0}, {"priority": 101}, {"encryption": "none"}, {"sandbox": "microwm"}, {"labels": "a"}):
+    for bad in ({"num_cpus": 0}, {"priority": 101}, {"grace": 61}, {"encryption": "none"}, {"sandbox": "microwm"}, {"labels": "a"}):
         with pytest.raises(OptionError, match=next(iter(bad))):
             native(**bad)
 

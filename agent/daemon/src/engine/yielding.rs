@@ -7,16 +7,13 @@
 //! ```
 //! The word is a message that the worker does not receive while its task runs: `checkpoint_requested()` looks for it.
 
-use farlane_model::{AttemptRef, Exit, ExitKind, LostCause};
+use farlane_model::{AttemptRef, Exit, ExitKind, LostCause, MAX_GRACE};
 
 use super::Engine;
 use super::attempt::{Stage, Token};
 use crate::clock::ClusterClock;
 use crate::worker::message::checkpoint_head;
 use crate::worker::socket::Sent;
-
-/// Longest grace, whatever a server says. Source: choice; six times what servers give.
-const MOST_GRACE_MS: u64 = 60_000;
 
 /// What is known of an attempt that makes way.
 #[derive(Debug, Clone, Copy)]
@@ -41,7 +38,7 @@ impl Engine {
             return;
         }
         let grace = yields_ms.saturating_sub(self.clock.now().0);
-        let until = ClusterClock::steady() + grace.min(MOST_GRACE_MS);
+        let until = ClusterClock::steady() + grace.min(MAX_GRACE.0);
         let stage = self.attempts.get(&token).map(|attempt| &attempt.stage);
         match stage {
             None | Some(Stage::Finishing) => {}

@@ -36,7 +36,7 @@ pub use expire::{Expire, Forgotten};
 pub use genesis::Genesis;
 pub use open_session::OpenSession;
 pub use place::{Place, Placement};
-pub use preempt::{MAX_PREEMPTIONS, PREEMPT_GRACE, PREEMPT_PAUSE, Preempt};
+pub use preempt::{MAX_PREEMPTIONS, PREEMPT_PAUSE, Preempt};
 pub use publish_revocations::{MAX_REVOCATIONS_BYTES, PublishRevocations};
 pub use refuse::Refuse;
 pub use register_node::RegisterNode;

@@ -6,7 +6,7 @@
 //!                                      └▶ Return(Preempted), overdue ────┴▶ queued again, with its age
 //! ```
 
-use farlane_model::{AttemptRef, TaskId};
+use farlane_model::{AttemptRef, GRACE, TaskId};
 use farlane_units::Millis;
 use serde::{Deserialize, Serialize};
 
@@ -14,9 +14,6 @@ use super::MAX_LEADER_BATCH;
 use crate::apply::Ctx;
 use crate::{Change, LiveTask, Outcome, Refusal, State};
 
-/// From being asked to make way to being ended. Source: choice; most functions that save what they have do so in
-/// seconds, and whoever waits is told so.
-pub const PREEMPT_GRACE: Millis = Millis(10_000);
 /// How often one task is asked in its life; then it runs to its end. Source: choice; ten minutes of work at least are
 /// done between the first and the last.
 pub const MAX_PREEMPTIONS: u16 = 10;
@@ -58,7 +55,9 @@ impl Preempt {
 }
 
 fn ask(ctx: &mut Ctx, handle: u32) {
-    let until = ctx.stamp.now.saturating_add(PREEMPT_GRACE);
+    let spec = ctx.state.tasks[handle].spec;
+    let grace = ctx.state.specs.slab[spec].task.timing.grace;
+    let until = ctx.stamp.now.saturating_add(grace.unwrap_or(GRACE));
     let attempt = ctx.attempt_ref(handle);
     let Some(lease) = ctx.state.tasks[handle].lease.as_deref_mut() else {
         return;

@@ -89,7 +89,7 @@ fn a_node_that_stays_silent_is_waited_for_and_one_that_was_not_asked_is_not_beli
     w.place(&[task('A', 1), task('A', 2)], 1);
     ask(&mut w, 1, 1);
     let overdue = |w: &World| w.state.overdue_to_yield(Millis(w.now)).count();
-    w.now += PREEMPT_GRACE.0;
+    w.now += GRACE.0;
     assert_eq!(overdue(&w), 0);
     w.give_back(task('A', 1), 1, ReturnReason::Preempted);
     assert!(live(&w, 1).placed.is_some(), "not yet");
@@ -101,6 +101,30 @@ fn a_node_that_stays_silent_is_waited_for_and_one_that_was_not_asked_is_not_beli
     assert_eq!(overdue(&w), 0);
     w.complete(1, 1, &[(task('A', 2), 1, PREEMPTED)]);
     assert_eq!((live(&w, 2).lost, live(&w, 2).preempted), (1, 0));
+}
+
+#[test]
+fn a_task_that_says_so_has_longer_or_no_time_at_all() {
+    let mut w = World::new();
+    for (first, grace) in [(1, 60_000), (2, 0)] {
+        let mut spec = task_spec("f");
+        spec.timing.grace = Some(Millis(grace));
+        w.submit('A', first, 1, &spec);
+    }
+    w.place(&[task('A', 1), task('A', 2)], 1);
+    let began = w.now;
+    assert_eq!((ask(&mut w, 1, 1), ask(&mut w, 2, 1)), (1, 1));
+    let until = |n| live(&w, n).placed.unwrap().lease.yields.0;
+    // An order takes the world a millisecond.
+    assert_eq!((until(1), until(2)), (began + 60_001, began + 2));
+    w.now += 5_000;
+    let overdue = w.state.overdue_to_yield(Millis(w.now));
+    let overdue: Vec<_> = overdue.map(|a| a.task).collect();
+    assert_eq!(
+        overdue,
+        [task('A', 2)],
+        "the first comes first, whoever was asked first"
+    );
 }
 
 #[test]
@@ -154,7 +178,7 @@ fn a_gang_makes_way_whole_and_comes_back_whole() {
     w.now += PREEMPT_PAUSE.0;
     assert_eq!(ask(&mut w, 3, 2), 2);
     // A node that stays silent loses all of it too.
-    w.now += PREEMPT_GRACE.0 + 5_000;
+    w.now += GRACE.0 + 5_000;
     w.give_back(task('A', 2), 2, ReturnReason::Preempted);
     assert_eq!(w.state.counts().placed, 0);
     assert_eq!((live(&w, 3).lost, live(&w, 3).preempted), (0, 2));
