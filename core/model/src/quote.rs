@@ -73,7 +73,8 @@ impl Quote {
             | TermKind::Queue
             | TermKind::RoundTrip
             | TermKind::Transfer
-            | TermKind::Start => {
+            | TermKind::Start
+            | TermKind::Link => {
                 let picos = (hour.0.max(1) as u128) * 1_000_000;
                 let micros = u128::from(cost.0) * HOUR_MICROS / picos;
                 let time = Micros(u64::try_from(micros).unwrap_or(u64::MAX));

@@ -61,6 +61,8 @@ terms! {
     10 Spread "spread" "tasks of its tag there × what one is worth",
     /// Being away from whom it wants to be with, or beside whom it does not.
     11 Affinity "affinity" "wishes not met × what one is worth",
+    /// The slowest way between two of its gang, for which all of them wait.
+    12 Link "link" "slowest round trip between members of its gang × value of an hour",
 }
 
 impl TermKind {

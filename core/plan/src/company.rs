@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use farlane_model::{Direction, Kin, NodeId, Scope, Strength};
-use farlane_units::ByteCount;
+use farlane_units::{ByteCount, Micros};
 
 use crate::view::Group;
 
@@ -43,6 +43,8 @@ pub(crate) struct Here {
     pub crowd: u32,
     /// Wishes that are not met.
     pub unmet: u32,
+    /// The slowest round trip between two of its gang.
+    pub link: Micros,
 }
 
 impl Presence {
@@ -94,6 +96,7 @@ impl Presence {
             held: group.held(node),
             crowd: crowd.unwrap_or(0),
             unmet: unmet.count() as u32,
+            link: Micros::ZERO,
         })
     }
 }

@@ -260,6 +260,7 @@ impl Traits {
         bill[TermKind::Thermal] = self.slower(group) * (price + worth(run));
         bill[TermKind::Spread] = f64::from(here.crowd) * wish;
         bill[TermKind::Affinity] = f64::from(here.unmet) * wish;
+        bill[TermKind::Link] = worth(here.link.0 as f64);
         bill[TermKind::Carbon] = self.grams(group) * policy.tonne_usd;
         bill[TermKind::Risk] = f64::from(self.risk.0) / 1_000_000.0 * again * policy.risk;
         bill
@@ -311,6 +312,7 @@ impl Traits {
                 let percent = self.slower(group) * 100.0;
                 format!("{percent:.1} % longer for its heat × (price + run)")
             }
+            TermKind::Link if here.link > Micros::ZERO => waiting(here.link.0 as f64),
             TermKind::Spread if group.spec.company.spread.is_some() => {
                 format!(
                     "{} of its kind there × a tenth of price and run",
@@ -320,9 +322,11 @@ impl Traits {
             TermKind::Affinity if !group.spec.company.affinities.is_empty() => {
                 format!("{} wishes not met × a tenth of price and run", here.unmet)
             }
-            TermKind::Start | TermKind::Thermal | TermKind::Spread | TermKind::Affinity => {
-                return None;
-            }
+            TermKind::Start
+            | TermKind::Thermal
+            | TermKind::Spread
+            | TermKind::Affinity
+            | TermKind::Link => return None,
         };
         Some(detail)
     }

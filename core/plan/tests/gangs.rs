@@ -313,3 +313,24 @@ fn two_gangs_that_each_need_most_of_the_fleet_take_turns() {
         "when that has ended the other goes"
     );
 }
+
+#[test]
+fn the_slowest_link_of_a_gang_is_a_term_of_each_member() {
+    let terms = |regions: [&'static str; 2]| {
+        let nodes = [(1, regions[0]), (2, regions[1])];
+        let mut world = World::new(&nodes, 2);
+        world.spread = GangRegions::Any;
+        let groups = world.groups();
+        let (found, _) = plan(&mut world.fleet(), &groups[1..], &world::INPUT);
+        let bills = found.assignments.iter().map(|a| a.bill);
+        bills.map(|bill| bill[TermKind::Link]).collect::<Vec<f64>>()
+    };
+    assert_eq!(terms(["eu-1", "eu-1"]), [0.0, 0.0]);
+    // Of two regions between which nobody measured: 0.2 s.
+    let apart = 0.2 / 3600.0 * Policy::BALANCED.hour_usd_micros;
+    let found = terms(["eu-1", "us-1"]);
+    assert!(
+        found.len() == 2 && found.iter().all(|t| (t - apart).abs() < 1e-9),
+        "{found:?}"
+    );
+}

@@ -80,11 +80,14 @@ impl Round<'_> {
         for regions in self.gang_regions(group) {
             // As few of them as have the room.
             let mut some = (1..=regions.len()).map(|n| &regions[..n]);
-            let Some((cost, members)) = some.find_map(|some| self.gang_in(group, some, size))
+            let Some((cost, mut members)) = some.find_map(|some| self.gang_in(group, some, size))
             else {
                 continue;
             };
-            let cost = cost + self.slowest_link(group, &members);
+            let link = self.slowest_link(&members);
+            members.iter_mut().for_each(|offer| offer.here.link = link);
+            let of = &self.groups[group];
+            let cost = cost + of.policy.worth(link.0 as f64) * members.len() as f64;
             if best.as_ref().is_none_or(|(least, _)| cost < *least) {
                 best = Some((cost, members));
             }
@@ -138,9 +141,9 @@ impl Round<'_> {
         }
     }
 
-    /// What the slowest link between a gang's members costs: all wait for it. What they send to each other nobody
-    /// knows, so it is one round trip.
-    fn slowest_link(&self, group: usize, members: &[Offer]) -> f64 {
+    /// The slowest link between a gang's members: all wait for it. What they send to each other nobody knows, so it is
+    /// one round trip.
+    fn slowest_link(&self, members: &[Offer]) -> Micros {
         let regions = members.iter().map(|o| self.fleet.class(o.class).region());
         let mut regions: Vec<&Arc<str>> = regions.collect();
         regions.sort_unstable();
@@ -148,9 +151,7 @@ impl Round<'_> {
         let trips = regions
             .iter()
             .flat_map(|a| regions.iter().map(|b| self.trip(a, b)));
-        let slowest = trips.max().unwrap_or(Micros::ZERO);
-        let of = &self.groups[group];
-        of.policy.worth(slowest.0 as f64) * members.len() as f64
+        trips.max().unwrap_or(Micros::ZERO)
     }
 
     /// Where a gang would lie in some regions, and what it would cost; nothing is taken.
