@@ -1,5 +1,7 @@
 //! What a history came to, in figures.
 
+use std::ops::Range;
+
 use farlane_plan::{NodeView, Policy};
 use farlane_state::{Outcome, State};
 use serde::Serialize;
@@ -206,8 +208,13 @@ impl Tally {
         self.ended += 1;
     }
 
-    /// Time passes from one event to the next; the state is as it was in between.
-    pub fn pass(&mut self, state: &State, clients: &[Client], from: u64, to: u64) {
+    /// Time passes from one event to the next; the state is as it was in between, and so many thousandths of a core
+    /// worked. What waits on a node holds a share, and no core.
+    pub fn pass(&mut self, state: &State, clients: &[Client], busy: u64, time: Range<u64>) {
+        let Range {
+            start: from,
+            end: to,
+        } = time;
         if to == from {
             return;
         }
@@ -217,8 +224,7 @@ impl Tally {
                 held[at] = project.held().cpus;
             }
         }
-        let all: u64 = held.iter().sum();
-        self.used += u128::from(all) * u128::from(to - from);
+        self.used += u128::from(busy) * u128::from(to - from);
         let mut waiting = vec![false; clients.len()];
         for queue in state.waiting() {
             if let Some(at) = clients.iter().position(|c| c.project == queue.project) {
@@ -257,7 +263,7 @@ impl Tally {
             }
             self.curve.push(Point {
                 hours: (self.curve.len() as u64 * self.every) as f64 / 3_600_000.0,
-                utilisation: all as f64 / self.cores.max(1) as f64,
+                utilisation: busy as f64 / self.cores.max(1) as f64,
                 queued: state.counts().queued,
             });
         }

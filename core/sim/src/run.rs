@@ -7,7 +7,7 @@
 //! ```
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 
 use bytes::Bytes;
 use farlane_model::{AttemptRef, BootId, Digest, Exit, ExitKind, NodeId, Sealed, TaskId};
@@ -77,7 +77,10 @@ pub struct Simulation {
     pub(crate) estimates: Estimates,
     /// Who chooses where the planner does not.
     pub(crate) peer: Option<Peer>,
-    running: HashSet<AttemptRef>,
+    /// Attempts that are not in a backlog, and what they hold, thousandths of a core.
+    pub(crate) running: HashMap<AttemptRef, u32>,
+    /// All of it.
+    pub(crate) busy: u64,
     /// Placed ahead of room, in the order in which they will have it.
     pub(crate) ahead: BTreeMap<NodeId, VecDeque<AttemptRef>>,
     /// What arrived, for the bound.
@@ -130,7 +133,8 @@ impl Simulation {
             turn: Turn::default(),
             estimates: Estimates::default(),
             peer: Peer::of(chooser, scenario.seed),
-            running: HashSet::new(),
+            running: HashMap::new(),
+            busy: 0,
             ahead: BTreeMap::new(),
             jobs: Vec::new(),
             tally: Tally::new(cores, weights, &scenario),
@@ -158,7 +162,8 @@ impl Simulation {
             return false;
         };
         let at = *at;
-        self.tally.pass(&self.state, &self.clients, self.now, at);
+        let (from, busy) = (self.now, self.busy);
+        self.tally.pass(&self.state, &self.clients, busy, from..at);
         self.now = at;
         while let Some(Reverse((next, _, what))) = self.events.peek().copied()
             && next == at
@@ -312,7 +317,7 @@ impl Simulation {
             }
             return self.ahead.entry(node).or_default().push_back(attempt);
         }
-        if !self.running.insert(attempt) {
+        if self.running.contains_key(&attempt) {
             return;
         }
         let (Some(machine), Some(client)) = (
@@ -335,12 +340,15 @@ impl Simulation {
         };
         let policy = self.clients[client].policy_of(&live.spec.digest);
         self.tally.started(client, &started, &machine.view, &policy);
-        let end = self.now + trip + started.run;
+        let (cpus, end) = (spec.resources.cpus.0, self.now + trip + started.run);
+        self.running.insert(attempt, cpus);
+        self.busy += u64::from(cpus);
         self.event(end, What::Ended(attempt, node));
     }
 
     fn ended(&mut self, attempt: AttemptRef, node: NodeId) {
-        self.running.remove(&attempt);
+        let held = self.running.remove(&attempt);
+        self.busy -= held.map_or(0, u64::from);
         if !self.state.is_current(&attempt) {
             return;
         }

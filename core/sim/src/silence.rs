@@ -45,6 +45,10 @@ impl Simulation {
             let attempts = some.iter().copied().map(lost).collect();
             self.order(Return { attempts });
         }
+        // With it others of its gangs.
+        self.running
+            .retain(|attempt, _| self.state.is_current(attempt));
+        self.busy = self.running.values().map(|held| u64::from(*held)).sum();
     }
 
     pub(crate) fn online(&mut self, node: NodeId, online: bool) {

@@ -225,3 +225,20 @@ fn work_beyond_all_bounds_ends_and_is_drawn_with_a_bounded_number_of_points() {
     let hours: Vec<f64> = figures.curve.iter().map(|point| point.hours).collect();
     assert!(hours.is_sorted() && hours[hours.len() - 1] > 23.0);
 }
+
+#[test]
+fn what_waits_on_a_node_uses_no_core() {
+    // Four calls of a minute at once, on one core that takes four ahead.
+    let all: String = (0..4)
+        .map(|n| task(0, "one", 60_000 * n, 60_000 * (n + 1)))
+        .collect();
+    let trace = trace(&(ONE.to_owned() + &all));
+    let (figures, recorded) = (
+        replayed(&trace, &WhatIf::default()),
+        RecordedFigures::of(&trace),
+    );
+    for used in [figures.utilisation, recorded.utilisation] {
+        assert!((0.99..=1.0).contains(&used), "{used}");
+    }
+    assert!(figures.curve.iter().all(|point| point.utilisation <= 1.0));
+}
