@@ -47,6 +47,10 @@ def test_a_trace_has_no_names_and_is_replayed(fresh):
     shown = network.cli("sim", "--trace", str(file), "--policy", "cheap")
     assert "RECORDED" in shown and "replayed against recorded" in shown
 
+    # Piped, without a file.
+    piped = json.loads(network.cli("sim", "--trace", "-", "--json", stdin=text))
+    assert piped["replayed"]["ended"] == 20
+
     # Half of it is told, with its line, and what was there stays.
     half = network.folder / "half.jsonl"
     half.write_text(text[: len(text) // 2])

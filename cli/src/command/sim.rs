@@ -1,6 +1,6 @@
 //! `farlane sim`.
 
-use std::io::{IsTerminal, Write};
+use std::io::{BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use farlane_model::{PolicyName, PolicyPrices, UnknownPolicy};
@@ -30,7 +30,7 @@ pub struct Args {
     /// The scenario, TOML.
     #[arg(required_unless_present = "trace", conflicts_with = "trace")]
     file: Option<PathBuf>,
-    /// Replay this trace instead.
+    /// Replay this trace instead; `-` for standard input.
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
     /// With another policy than the recorded ones, in every project or in one: `cheap`, `p-12ab=cheap`.
@@ -103,8 +103,14 @@ fn made_up(file: &Path) -> Result<Simulation, Problem> {
 /// A trace at its beginning, and what was recorded of it.
 fn replay(path: &Path, what_if: &WhatIf) -> Result<(Simulation, RecordedFigures), Problem> {
     let bad = |what: String| Problem::new(Exit::Usage, format!("{}: {what}", path.display()));
-    let file = std::fs::File::open(path).map_err(reading(path))?;
-    let trace = Trace::read(std::io::BufReader::new(file)).map_err(|error| {
+    let lines: Box<dyn BufRead> = match path.as_os_str() == "-" {
+        true => Box::new(std::io::stdin().lock()),
+        false => {
+            let file = std::fs::File::open(path).map_err(reading(path))?;
+            Box::new(std::io::BufReader::new(file))
+        }
+    };
+    let trace = Trace::read(lines).map_err(|error| {
         bad(error.to_string()).next("docs/guide/simulating.md lists what a trace holds")
     })?;
     let simulation = Simulation::replay(&trace, what_if).map_err(|error| {
