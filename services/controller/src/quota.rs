@@ -146,7 +146,11 @@ fn too_small(bound: &TooSmall, need: &Resources, count: u32) -> String {
     };
     let change = match (limit, most / each.max(1)) {
         (_, fit) if fit > 0 => format!("a gang of {fit}"),
-        (QuotaLimit::Gpus, _) => format!("num_gpus {} → {}", milli(each), milli(most)),
+        (QuotaLimit::Gpus, _) => {
+            // A part of one, or whole ones.
+            let part = if most < 1000 { 0 } else { most % 1000 };
+            format!("num_gpus {} → {}", milli(each), milli(most - part))
+        }
         (QuotaLimit::Ucu, _) => {
             let cpus = u64::from(need.cpus.0);
             let fit = u128::from(cpus) * u128::from(most) / u128::from(each);
@@ -227,6 +231,8 @@ mod tests {
         let units = said(QuotaLimit::Ucu, 6000, 16_000, 1);
         assert!(units.starts_with("it takes at least 16 UCU") && units.contains("num_cpus 8 → 3,"));
         assert!(said(QuotaLimit::Gpus, 1000, 2000, 4).contains("num_gpus 2 → 1,"));
+        assert!(said(QuotaLimit::Gpus, 1500, 2000, 1).contains("num_gpus 2 → 1,"));
+        assert!(said(QuotaLimit::Gpus, 500, 2000, 1).contains("num_gpus 2 → 0.5,"));
         assert!(said(QuotaLimit::Cpus, 20_000, 8000, 4).contains("a gang of 2,"));
     }
 }
