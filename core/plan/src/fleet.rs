@@ -171,6 +171,8 @@ pub struct Totals {
 #[derive(Debug, Default)]
 pub struct Fleet {
     classes: Vec<Class>,
+    /// How many of them have no nodes.
+    empty: usize,
     by_key: HashMap<Key, u32>,
     /// Where each node is, and the spec that its hardware was read from.
     nodes: HashMap<NodeId, (u32, Arc<NodeSpec>)>,
@@ -328,7 +330,11 @@ impl Fleet {
             self.room += free.room();
         }
         let at = match self.by_key.entry(key) {
-            Entry::Occupied(at) => *at.get(),
+            Entry::Occupied(at) => {
+                let at = *at.get();
+                self.empty -= usize::from(self.classes[at as usize].members.is_empty());
+                at
+            }
             Entry::Vacant(vacant) => {
                 let at = self.classes.len() as u32;
                 self.classes.push(Class {
@@ -448,17 +454,18 @@ impl Fleet {
             self.totals.nodes -= 1;
         }
         if class.members.is_empty() {
+            self.empty += 1;
             self.forget_empty();
         }
     }
 
     /// Once half of the classes are empty they go, and with them what was known of them.
     fn forget_empty(&mut self) {
-        let empty = self.classes.iter().filter(|c| c.members.is_empty()).count();
-        if empty < 64 || empty * 2 < self.classes.len() {
+        if self.empty < 64 || self.empty * 2 < self.classes.len() {
             return;
         }
         self.classes.retain(|class| !class.members.is_empty());
+        self.empty = 0;
         self.by_key.clear();
         self.matches.clear();
         for (at, class) in (0u32..).zip(&self.classes) {

@@ -110,3 +110,22 @@ fn what_a_gpu_draws_counts_for_who_holds_one() {
     assert!((with / without - 125.0).abs() < 0.01, "{with} {without}");
     assert!((carbon(620_000, 500) / without - 63.0).abs() < 0.01);
 }
+
+#[test]
+fn nodes_that_are_all_different_change_their_classes_at_once() {
+    let (mut fleet, many) = (Fleet::new(), 20_000u32);
+    let of = |n: u32, price| {
+        let mut one = node(1, 4, "us", price);
+        one.id.0[..4].copy_from_slice(&n.to_be_bytes());
+        Arc::make_mut(&mut one.spec).labels = [("rack".to_owned(), n.to_string())].into();
+        one
+    };
+    let nodes: Vec<NodeView> = (0..many).map(|n| of(n, 1)).collect();
+    let later: Vec<NodeView> = (0..many).map(|n| of(n, 2)).collect();
+    nodes.into_iter().for_each(|n| fleet.put(n));
+    let began = std::time::Instant::now();
+    later.into_iter().for_each(|n| fleet.put(n));
+    // Tenths of a second, where each move looked at all classes twenty.
+    assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
+    assert_eq!(fleet.len(), many as usize);
+}
