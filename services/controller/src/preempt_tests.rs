@@ -135,6 +135,10 @@ impl Full {
     }
 
     fn new(nodes: usize) -> Self {
+        Self::of(nodes, spec())
+    }
+
+    fn of(nodes: usize, spec: NodeSpec) -> Self {
         let session = SessionId::new(1000, [1; 5]);
         let mut full = Self {
             state: State::empty(),
@@ -162,7 +166,7 @@ impl Full {
             standing: false,
             device: Bytes::new(),
         });
-        let spec = Arc::new(spec());
+        let spec = Arc::new(spec);
         let bytes: Bytes = spec.to_canonical().into();
         for n in 0..nodes {
             full.order(RegisterNode {
@@ -324,4 +328,61 @@ fn a_gang_that_makes_way_counts_with_all_that_it_has_done() {
     let (asked, _) = choose(seen, &mut full.cache, LATER);
     let asked: Vec<u64> = asked.iter().map(|a| a.task.seq()).collect();
     assert_eq!(asked, [8], "half as much is done again");
+}
+
+#[test]
+fn what_waits_everywhere_is_looked_at_in_turn_and_goes_where_room_is() {
+    const NODES: usize = 10_000;
+    let ahead = NodeSpec {
+        backlog_credit: 1,
+        ..spec()
+    };
+    let mut full = Full::of(NODES, ahead.clone());
+    let first = NODES as u64 * u64::from(CORES) + 2;
+    for some in (0..NODES).step_by(500) {
+        full.submit(first + some as u64, 500, 0);
+    }
+    let session = full.session;
+    let placements = (0..NODES).map(|n| Placement {
+        task: session.task(first + n as u64),
+        node: id(n),
+        generation: 2,
+    });
+    for some in placements.collect::<Vec<_>>().chunks(2048) {
+        let placed = full.order(farlane_state::Place {
+            based_on: 0,
+            placements: some.to_vec(),
+            quotes: Vec::new(),
+        });
+        assert!(matches!(placed, Outcome::Placed { refused, .. } if refused.is_empty()));
+    }
+    full.order(Cancel {
+        project: ProjectId::new(0, [0; 10]),
+        tasks: vec![session.task(first - 1)],
+        reason: String::new(),
+    });
+    // Nowhere to go: all stay, each is looked at in its turn, and nothing more is placed behind them.
+    let mut looked = std::collections::BTreeSet::new();
+    while looked.len() < NODES {
+        let began = Instant::now();
+        let seen = look(&full.state, &mut full.cache, LATER).unwrap();
+        assert!(seen.stuck.len() <= crate::stuck::MAX_STUCK);
+        let before = looked.len();
+        looked.extend(seen.stuck.iter().map(|stuck| stuck.place.occupied.node));
+        assert!(looked.len() > before);
+        let (_, recalled) = choose(seen, &mut full.cache, LATER);
+        assert_eq!(recalled, []);
+        if before == 0 {
+            println!("a look at what waits on nodes takes {:?}", began.elapsed());
+        }
+    }
+    assert_eq!(full.cache.fleet.room(), 0);
+    // One node with four cores, where three have been taken since: one goes.
+    full.cache.fleet.put(NodeView {
+        free_cpus: MilliCpu(1000),
+        ..view(NODES, &Arc::new(ahead))
+    });
+    let seen = look(&full.state, &mut full.cache, LATER).unwrap();
+    let (_, recalled) = choose(seen, &mut full.cache, LATER);
+    assert_eq!(recalled.len(), 1);
 }
