@@ -68,6 +68,12 @@ impl Started {
         kwh * f64::from(self.carbon)
     }
 
+    /// What accelerators emit beside its cores.
+    fn grams_of_gpus(&self, node: &NodeView, gpus: f64) -> f64 {
+        let hours = self.run as f64 / HOUR as f64;
+        gpus * hours * f64::from(node.milliwatts_gpu) / 1e6 * f64::from(self.carbon)
+    }
+
     /// What it is worth to a policy: money, time from submission to the end, carbon, and the chance of doing it
     /// again. Micro-dollars.
     pub fn cost(&self, node: &NodeView, policy: &Policy) -> f64 {
@@ -194,14 +200,23 @@ impl Tally {
         self.not_taken += refused as u64;
     }
 
-    pub fn started(&mut self, client: usize, it: &Started, node: &NodeView, policy: &Policy) {
+    /// An attempt began, which holds so many accelerators.
+    pub fn started(
+        &mut self,
+        client: usize,
+        it: &Started,
+        node: &NodeView,
+        (policy, gpus): (&Policy, f64),
+    ) {
         let sums = &mut self.projects[client];
+        // Of made-up ones nobody says what they draw.
+        let beside = it.grams_of_gpus(node, gpus);
         let wait = it.wait + it.trip;
         sums.waits.push(u32::try_from(wait).unwrap_or(u32::MAX));
         sums.core_ms += it.cores * it.run as f64;
         sums.usd_micros += it.price(node);
-        sums.grams += it.grams(node);
-        sums.objective += it.cost(node, policy);
+        sums.grams += it.grams(node) + beside;
+        sums.objective += it.cost(node, policy) + beside * policy.tonne_usd;
     }
 
     pub fn ended(&mut self) {

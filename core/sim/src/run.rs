@@ -339,7 +339,9 @@ impl Simulation {
             carbon: machine.carbon_at(self.now),
         };
         let policy = self.clients[client].policy_of(&live.spec.digest);
-        self.tally.started(client, &started, &machine.view, &policy);
+        let gpus = f64::from(spec.resources.gpus.0) / 1000.0;
+        self.tally
+            .started(client, &started, &machine.view, (&policy, gpus));
         let (cpus, end) = (spec.resources.cpus.0, self.now + trip + started.run);
         self.running.insert(attempt, cpus);
         self.busy += u64::from(cpus);

@@ -242,3 +242,18 @@ fn what_waits_on_a_node_uses_no_core() {
     }
     assert!(figures.curve.iter().all(|point| point.utilisation <= 1.0));
 }
+
+#[test]
+fn accelerators_draw_too() {
+    let node = ONE.replace(
+        "\"core_watts\":10",
+        "\"core_watts\":10,\"gpu_watts\":290,\"gpus\":[{\"model\":\"A100\",\"memory_mib\":40960}]",
+    );
+    let text = node.replace("\"project\":\"lab\"", "\"project\":\"lab\",\"gpus\":0.5")
+        + &task(0, "one", 5, 60_005);
+    let figures = replayed(&trace(&text), &WhatIf::default());
+    // 10 W and half of 290 for a minute, where a kWh emits 100 g.
+    let grams = 155.0 / 60.0 / 1000.0 * 100.0;
+    let found = figures.grams_co2e;
+    assert!((found - grams).abs() < 1e-9, "{found} {grams}");
+}
