@@ -275,19 +275,17 @@ impl<'a> Room<'a> {
     }
 }
 
-/// How many such tasks run in so much room, as far as `most`.
-fn slots(mut free: Resources, need: &Resources, most: u32) -> u32 {
-    let mut count = 0;
-    while count < most && fits(&free, need) {
-        free = Resources {
-            cpus: free.cpus.saturating_sub(need.cpus),
-            memory: free.memory.saturating_sub(need.memory),
-            scratch: free.scratch.saturating_sub(need.scratch),
-            gpus: free.gpus.saturating_sub(need.gpus),
-        };
-        count += 1;
-    }
-    count
+/// How many such tasks run in so much room, as far as `most`. A node may claim room for thousands of millions.
+fn slots(free: Resources, need: &Resources, most: u32) -> u32 {
+    let of = |free: u64, need: u64| free.checked_div(need).unwrap_or(u64::MAX);
+    let each = [
+        of(free.cpus.0.into(), need.cpus.0.into()),
+        of(free.memory.0, need.memory.0),
+        of(free.scratch.0, need.scratch.0),
+        of(free.gpus.0.into(), need.gpus.0.into()),
+    ];
+    let least = each.into_iter().fold(u64::from(most), u64::min);
+    u32::try_from(least).unwrap_or(most)
 }
 
 /// Whether the group's next task goes before a holder's.
@@ -387,6 +385,35 @@ fn fits(free: &Resources, need: &Resources) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn room_is_counted_at_once_however_much_a_node_claims() {
+        let room = |cpus, memory| Resources {
+            cpus: MilliCpu(cpus),
+            memory: ByteCount(memory),
+            scratch: ByteCount(u64::MAX),
+            gpus: MilliGpu::ZERO,
+        };
+        let need = Resources {
+            scratch: ByteCount::ZERO,
+            ..room(300, 7)
+        };
+        assert_eq!(slots(room(1000, 100), &need, 9), 3);
+        assert_eq!(slots(room(1000, 20), &need, 9), 2);
+        assert_eq!(slots(room(1000, 6), &need, 9), 0);
+        assert_eq!(slots(room(1000, 100), &need, 2), 2);
+        let small = Resources {
+            cpus: MilliCpu(1),
+            memory: ByteCount::ZERO,
+            ..need
+        };
+        assert_eq!(slots(room(u32::MAX, 0), &small, u32::MAX), u32::MAX);
+        let gpus = Resources {
+            gpus: MilliGpu(500),
+            ..small
+        };
+        assert_eq!(slots(room(u32::MAX, 0), &gpus, u32::MAX), 0);
+    }
 
     fn cores(n: u32) -> Resources {
         Resources {
