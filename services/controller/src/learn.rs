@@ -16,6 +16,7 @@ pub(crate) struct Learned<'a, R> {
     node: NodeId,
     cache: &'a mut ViewCache,
     rows: &'a R,
+    now: Millis,
     row: Option<Row>,
 }
 
@@ -33,19 +34,23 @@ fn micros(time: Millis) -> Micros {
 }
 
 impl<'a, R: Rows> Learned<'a, R> {
-    /// On this node.
-    pub fn of(node: NodeId, cache: &'a mut ViewCache, rows: &'a R) -> Self {
+    /// On this node, by now.
+    pub fn of(node: NodeId, cache: &'a mut ViewCache, rows: &'a R, now: Millis) -> Self {
         Self {
             node,
             cache,
             rows,
+            now,
             row: None,
         }
     }
 
     /// One more; another spec ends the row.
     pub fn ended(&mut self, task: &LiveTask<'_>, item: &Completion) {
-        let ran = micros(item.ended.saturating_sub(item.started));
+        // As it is billed: no attempt began before its lease, or ends later than now.
+        let from = task.placed.map_or(self.now, |p| p.lease.at).min(self.now);
+        let started = item.started.clamp(from, self.now);
+        let ran = micros(item.ended.clamp(started, self.now).saturating_sub(started));
         let bytes = item.sealed.as_ref().map_or(0, |sealed| sealed.size().0);
         let digest = task.spec.digest;
         if let Some(row) = self.row.as_mut().filter(|row| row.spec == digest) {
@@ -58,7 +63,7 @@ impl<'a, R: Rows> Learned<'a, R> {
         if matches!(item.exit.kind, ExitKind::Returned | ExitKind::Raised)
             && let Some(placed) = task.placed
         {
-            let waited = micros(item.started.saturating_sub(placed.lease.at));
+            let waited = micros(started.saturating_sub(placed.lease.at));
             self.cache.warmth.ran(&task.spec.task, self.node, waited);
         }
         self.row = Some(Row {
@@ -107,8 +112,8 @@ pub(crate) fn learn_arguments(orders: &[Order], sizes: &mut Sizes) {
         };
         for run in batch.tasks.chunk_by(|a, b| a.spec == b.spec) {
             let of = |task: &Submitted| {
-                let refs: u64 = task.refs.iter().map(|blob| blob.size.0).sum();
-                refs.saturating_add(task.payload.size().0)
+                let sizes = task.refs.iter().map(|blob| blob.size.0);
+                sizes.fold(task.payload.size().0, u64::saturating_add)
             };
             let sum = run.iter().map(of).fold(0, u64::saturating_add);
             let mean = ByteCount(sum / run.len() as u64);

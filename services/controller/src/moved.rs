@@ -136,7 +136,11 @@ impl Controller {
 }
 
 /// The task of an attempt that runs or waits on this node.
-fn held<'a>(state: &'a State, node: &NodeId, attempt: &AttemptRef) -> Option<LiveTask<'a>> {
+pub(crate) fn held<'a>(
+    state: &'a State,
+    node: &NodeId,
+    attempt: &AttemptRef,
+) -> Option<LiveTask<'a>> {
     let live = state.task(attempt.task)?;
     let own = live.placed?.node.id == *node && live.attempt_ref() == *attempt;
     own.then_some(live)

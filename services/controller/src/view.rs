@@ -20,6 +20,7 @@ use crate::company::presence;
 use crate::gather::{Waits, gather};
 use crate::holdings::Holdings;
 use crate::learn::{Learned, learn_arguments};
+use crate::moved::held;
 use crate::overlay::{Freeing, Overlay, Placing};
 use crate::quota::Quotas;
 use crate::reserve::Reserved;
@@ -138,7 +139,7 @@ impl Controller {
         let rows = self.consensus.rows();
         let (freed, groups, heads, shares, presence, gangs) = self.consensus.read(|state| {
             self.refresh(state, cache);
-            let freed = freed_by(state, orders, overlay, cache, &rows);
+            let freed = freed_by(state, orders, overlay, cache, (&rows, self.now()));
             learn_arguments(orders, &mut cache.sizes);
             self.settle_overlay(state, cache, overlay, &freed);
             let quotas = Quotas::of(state, overlay, &freed, self.now());
@@ -337,29 +338,26 @@ impl Controller {
     }
 }
 
-/// Room that the orders' completions will free; learns their run times.
+/// Room that the orders' completions will free; learns their run times. Of what is not its own a node says nothing.
 fn freed_by(
     state: &State,
     orders: &[Order],
     overlay: &Overlay,
     cache: &mut ViewCache,
-    rows: &impl Rows,
+    (rows, now): (&impl Rows, Millis),
 ) -> Vec<Freeing> {
     let mut freed = Vec::new();
     for order in orders {
         let Order::CompleteBatch(batch) = order else {
             continue;
         };
-        let mut learn = Learned::of(batch.node, &mut *cache, rows);
+        let mut learn = Learned::of(batch.node, &mut *cache, rows, now);
         for item in &batch.items {
             let attempt: AttemptRef = item.attempt;
-            let Some(task) = state
-                .task(attempt.task)
-                .filter(|t| t.attempt == attempt.attempt)
-            else {
+            let held = held(state, &batch.node, &attempt);
+            let Some((task, placed)) = held.and_then(|task| Some((task, task.placed?))) else {
                 continue;
             };
-            let Some(placed) = task.placed else { continue };
             if overlay.frees(&attempt) {
                 continue;
             }

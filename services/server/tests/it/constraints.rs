@@ -1,13 +1,16 @@
 //! What a task asks of a machine, from its submission to the machine that has it.
 
-use farlane_model::{Amount, Demand, Device, DeviceKind, LabelRule, TaskSpec, VersionRange};
+use farlane_model::{
+    Amount, Demand, Device, DeviceKind, Exit, ExitKind, LabelRule, TaskSpec, VersionRange,
+};
+use farlane_seal::batch;
 use farlane_units::{ByteCount, MilliGpu};
 use farlane_wire::v1;
 use farlane_wire::v1::session_frame::Body as Down;
 
 use crate::machine::{Machine, node_spec};
-use crate::person::{Person, exit_kind, spec, with_key};
-use crate::world::{World, soon};
+use crate::person::{self, Person, exit_kind, spec, with_key};
+use crate::world::{World, soon, wall};
 
 const ANYWHERE: [(&str, &str); 2] = [("disk", "nvme"), ("driver", "535.104")];
 
@@ -222,4 +225,54 @@ async fn a_task_stays_where_it_must_and_is_told_when_nobody_is_there() {
         "{}",
         exit.message
     );
+}
+
+#[tokio::test]
+async fn nobody_learns_of_runs_that_were_not() {
+    let world = World::start().await;
+    let kept = Machine::enrolled(&world, &[("disk", "nvme")], node_spec(1)).await;
+    let mut machine = Machine::start(&world, kept).await;
+    let kept = Machine::enrolled(&world, &[], node_spec(1)).await;
+    let mut liar = Machine::start(&world, kept).await;
+    let mut person = Person::connect(&world).await;
+    let asked = spec(&world, |_| {});
+    person.submit(&world, &asked, &[b"x"]).await;
+    let mut api = person::api(&world).await;
+    let mut expected = async || {
+        let request = v1::ExplainRequest {
+            spec_bytes: asked.to_canonical().into(),
+            ..Default::default()
+        };
+        let reply = api.explain(with_key(request, &world.key)).await;
+        let mut terms = reply.unwrap().into_inner().terms.into_iter();
+        let run = terms.find(|term| term.name == "run").unwrap().detail;
+        let seconds = run.split_once(' ').unwrap().0;
+        seconds.parse::<f64>().unwrap()
+    };
+    const YEARS: u64 = 100_000_000_000;
+    let guess = expected().await;
+    let drive = async {
+        let ready = machine.ready(1).await;
+        let session = ready[0].task.session();
+        // Another one says that it ran that attempt, for years.
+        let lie = v1::Completion {
+            attempt: Some(ready[0].into()),
+            exit: Some(Exit::plain(ExitKind::Raised).into()),
+            ended_ms: wall().0 + YEARS,
+            ..Default::default()
+        };
+        let leaf = batch::leaf(&ready[0], ExitKind::Raised, None);
+        let lie = liar.signed(session, vec![(lie, leaf)]);
+        liar.report(lie).await;
+        assert_eq!(expected().await, guess);
+        // So does the one that ran it.
+        let (mut completion, leaf) = machine.run(ready[0]);
+        completion.ended_ms += YEARS;
+        let done = machine.signed(session, vec![(completion, leaf)]);
+        machine.report(done).await;
+        let learned = expected().await;
+        assert!(learned != guess && learned < 60.0, "{learned}");
+    };
+    let both = async { tokio::join!(person.results(&world, 1), drive) };
+    soon("the result", both).await;
 }
