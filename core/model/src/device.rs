@@ -33,6 +33,9 @@ const DENSE: [(&str, u64); 13] = [
 ];
 /// The same for each core of a model that is not listed, GFLOPS. Source: the listed ones have 7 to 58; their middle.
 const GFLOPS_A_CORE: u64 = 24;
+/// Most that is believed of one accelerator, GFLOPS. Source: NVIDIA's and Google's newest are said to reach 2,500,000; a
+/// claim beyond that would make every other device look so much slower.
+const MOST_GFLOPS: u64 = 2_500_000;
 
 /// A type of device that the nominal profile has a formula for. *Source*: design.md, "Unified compute units".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -188,19 +191,19 @@ impl Device {
     }
 
     /// What it sustains at most of dense bf16 products, thousands of millions of operations a second: as measured, else
-    /// by its data sheet, else by its cores. For planning, before runs are seen on it; it never prices or bills.
+    /// by its data sheet, else by its cores; what is claimed beyond its sheet, or all that is sold, is not believed. For
+    /// planning, before runs are seen on it; it never prices or bills.
     pub fn dense_gflops(&self) -> u64 {
-        if let Some(measured) = self.measured {
-            return (measured.bf16 / 1000).max(1);
-        }
         let known = |&&(model, _): &&(&str, u64)| crate::request::names(model, &self.model);
-        match self.kind {
-            DeviceKind::Tpu { gflops } => u64::from(gflops),
+        let (sheet, most) = match self.kind {
+            DeviceKind::Tpu { gflops } => (u64::from(gflops), MOST_GFLOPS),
             DeviceKind::Gpu { cuda_cores } => match DENSE.iter().find(known) {
-                Some((_, tflops)) => tflops * 1000,
-                None => u64::from(cuda_cores) * GFLOPS_A_CORE,
+                Some((_, tflops)) => (tflops * 1000, tflops * 1000),
+                None => (u64::from(cuda_cores) * GFLOPS_A_CORE, MOST_GFLOPS),
             },
-        }
+        };
+        let measured = self.measured.map(|rate| (rate.bf16 / 1000).max(1));
+        measured.unwrap_or(sheet).min(most)
     }
 
     /// Whether its texts are as short as an agent makes them, and its rates can be ones.
@@ -343,5 +346,23 @@ mod tests {
             ..tpu
         };
         assert_eq!(known.dense_gflops(), 300_000);
+        // No device is faster than its sheet, and none than all that are sold.
+        let claims = |model: &str| Device {
+            model: model.into(),
+            measured: Some(measured.map(|_| 1_000_000_000_000)),
+            ..device(
+                DeviceKind::Gpu {
+                    cuda_cores: u32::MAX,
+                },
+                1,
+            )
+        };
+        assert_eq!(claims("Tesla T4").dense_gflops(), 65_000);
+        assert_eq!(claims("made up").dense_gflops(), MOST_GFLOPS);
+        let cores = Device {
+            measured: None,
+            ..claims("made up")
+        };
+        assert_eq!(cores.dense_gflops(), MOST_GFLOPS);
     }
 }
