@@ -209,8 +209,6 @@ pub fn fill(link: &Link, out: &mut [f32]) {
 
 #[cfg(test)]
 mod tests {
-    use farlane_model::{MatrixRate, VectorUnit};
-    use farlane_units::Millis;
 
     use super::*;
 
@@ -290,24 +288,7 @@ mod tests {
 
     #[test]
     fn what_is_asked_takes_a_quarter_of_a_second_and_is_bounded() {
-        let measured = |all_cores: u64, cores: u32| {
-            let rate = MatrixRate {
-                unit: VectorUnit::Portable,
-                one_core: all_cores,
-                all_cores,
-            };
-            Measured {
-                at: Millis(1),
-                cores,
-                fp32: rate,
-                bf16: rate,
-                int8: rate,
-                memory_mib_s: 1,
-                disk_write_mib_s: None,
-                disk_read_mib_s: None,
-                network_mib_s: None,
-            }
-        };
+        let measured = |all_cores: u64, cores: u32| Measured::even(cores, all_cores);
         let two = Challenge::of(&measured(270_000, 2), [0; 32]);
         let seconds = two.operations() as f64 / 270e9;
         assert!((0.23..0.26).contains(&seconds), "{seconds}");

@@ -109,6 +109,27 @@ pub struct Measured {
 }
 
 impl Measured {
+    /// Of so many cores that do so many millions of operations a second together, of every type alike; its memory is the
+    /// reference node's, of disk and network nothing is known. For machines that are made up.
+    pub fn even(cores: u32, millions: u64) -> Self {
+        let rate = MatrixRate {
+            unit: VectorUnit::Portable,
+            one_core: millions / u64::from(cores.max(1)),
+            all_cores: millions,
+        };
+        Self {
+            at: Millis(1),
+            cores,
+            fp32: rate,
+            bf16: rate,
+            int8: rate,
+            memory_mib_s: REFERENCE.memory_mib_s,
+            disk_write_mib_s: None,
+            disk_read_mib_s: None,
+            network_mib_s: None,
+        }
+    }
+
     /// What all offered cores sustain together.
     ///
     /// *Units*: [`REFERENCE`]'s of this kind.

@@ -16,22 +16,8 @@ use world::*;
 fn measured(mut node: NodeView, core: u64) -> NodeView {
     let spec = Arc::make_mut(&mut node.spec);
     let cores = spec.cpus.0 / 1000;
-    let rate = MatrixRate {
-        unit: VectorUnit::Avx2,
-        one_core: 0,
-        all_cores: REFERENCE.fp32 * core * u64::from(cores) / 1000,
-    };
-    spec.measured = (core > 0).then_some(Measured {
-        at: Millis(1),
-        cores,
-        fp32: rate,
-        bf16: rate,
-        int8: rate,
-        memory_mib_s: 1,
-        disk_write_mib_s: None,
-        disk_read_mib_s: None,
-        network_mib_s: None,
-    });
+    let rate = REFERENCE.fp32 * core * u64::from(cores) / 1000;
+    spec.measured = (core > 0).then(|| Measured::even(cores, rate));
     node
 }
 

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use farlane_model::{
-    Device, DeviceKind, Digest, Interpreter, MatrixRate, Measured, NodeId, NodeSpec, PythonVersion,
-    REFERENCE, TaskSpec, Tier, VectorUnit, WorkKind,
+    Device, DeviceKind, Digest, Interpreter, Measured, NodeId, NodeSpec, PythonVersion, REFERENCE,
+    TaskSpec, Tier, WorkKind,
 };
 use farlane_plan::{Egress, Heat, NodeView};
-use farlane_units::{ByteCount, Micros, MilliCpu, MilliGpu, Millis, Ppm, UsdMicros};
+use farlane_units::{ByteCount, Micros, MilliCpu, MilliGpu, Ppm, UsdMicros};
 use serde::{Deserialize, Serialize};
 
 use crate::Random;
@@ -192,21 +192,13 @@ impl Kind {
 
 /// What an agent on a core of this speed would have measured.
 pub(crate) fn measured(cores: u32, speed: u64) -> Measured {
-    let rate = |reference: u64| MatrixRate {
-        unit: VectorUnit::Avx2,
-        one_core: reference * speed / 1000,
-        all_cores: reference * speed / 1000 * u64::from(cores),
+    let even = |reference: u64| {
+        let each = reference * speed / 1000;
+        Measured::even(cores, each * u64::from(cores))
     };
     Measured {
-        at: Millis(1),
-        cores,
-        fp32: rate(REFERENCE.fp32),
-        bf16: rate(REFERENCE.bf16),
-        int8: rate(REFERENCE.int8),
-        memory_mib_s: REFERENCE.memory_mib_s,
-        disk_write_mib_s: None,
-        disk_read_mib_s: None,
-        network_mib_s: None,
+        int8: even(REFERENCE.int8).int8,
+        ..even(REFERENCE.fp32)
     }
 }
 

@@ -78,7 +78,10 @@ impl Controller {
         let mut orders: Vec<Order> = Vec::new();
         // What waits before it goes back first, so that the room that comes is not theirs.
         if !recalled.is_empty() {
-            tracing::debug!(attempts = recalled.len(), "called back from where they wait");
+            tracing::debug!(
+                attempts = recalled.len(),
+                "called back from where they wait"
+            );
             orders.push(back(recalled, ReturnReason::CalledBack).into());
         }
         if !asked.is_empty() {

@@ -43,7 +43,7 @@ pub(crate) struct Books {
     books: HashMap<Digest, Arc<PriceBook>>,
 }
 
-/// What class of device a node's cores are. Nodes say of no other device yet.
+/// What class of device a node's cores are. Its accelerators have no price yet.
 pub(crate) fn device_of(_: &Node) -> &'static str {
     CPU
 }

@@ -105,22 +105,7 @@ pub fn node_spec(cores: u32, credit: u32) -> NodeSpec {
 
 /// So many cores, together so many thousandths of one of the reference node.
 pub fn measured(cores: u32, thousandths: u64) -> Measured {
-    let rate = MatrixRate {
-        unit: VectorUnit::Portable,
-        one_core: 1,
-        all_cores: REFERENCE.fp32 * thousandths / 1000,
-    };
-    Measured {
-        at: Millis(1),
-        cores,
-        fp32: rate,
-        bf16: rate,
-        int8: rate,
-        memory_mib_s: 1,
-        disk_write_mib_s: None,
-        disk_read_mib_s: None,
-        network_mib_s: None,
-    }
+    Measured::even(cores, REFERENCE.fp32 * thousandths / 1000)
 }
 
 pub fn task_spec(function: &str) -> TaskSpec {

@@ -2,8 +2,7 @@
 
 use bytes::Bytes;
 use farlane_audit::Challenge;
-use farlane_model::{MatrixRate, Measured, NodeSpec, VectorUnit};
-use farlane_units::Millis;
+use farlane_model::{Measured, NodeSpec};
 use farlane_wire::v1;
 use farlane_wire::v1::agent_frame::Body as Up;
 use farlane_wire::v1::control_frame::Body as Down;
@@ -19,24 +18,8 @@ async fn world() -> World {
 
 /// Says that it was measured, at next to nothing: what is asked of it is then as short as can be.
 fn measured(millions: u64) -> NodeSpec {
-    let rate = MatrixRate {
-        unit: VectorUnit::Portable,
-        one_core: millions,
-        all_cores: millions,
-    };
-    let measured = Measured {
-        at: Millis(1),
-        cores: 1,
-        fp32: rate,
-        bf16: rate,
-        int8: rate,
-        memory_mib_s: 1,
-        disk_write_mib_s: None,
-        disk_read_mib_s: None,
-        network_mib_s: None,
-    };
     NodeSpec {
-        measured: Some(measured),
+        measured: Some(Measured::even(1, millions)),
         ..node_spec(4)
     }
 }

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use farlane_model::{
-    Gang, GangRegions, MatrixRate, Measured, ProjectId, REFERENCE, TaskId, VectorUnit,
-};
+use farlane_model::{Gang, GangRegions, Measured, ProjectId, REFERENCE, TaskId};
 use farlane_store::{NewKey, Scopes};
 use farlane_units::{MilliCpu, Millis};
 use farlane_wire::{ErrorCode, id, v1};
@@ -223,22 +221,8 @@ async fn bound(world: &World, settings: v1::ProjectSettings) -> v1::ProjectView 
 async fn measured_machine(world: &World, cores: u32) -> Machine {
     let mut spec = node_spec(0);
     spec.cpus = MilliCpu(cores * 1000);
-    let rate = MatrixRate {
-        unit: VectorUnit::Avx2,
-        one_core: 1,
-        all_cores: REFERENCE.fp32 * 2 * u64::from(cores),
-    };
-    spec.measured = Some(Measured {
-        at: Millis(1),
-        cores,
-        fp32: rate,
-        bf16: rate,
-        int8: rate,
-        memory_mib_s: 1,
-        disk_write_mib_s: None,
-        disk_read_mib_s: None,
-        network_mib_s: None,
-    });
+    let rate = REFERENCE.fp32 * 2 * u64::from(cores);
+    spec.measured = Some(Measured::even(cores, rate));
     let kept = Machine::enrolled(world, &[("disk", "nvme")], spec).await;
     let machine = Machine::start(world, kept).await;
     machine.beat();
