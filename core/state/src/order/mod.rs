@@ -24,6 +24,7 @@ mod set_standing;
 mod stock_prekeys;
 mod submit_batch;
 mod submit_gang;
+mod submit_specs;
 mod update_node;
 
 pub use ack_outbox::AckOutbox;

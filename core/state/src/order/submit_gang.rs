@@ -2,7 +2,8 @@
 
 use farlane_model::TaskId;
 
-use super::submit_batch::{Known, Submitted, take_one};
+use super::submit_batch::{Submitted, take_one};
+use super::submit_specs::Known;
 use crate::apply::Ctx;
 use crate::{Refusal, Verdict};
 

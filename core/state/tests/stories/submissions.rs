@@ -135,3 +135,17 @@ fn a_revoked_key_takes_no_more_work() {
          Place: placed 1; node 1 low on prekeys, A1#1 to node 1, A grants A1#1\n"
     );
 }
+
+#[test]
+fn a_batch_sent_again_brings_nothing_new() {
+    let mut w = World::new();
+    w.submit('A', 1, 1, &task_spec("f"));
+    let (events, specs) = (w.events().len(), w.count(Table::Specs));
+    // What was taken before is answered however full the outbox is: so it must not fill it.
+    let again = SubmitBatch {
+        specs: vec![task_spec("g").to_canonical().into()],
+        ..w.submit_order('A', 1, 1, &task_spec("f"))
+    };
+    assert!(matches!(w.order(again), Outcome::Submitted { refused, .. } if refused.is_empty()));
+    assert_eq!((w.events().len(), w.count(Table::Specs)), (events, specs));
+}
