@@ -11,7 +11,8 @@ use farlane_wire::v1::session_frame::Body as Down;
 use farlane_wire::{ErrorCode, id, v1};
 use tonic::Status;
 
-use crate::machine::{self, Machine, enrol, token};
+use crate::enrolment::{self, enrol, token};
+use crate::machine::Machine;
 use crate::person::{self, Person, open, opening, spec, with_key};
 use crate::world::{World, soon, wall};
 
@@ -260,7 +261,7 @@ async fn strangers_who_ask_to_join_too_often_wait() {
     let world = World::start().await;
     // One that is on the network already is not held up.
     let machine = Machine::join(&world, 4).await;
-    let mut stranger = machine::stranger(&world).await;
+    let mut stranger = enrolment::stranger(&world).await;
     let refused = soon("the bound", async {
         loop {
             let status = stranger.enrol(v1::EnrolRequest::default()).await;

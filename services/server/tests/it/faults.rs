@@ -14,7 +14,8 @@ use farlane_wire::v1::fleet_client::FleetClient;
 use farlane_wire::v1::session_frame::Body as Down;
 use farlane_wire::{ErrorCode, channel};
 
-use crate::machine::{Machine, enrol, token};
+use crate::enrolment::{enrol, token};
+use crate::machine::Machine;
 use crate::person::{self, Person, api, exit_kind, open, opening, spec, with_key};
 use crate::world::{World, soon, wall};
 

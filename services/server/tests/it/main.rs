@@ -7,6 +7,7 @@ mod audits;
 mod blobs;
 mod cluster;
 mod constraints;
+mod enrolment;
 mod faults;
 mod heat;
 mod leaders;

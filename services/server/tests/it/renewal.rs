@@ -11,7 +11,8 @@ use farlane_wire::{ErrorCode, id, v1};
 use tonic::transport::Channel;
 
 use crate::access::code;
-use crate::machine::{Kept, Machine, enrol, request, stranger, token};
+use crate::enrolment::{Kept, enrol, request, stranger, token};
+use crate::machine::Machine;
 use crate::person::{self, with_key};
 use crate::world::{World, wall};
 
