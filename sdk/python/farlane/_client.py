@@ -22,6 +22,7 @@ from ._errors import ClientClosed, ConnectionError, FarlaneError, OptionError
 from ._farlane import Native, silence
 from ._function import Handles, RemoteFunction
 from ._future import Future
+from ._landing import on_land
 from ._pickling import buffer_bytes, dump_arguments
 
 if TYPE_CHECKING:
@@ -48,8 +49,6 @@ _MAX_CHUNK = 1 << 31
 _clients: weakref.WeakSet[_Shared] = weakref.WeakSet()
 _default: Client | None = None
 _default_lock = threading.Lock()
-# Held while one more is added to those that wait for a future's landing.
-_on_land_lock = threading.Lock()
 
 
 def _deliver(batch: list[tuple[Future[Any], int, Any, Any]]) -> None:
@@ -260,7 +259,7 @@ class Client(Executor):
         landed: queue.SimpleQueue[Future[T]] = queue.SimpleQueue()
         left = set(futures)
         until = None if timeout is None else monotonic() + timeout
-        asked = [self._on_land(future, landed.put) for future in list(left)]
+        asked = [on_land(future, landed.put) for future in list(left)]
         try:
             while left:
                 future = self._next_landed(landed, None if until is None else max(0.0, until - monotonic()))
@@ -281,17 +280,6 @@ class Client(Executor):
                     raise
                 out.append(error)
         return out
-
-    def _on_land(self, future: Future[Any], put: Callable[[Any], object]) -> _Once:
-        """Has `put(future)` called once, when it lands or now. Either thread may find it landed: only one may put."""
-        once = _Once(put)
-        if not future.done():
-            with _on_land_lock:
-                before = future._on_land
-                future._on_land = once if before is None else _Each(before, once)
-        if future.done():
-            once(future)
-        return once
 
     def _next_landed(self, landed: Any, timeout: float | None) -> Future[Any]:
         import queue
@@ -438,41 +426,6 @@ class Client(Executor):
     def nodes(self) -> list[tuple[str, str, bool, int, int]]:
         """The network's nodes: name, region, online, running, leased."""
         return self._native.nodes()
-
-
-class _Once:
-    """Passes on the first call only, whichever thread makes it."""
-
-    __slots__ = ("_put", "_taken")
-
-    def __init__(self, put: Callable[[Any], object]) -> None:
-        self._put = put
-        self._taken = threading.Lock()
-
-    def take(self) -> bool:
-        """Makes this call the one that passes; True if none did before."""
-        return self._taken.acquire(blocking=False)
-
-    def is_taken(self) -> bool:
-        return self._taken.locked()
-
-    def __call__(self, future: Any) -> None:
-        if self.take():
-            self._put(future)
-
-
-class _Each:
-    """Several that wait for one future; those that gave up are left out."""
-
-    __slots__ = ("_calls",)
-
-    def __init__(self, before: _Once | _Each, once: _Once) -> None:
-        calls = before._calls if isinstance(before, _Each) else (before,)
-        self._calls: tuple[_Once, ...] = (*(call for call in calls if not call.is_taken()), once)
-
-    def __call__(self, future: Any) -> None:
-        for call in self._calls:
-            call(future)
 
 
 def _futures(name: str, given: Iterable[Future[T]]) -> list[Future[T]]:

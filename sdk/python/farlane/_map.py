@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from ._landing import on_land
+
 if TYPE_CHECKING:
     from ._client import Client
     from ._future import Future
@@ -82,7 +84,7 @@ class Mapped(Iterator[Any]):
                 self._under_way.append(future)
             else:
                 self._waiting.add(future)
-                self._client._on_land(future, self._landed.put)
+                on_land(future, self._landed.put)
 
     def __next__(self) -> Any:
         self._started = True
