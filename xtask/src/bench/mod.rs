@@ -4,6 +4,7 @@
 //! another, so that a machine that is slow for a while is slow for all. Leaves the measuring to
 //! the runner (tests/bench/one.py, or that of another folder), the table to [`table`].
 
+mod figures;
 mod placement;
 mod table;
 
