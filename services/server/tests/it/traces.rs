@@ -122,7 +122,7 @@ async fn what_ran_is_told_without_its_names_and_replayed() {
     for run in &trace.runs {
         assert_eq!(run.outcome, Outcome::Returned);
         assert!(
-            run.ended - run.started <= 20 && run.usd_nanos > 0,
+            run.ended - run.started < 1000 && run.usd_nanos > 0,
             "{run:?}"
         );
         assert!(
