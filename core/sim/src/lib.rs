@@ -7,7 +7,9 @@ mod bound;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod exact;
+mod foresight;
 mod found;
+mod instance;
 mod machine;
 mod peers;
 mod plot;
@@ -24,7 +26,7 @@ mod stuck;
 mod work;
 mod world;
 
-pub use bound::Instance;
+pub use instance::Instance;
 pub use machine::Machines;
 pub use peers::Chooser;
 pub use random::Random;

@@ -18,7 +18,7 @@ use farlane_state::{
 };
 use farlane_units::{ByteCount, Micros, Millis};
 
-use crate::bound::{Instance, Job};
+use crate::instance::{Instance, Job};
 use crate::machine::{Machine, speed};
 use crate::peers::{Chooser, Peer};
 use crate::replay::Replay;
@@ -206,11 +206,14 @@ impl Simulation {
     }
 
     /// What was to be placed, for a bound on what placing it costs. `None` where more than a million tasks
-    /// arrived, and for a replay.
+    /// arrived, for a replay, and where gangs lie on nodes that fall silent: what is left of one then begins again, and a
+    /// bound takes all of it to begin once.
     pub fn instance(&self) -> Option<Instance> {
+        let gangs = self.clients.iter().any(|client| client.gang > 1);
+        let broken = gangs && self.scenario.failures_per_node_day > 0.0;
         let whole = self.jobs.len() < MAX_JOBS && self.replay.is_none();
         let machines = self.nodes.values();
-        whole.then(|| Instance::of(machines, &self.clients, &self.jobs, self.now))
+        (whole && !broken).then(|| Instance::of(machines, &self.clients, &self.jobs, self.now))
     }
 
     /// What it came to.
