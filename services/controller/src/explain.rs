@@ -102,8 +102,12 @@ fn live_reply(
     if live.placed.is_none() {
         let asked = (&live.spec.digest, &*live.spec.task);
         let fleet = &mut cache.fleet;
-        let never = never(state, fleet, asked, gang, &mut MAX_LOOKS.clone());
-        let quota = never.or_else(|| kept_back(state, fleet, asked, best, gang));
+        if let Some(why) = never(state, fleet, asked, gang, &mut MAX_LOOKS.clone()) {
+            // It has no place in a line, and no time to start.
+            reply.summary = why;
+            return reply;
+        }
+        let quota = kept_back(state, fleet, asked, best, gang);
         reply.summary = quota.unwrap_or(reply.summary);
     }
     if let Some(refused) = refused {
