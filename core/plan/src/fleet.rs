@@ -10,6 +10,8 @@
 
 mod closed;
 
+pub use self::closed::PATIENCE;
+
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;

@@ -39,7 +39,7 @@ pub use cost::{Bill, Policy, Term};
 pub use estimate::{Estimates, Rates, Shape, UNKNOWN, Work};
 pub use estimator::{BySize, Case, Comparison, Estimator, Shadow};
 pub use explain::{ClassReason, Explanation, explain};
-pub use fleet::{Fleet, Totals};
+pub use fleet::{Fleet, PATIENCE, Totals};
 pub use links::{Basis, Link, Links, Survey};
 pub use preempt::{Holder, Occupied, Preemption, Stands, make_room, make_way, preempt};
 pub use search::{elsewhere, plan};

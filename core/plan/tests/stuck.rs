@@ -63,7 +63,7 @@ fn behind_what_runs_for_long_nothing_more_waits_until_something_ends() {
     let nodes = [full(1, 100, 4), node(2, 1, "eu-1", 9_000_000)];
     let mut fleet = fleet(nodes);
     assert_eq!(placed(&mut fleet, 2), [(id(1), 2)], "cheap, and soon");
-    fleet.close(&id(1), Millis(5_000));
+    fleet.close(&id(1), Millis(0), Some(Millis(5_000)));
     assert_eq!(placed(&mut fleet, 2), [(id(2), 2)]);
     // What is told of it anew, of its heat or its place, opens nothing.
     fleet.put(NodeView {
@@ -77,7 +77,7 @@ fn behind_what_runs_for_long_nothing_more_waits_until_something_ends() {
     assert_eq!(fleet.room(), 1_000 + 4 + 3);
     assert_eq!(placed(&mut fleet, 2), [(id(1), 2)]);
     // Something ends before its time is over.
-    fleet.close(&id(1), Millis(60_000));
+    fleet.close(&id(1), Millis(5_000), Some(Millis(55_000)));
     fleet.put(NodeView {
         free_cpus: MilliCpu(1_000),
         ..full(1, 100, 3)

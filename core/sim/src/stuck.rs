@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use farlane_model::{AttemptRef, Digest, NodeId};
-use farlane_plan::{Group, elsewhere};
+use farlane_plan::{Group, PATIENCE, elsewhere};
 use farlane_state::{Return, ReturnReason};
 use farlane_units::Millis;
 
@@ -12,8 +12,6 @@ use crate::run::{BATCH, EPOCH, Simulation, What};
 
 /// Between two looks, milliseconds. Source: as the controller's.
 const LOOK: u64 = 1_000;
-/// What has waited on its node for less is left there. Source: as the controller's.
-const PATIENCE: Millis = Millis(2_000);
 
 /// Of one request on one node.
 struct Stuck {
@@ -54,8 +52,7 @@ impl Simulation {
             let runs = self.state.desired(&stuck.node).filter_map(|t| t.placed);
             let runs = runs.filter(|placed| !placed.lease.backlog);
             let youngest = runs.map(|placed| now.saturating_sub(placed.lease.at)).min();
-            let closed = youngest.unwrap_or(PATIENCE).max(PATIENCE);
-            self.fleet.close(&stuck.node, now.saturating_add(closed));
+            self.fleet.close(&stuck.node, now, youngest);
         }
         for some in back.chunks(BATCH) {
             let called = |attempt: &AttemptRef| (*attempt, ReturnReason::CalledBack);

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use farlane_model::{AttemptRef, NodeId, ProjectId, Resources};
 use farlane_plan::{
-    Group, Holder, Occupied, Presence, Share, Stands, make_room, make_way, preempt,
+    Group, Holder, Occupied, PATIENCE, Presence, Share, Stands, make_room, make_way, preempt,
 };
 use farlane_state::{LiveTask, Node, Order, Preempt, Return, ReturnReason, State};
 use farlane_units::Millis;
@@ -20,8 +20,6 @@ use crate::quota::Quotas;
 use crate::stuck::{MAX_STUCK, Stuck, called_back};
 use crate::view::ViewCache;
 
-/// What has waited less may yet find room by itself. Source: choice; a grant that does not come is given up after 2 s.
-pub(crate) const PATIENCE: Millis = Millis(2_000);
 /// Queues looked at, as in a round of planning.
 const MAX_GROUPS: usize = 256;
 /// Projects for which something makes way in a second. Source: choice, as `farlane-plan` takes no more.

@@ -7,11 +7,11 @@
 use std::collections::BTreeMap;
 
 use farlane_model::Digest;
-use farlane_plan::{Gangs, Group, Occupied, PlanInput, Presence, Stands, elsewhere};
+use farlane_plan::{Gangs, Group, Occupied, PATIENCE, PlanInput, Presence, Stands, elsewhere};
 use farlane_state::State;
 use farlane_units::Millis;
 
-use crate::preempt::{PATIENCE, Place};
+use crate::preempt::Place;
 use crate::view::{BUDGET, ViewCache};
 
 /// Groups of one look. Source: choice; about 0.1 s in a debug build, a tenth of that in others, so that 10,000 nodes are looked at in ten
@@ -96,12 +96,11 @@ impl Stuck {
         self.long.iter().map(|(group, _)| group)
     }
 
-    /// How long nothing more is to wait there: what has run for a while will run for as long again.
-    fn closed_for(&self) -> Millis {
+    /// How long what runs there has run, the youngest of it.
+    fn youngest(&self) -> Option<Millis> {
         let holders = self.place.occupied.holders.iter();
         let runs = holders.filter(|holder| holder.stands != Stands::Waiting);
-        let youngest = runs.map(|holder| holder.ran).min();
-        youngest.unwrap_or(PATIENCE).max(PATIENCE)
+        runs.map(|holder| holder.ran).min()
     }
 }
 
@@ -125,9 +124,7 @@ pub(crate) fn called_back(
     let mut called = Vec::with_capacity(stuck.len());
     for one in stuck {
         let node = &one.place.occupied.node;
-        cache
-            .fleet
-            .close(node, now.saturating_add(one.closed_for()));
+        cache.fleet.close(node, now, one.youngest());
         let mut back = Vec::new();
         for ((_, indices), count) in one.long.iter().zip(counts.by_ref()) {
             back.extend_from_slice(&indices[..count as usize]);

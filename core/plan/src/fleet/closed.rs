@@ -6,10 +6,14 @@ use farlane_units::Millis;
 use super::Fleet;
 use crate::tree::Free;
 
+/// What has waited for less may yet find room by itself. Source: choice; a grant that does not come is given up after 2 s.
+pub const PATIENCE: Millis = Millis(2_000);
+
 impl Fleet {
-    /// Until then, or until something ends there, nothing is placed behind what runs on a node: what waited there waited
-    /// for longer than expected.
-    pub fn close(&mut self, node: &NodeId, until: Millis) {
+    /// What waited on a node waited for longer than expected: for as long as the youngest of what runs there has run
+    /// nothing more is placed behind it, or until something ends. What has run for a while will run for as long again.
+    pub fn close(&mut self, node: &NodeId, now: Millis, youngest: Option<Millis>) {
+        let until = now.saturating_add(youngest.unwrap_or(PATIENCE).max(PATIENCE));
         let Some(free) = self.free_of(node) else {
             return;
         };
