@@ -34,9 +34,9 @@ pub const PROBE_PAUSE_MS: u64 = 3_600_000;
 pub const HEAT_STEP_PPM: u32 = 125_000;
 /// Most that it is believed to be slower by: a processor that is throttled all of the time does half.
 pub const HEAT_MOST_PPM: u32 = 1_000_000;
-/// Agents' heartbeats. Source: design.md, "Leases".
+/// Agents' heartbeats. Source: choice; a lease holds over two that are lost.
 pub const HEARTBEAT_MS: u64 = 3_000;
-/// Life of a lease that is not renewed. Source: likewise.
+/// Life of a lease that is not renewed. Source: choice; so long a lost node keeps what it had.
 pub const LEASE_MS: u64 = 10_000;
 
 /// A peer's hello: `software` is like "farlane/0.1.0 client".

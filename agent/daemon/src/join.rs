@@ -26,8 +26,7 @@ use crate::folder::{Folder, Joined, NetworkFile, Transport};
 /// How long an unreachable server is waited for. Source: a server that starts at the same time as
 /// its agents needs about 1 s; a person waits this long.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Clocks further apart than this break certificates, which are backdated 1 h. Source: design.md,
-/// "Joining".
+/// Clocks further apart than this break certificates, which are backdated 1 h. Source: farlane-seal, `renewal`.
 const WORST_SKEW_MS: u64 = farlane_seal::renewal::MAX_SKEW.0;
 /// A skew worth a warning.
 const BAD_SKEW_MS: i64 = 60_000;

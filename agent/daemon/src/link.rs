@@ -40,8 +40,8 @@ const UNKNOWN_TRIES: u32 = 5;
 const OUTGOING: usize = 1024;
 /// Before the first look at the other servers: whoever connects has other things to do first.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
-/// A certificate is renewed when less than this is left, or less than a third of its life. Source: design.md,
-/// "Joining": they live 24 h; a third leaves 8 h in which a server may be away.
+/// A certificate is renewed when less than this is left, or less than a third of its life. Source: they
+/// live 24 h; a third leaves 8 h in which a server may be away.
 const RENEW_BEFORE_MS: u64 = 8 * 3_600_000;
 /// Between two renewals, and between two tries, where the certificate lives long enough. Source: a thousandth
 /// of a day, so that a server that gives short ones by mistake is not asked without end.

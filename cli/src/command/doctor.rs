@@ -11,7 +11,8 @@ use crate::connect::{Target, block_on};
 use crate::problem::Problem;
 use crate::show::{self, Form};
 
-/// Own clock against cluster time: more breaks certificates' first hour. Source: design.md, "Joining".
+/// Own clock against cluster time: more breaks certificates, which are backdated by it. Source:
+/// farlane-controller, `issue`.
 const MAX_SKEW_MS: u64 = 60 * 60 * 1000;
 /// Skew worth a word: leases last 10 s, and times on receipts should make sense.
 const NOTABLE_SKEW_MS: u64 = 5_000;

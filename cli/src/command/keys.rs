@@ -58,14 +58,14 @@ struct Create {
     /// What it is for.
     #[arg(value_parser = parse::name)]
     name: String,
-    /// What it may: submit, read, admin (keys of the project), network (machines: join files, removal,
-    /// lists of removed machines; give read beside it, since the commands look at the machines first).
+    /// What it may: submit, read, admin (keys of the project), network (what concerns every project: machines,
+    /// prices, projects, traces; give read beside it, since its commands look at lists first).
     #[arg(long, value_delimiter = ',', default_value = "submit,read", value_parser = SCOPES)]
     scopes: Vec<String>,
     /// Until when.
     #[arg(long, default_value = "365d", value_parser = parse::duration)]
     expires: Duration,
-    /// Of another project than one's own: needs a key with the scope `network`.
+    /// Of another project than one's own: needs a key with the scopes `admin`, `network` and `read`.
     #[arg(long, value_name = "NAME")]
     project: Option<String>,
     /// Write an access file instead of printing the key: for an owner with keys of their own, who may then

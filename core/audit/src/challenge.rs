@@ -24,8 +24,8 @@ const STEPS: u32 = 64;
 const MOST_CORES: u32 = 256;
 /// Of one step. Source: below, fewer than 10 ms in all on the slowest core; above, a check of half a second.
 const ROUNDS: std::ops::RangeInclusive<u64> = 1..=512;
-/// What each core does at its claimed rate, thousandths of a second. Source: design.md gives an audit at most the
-/// 2 s of a calibration; this leaves a node of four cores at half of that, and is long beside a round trip.
+/// What each core does at its claimed rate, thousandths of a second. Source: choice; a node of four cores gives
+/// half of the 2 s of a calibration, and it is long beside a round trip.
 const ASKED_MS: u64 = 250;
 /// An honest answer comes sooner. *Units*: milliseconds. Source: at a quarter of the claimed rate, and a second for
 /// a thread to start and a far node to answer.

@@ -181,7 +181,7 @@ impl PriceBook {
 
     /// The same where the book prices measured units: what it names for a core, else what it names for a unit × how
     /// many units one core was measured to be. A machine that was not measured has no such price, and nominal
-    /// figures never stand in. *Source*: design.md, "Unified compute units".
+    /// figures never stand in. *Source*: docs/guide/prices.md.
     pub fn core_hour_of(
         &self,
         region: &str,

@@ -10,7 +10,7 @@ use crate::{CoreTime, Usage, cost_with};
 /// Milliseconds of a minute.
 const MINUTE_MS: u64 = 60_000;
 
-/// What usage is folded by. Source: design.md, "Replicated state".
+/// What usage is folded by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChargeKey {
     /// Who pays.

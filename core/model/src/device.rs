@@ -37,7 +37,7 @@ const GFLOPS_A_CORE: u64 = 24;
 /// claim beyond that would make every other device look so much slower.
 const MOST_GFLOPS: u64 = 2_500_000;
 
-/// A type of device that the nominal profile has a formula for. *Source*: design.md, "Unified compute units".
+/// A type of device that the nominal profile has a formula for. *Source*: docs/guide/machines.md.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DeviceType {
     /// cores × clock_ghz ÷ 2

@@ -73,7 +73,7 @@ pub struct NodeSpec {
     pub labels: Arc<[(String, String)]>,
     /// Price of one core for an hour.
     pub price_usd_micros_core_hour: UsdMicros,
-    /// Attempts that may be leased here beyond those that run; see design.md, "Flow".
+    /// Attempts that may be leased here beyond those that run; see docs/design/spine.md, "core/state".
     pub backlog_credit: u32,
     /// `linux`, `macos`.
     pub os: Arc<str>,

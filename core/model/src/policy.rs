@@ -127,7 +127,7 @@ impl PolicyName {
         }
     }
 
-    /// What they are worth to it. Source: design.md, "Placement" leaves the prices to the policy.
+    /// What they are worth to it. Source: choice.
     ///
     /// `balanced`: half a dollar is ten core-hours at a common spot price of $0.05, and $50 a tonne is near what
     /// emission trading asks. `fast`: an engineer's hour. `cheap`: a queue of a night is worth a few cents.

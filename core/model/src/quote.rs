@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{PolicyPrices, TermKind};
 
-/// Most bytes of one. Source: twelve terms of at most 11 B, four other numbers of at most 10 B, and two names.
+/// Most bytes of one. Source: thirteen terms of at most 11 B, four other numbers of at most 10 B, and two names.
 pub const MAX_QUOTE_BYTES: usize = 1024;
 
 const HOUR_MICROS: u128 = 3_600_000_000;

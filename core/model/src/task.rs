@@ -11,10 +11,9 @@ use crate::{
     ProjectId, PythonVersion, TaskId,
 };
 
-/// Sealed bytes up to this size lie in a row; larger ones are blobs. Source: design.md,
-/// "Replicated state".
+/// Sealed bytes up to this size lie in a row; larger ones are blobs. Source: docs/design/payload.md.
 pub const MAX_ROW_BYTES: usize = 16 * 1024;
-/// Most bytes of one entry of the log. Source: design.md, "Replicated state".
+/// Most bytes of one entry of the log. Source: choice; two full batches and their placements fit.
 pub const MAX_ENTRY_BYTES: usize = 1024 * 1024;
 
 /// Output kept of each attempt unless set: some ten thousand lines.

@@ -58,7 +58,7 @@ terms! {
     /// What a hot machine is slower by.
     9 Thermal "thermal" "slow-down expected of its heat × (price + run)",
     /// Being where too many of its kind are.
-    10 Spread "spread" "tasks of its tag there × what one is worth",
+    10 Spread "spread" "tasks of its kind there × what one is worth",
     /// Being away from whom it wants to be with, or beside whom it does not.
     11 Affinity "affinity" "wishes not met × what one is worth",
     /// The slowest way between two of its gang, for which all of them wait.

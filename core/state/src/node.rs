@@ -13,7 +13,7 @@ use crate::capacity::{Capacity, DeviceLoad, Need, could_ever};
 use crate::order::Moved;
 use crate::row::NodeRow;
 
-/// A context is used for this long after its issue. Source: design.md, "Grants".
+/// A context is used for this long after its issue. Source: docs/design/spine.md, "core/state".
 pub const CONTEXT_LIFE: Millis = Millis(10 * 60 * 1000);
 /// One-time prekeys kept of one node. Source: at one context a granter in 10 minutes, this lasts 512
 /// granters for that long; 512 × 250 B is 128 KiB a node.

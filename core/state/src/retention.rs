@@ -11,7 +11,7 @@ use crate::row::{Cursor, ResultRow, keys};
 use crate::rows::{Rows, Table};
 use crate::{Expire, Forgotten, Session, State};
 
-/// Results are kept this long. Source: design.md, "The life of a task".
+/// Results are kept this long. Source: choice, told in docs/guide/calls.md.
 pub const RETENTION: Millis = Millis(24 * 3600 * 1000);
 /// Or this long after their first acknowledgement. Source: the same.
 pub const RETENTION_ACKED: Millis = Millis(3600 * 1000);

@@ -1,4 +1,4 @@
-//! What a queued task costs, with every index, at the size the design speaks of.
+//! What a queued task costs, with every index, at the size that is promised.
 #![allow(clippy::unwrap_used)]
 #![cfg(target_os = "linux")]
 
@@ -10,7 +10,7 @@ use farlane_units::Millis;
 use world::*;
 
 const TASKS: u64 = 1_000_000;
-/// Source: design.md, "Replicated state".
+/// Source: SPEC.md, "The scheduler".
 const MOST_BYTES: u64 = 350;
 
 /// Resident bytes of this process; the test runs alone in its binary.

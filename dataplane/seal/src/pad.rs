@@ -8,7 +8,7 @@ use crate::stream;
 
 /// Smallest bucket.
 pub const SMALLEST: usize = 128;
-/// Up to here buckets are powers of two. Source: design.md, "Settled small things".
+/// Up to here buckets are powers of two. Source: docs/design/spine.md, "dataplane/seal".
 const POWERS_UP_TO: usize = 16 * 1024;
 /// First byte of the padding.
 pub(crate) const MARK: u8 = 0x80;

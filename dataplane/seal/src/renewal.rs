@@ -12,8 +12,8 @@ use farlane_units::Millis;
 use crate::record::NodeRecord;
 use crate::sign::{NodeIdentity, SIGNATURE_BYTES, Sign};
 
-/// How far the time of a proof may lie from the server's, either way. Source: design.md, "Joining":
-/// transport certificates are backdated 1 h, so clocks further apart than this break them anyway.
+/// How far the time of a proof may lie from the server's, either way. Source: transport
+/// certificates are backdated 1 h, so clocks further apart than this break them anyway.
 pub const MAX_SKEW: Millis = Millis(50 * 60 * 1000);
 
 const LABEL: &[u8] = b"farlane/renewal/1";

@@ -94,7 +94,8 @@ class Client(Executor):
     """Runs functions on a Farlane network.
 
     Without arguments it finds its network in the environment (`FARLANE_IDENTITY_FILE`, `FARLANE_URL`,
-    `FARLANE_KEY`), the profile that `farlane login` wrote, or the network that `farlane up` runs for this user.
+    `FARLANE_KEY`), the profile that `farlane login` wrote (`FARLANE_PROFILE` names another than `default`), or the
+    network that `farlane up` runs for this user.
     """
 
     def __init__(
@@ -207,7 +208,8 @@ class Client(Executor):
         """`fn` over the items of `iterables`, read only as far as a bounded number of calls are under way.
 
         `order_outputs=False` yields results as they come; `return_exceptions=True` yields exceptions instead of
-        raising the first. `chunksize` items make one task.
+        raising the first. `chunksize` items make one task. A result that is not there `timeout` seconds after this
+        call raises `TimeoutError`.
         """
         chunksize = _options.whole("chunksize", chunksize, 1, _MAX_CHUNK)
         timeout = _options.patience("timeout", timeout)
@@ -230,8 +232,8 @@ class Client(Executor):
         """Runs `fn` for each item of `iterables`, all at once or not at all, and returns their futures by rank.
 
         Inside, `fl.context().gang` says rank and size. Where one is lost or raises all begin again, as often as
-        `max_retries` and `retry_exceptions` say; where one ends without a result all end. `gang_regions="any"`
-        lets them lie in several regions.
+        `max_retries` and `retry_exceptions` say; where one ends without a result all end. The option
+        `gang_regions="any"` lets them lie in several regions.
         """
         return _gang.submit(self, fn, iterables)
 

@@ -34,7 +34,7 @@ class QueueTimeout(FarlaneError, TimeoutError):
 
 
 class Infeasible(FarlaneError):
-    """No node of the network can ever run the task; the message says what is missing."""
+    """No node can ever run the task, or its project's quota is too small for it; the message says what is missing."""
 
 
 class WorkerLost(FarlaneError):

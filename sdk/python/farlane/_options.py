@@ -65,7 +65,7 @@ class Options(TypedDict, total=False):
     name: str | None
 
 
-# One core and a memory that holds a scientific stack; design.md, "Settled small things", sets the rest.
+# One core and a memory that holds a scientific stack; docs/guide/calls.md lists them.
 DEFAULTS: dict[str, Any] = {
     "num_cpus": 1,
     "memory": "1GiB",

@@ -22,8 +22,8 @@ use tonic::transport::Channel;
 use crate::Error;
 use crate::options::ConnectOptions;
 
-/// How far behind this machine's clock a server's may be. Source: design.md, "Joining": transport
-/// certificates live 24 h, so a machine whose clock is further ahead cannot connect at all.
+/// How far behind this machine's clock a server's may be. Source: transport certificates
+/// live 24 h, so a machine whose clock is further ahead cannot connect at all.
 const MAX_BEHIND_MS: i64 = 24 * 3_600_000;
 /// And ahead: nothing can be made good by it, sums must not overflow. Source: a century.
 const MAX_AHEAD_MS: i64 = 100 * 365 * 24 * 3_600_000;

@@ -15,7 +15,7 @@ use tonic::Status;
 /// Calls that one source, and all together, may make at once after a pause. Source: a rack behind one
 /// address that starts together; a network that comes back after a failure of power.
 const BURST: (u64, u64) = (64, 512);
-/// One more call for each of these. Source: design.md promises no rate; a join takes about 5 ms of a
+/// One more call for each of these. Source: choice, no rate is promised; a join takes about 5 ms of a
 /// core, so that all together cost at most a sixth of one.
 const EACH: (Millis, Millis) = (Millis(1000), Millis(31));
 /// Sources remembered; beyond it those that have been quiet for longest are forgotten. Chosen: 100

@@ -10,7 +10,7 @@ use farlane_runtime::Clock;
 use farlane_units::Millis;
 use parking_lot::Mutex;
 
-/// One part in this many is the most that cluster time is slewed. Source: design.md, "The life of a task".
+/// One part in this many is the most that cluster time is slewed. Source: docs/design/log-store.md, "Cluster time".
 const SLEW: u64 = 100;
 /// A step forward of more than this at the start of a term is worth a warning: two leaders' clocks
 /// that NTP holds stay well within it.

@@ -16,7 +16,8 @@ use crate::quota::{MAX_LOOKS, never};
 use crate::refusals::{MAX_NODES, Refused};
 use crate::view::ViewCache;
 
-/// How long a task waits for the first node of a network. Source: design.md, "Settled small things".
+/// How long a task waits for the first node of a network. Source: choice; a machine that starts with
+/// it joins within that.
 const GRACE: Millis = Millis(10_000);
 /// Tasks finished by one order.
 const PAGE: usize = 2048;

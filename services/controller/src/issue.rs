@@ -5,9 +5,10 @@
 use farlane_model::NodeId;
 use farlane_units::Millis;
 
-/// How long a node's transport certificate lives. Source: design.md, "Joining".
+/// How long a node's transport certificate lives. Source: choice; it is renewed from two thirds of it on.
 pub const NODE_CERTIFICATE_LIFE: Millis = Millis(24 * 60 * 60 * 1000);
-/// How far back its validity starts, for clocks that run behind. Source: design.md, "Joining".
+/// How far back its validity starts, for clocks that run behind. Source: choice; `renewal` of
+/// farlane-seal allows ten minutes less.
 pub const NODE_CERTIFICATE_BACKDATE: Millis = Millis(60 * 60 * 1000);
 
 /// Why no certificate was issued.

@@ -14,10 +14,9 @@ use std::collections::HashMap;
 use farlane_model::NodeId;
 use farlane_units::{Micros, Millis};
 
-/// How long a node is trusted to hold what it was given after its last heartbeat. Source: design.md,
-/// "The life of a task".
+/// How long a node is trusted to hold what it was given after its last heartbeat. Source: farlane-wire, `hello`.
 pub const LEASE: Millis = Millis(10_000);
-/// How often agents send one. Source: design.md, "The life of a task".
+/// How often agents send one. Source: likewise.
 pub const HEARTBEAT: Millis = Millis(3_000);
 
 /// What was last heard of a node.

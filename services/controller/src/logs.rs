@@ -2,7 +2,7 @@
 //!
 //! Owns the files under `DATA/logs`: one for each attempt, bounded, appended in chunks that nobody
 //! here can read. Leaves sealing to the node and opening to the client. Not replicated and not synced:
-//! output is asked for again, not promised (design.md, "The life of a task").
+//! output is asked for again, not promised.
 //!
 //! ```text
 //! file = frame*        frame = length u32 ‖ chunk u32 ‖ last u8 ‖ dropped u64 ‖ node 32 ‖ sealed

@@ -28,7 +28,7 @@ use crate::link::{AgentLink, SessionLink};
 use crate::overlay::{Flight, Overlay};
 
 /// Entries on their way. Source: one is being synced while the next is made ready; measured with
-/// openraft, more only lengthens the queue (shared notes on dependencies).
+/// openraft in 2026-11, more only lengthens the queue.
 const IN_FLIGHT: usize = 2;
 /// Bytes of batches in one entry; the rest of its bound is for placements.
 const ENTRY_BYTES: usize = MAX_ENTRY_BYTES - 320 * 1024;

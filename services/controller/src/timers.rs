@@ -27,7 +27,7 @@ const EACH_SECOND: u64 = 4;
 const EACH_FIVE_SECONDS: u64 = 20;
 const EACH_TEN_SECONDS: u64 = 40;
 const EACH_HOUR: u64 = 4 * 3600;
-/// Output is kept as long as results. Source: design.md, "The life of a task", and an hour.
+/// Output is kept as long as results, and an hour more. Source: farlane-state, `RETENTION`.
 const LOG_LIFE: Duration = Duration::from_secs(25 * 3600);
 
 /// Attempts of earlier boots whose results were announced: given a lease's term to come.

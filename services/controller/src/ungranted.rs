@@ -9,7 +9,7 @@ use farlane_model::AttemptRef;
 use farlane_units::Micros;
 
 /// A placement not granted within this, and the round trips, returns without costing a retry.
-/// Source: design.md, "The life of a task".
+/// Source: choice; a granter that is there answers within milliseconds.
 pub const GRANT_WAIT: Micros = Micros(2_000_000);
 
 /// Attempts not yet granted, in the order of their deadlines.

@@ -11,7 +11,7 @@ use crate::{MAX_PAGE, Pepper, Store, StoreError};
 
 /// First letters of every key, so that a leaked one is found by searching.
 const PREFIX: &str = "flk_";
-/// Bytes of a secret: 256 bits. Source: design.md, "Trust".
+/// Bytes of a secret: 256 bits. Source: choice; as many as the keys of seals have.
 const SECRET_BYTES: usize = 32;
 
 /// One right.

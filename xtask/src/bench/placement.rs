@@ -29,7 +29,7 @@ pub fn run() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Most that a history may cost over its bound. Source: issue 3, "Figures to reach".
+/// Most that a history may cost over its bound. Source: SPEC.md, "The scheduler".
 const OVER_BOUND: f64 = 1.10;
 
 /// Cost over the bound, by scenario and policy: of a schedule by one who knows all, of this network's planner, and by

@@ -15,7 +15,7 @@ use super::attempt::Granted;
 
 /// Grants held for assignments that have not come yet. Source: the largest backlog credit, four times.
 const MAX_EARLY: usize = 4096;
-/// They are held this long. Source: design.md: a placement not granted within 2 s + round trip returns.
+/// They are held this long. Source: a placement not granted within 2 s + round trip returns.
 const EARLY_LIFE_MS: u64 = 5_000;
 /// Most contexts. Source: one granter each 10 minutes; 1024 are live at a project of that many users.
 const MAX_CONTEXTS: usize = 1024;

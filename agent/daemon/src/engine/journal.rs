@@ -1,8 +1,8 @@
 //! Sealed results that nobody has acknowledged, on disk.
 //!
-//! An append-only file of records, not synced: it survives the process, not the power (design.md,
-//! "Settled small things"). Emptied whenever nothing is outstanding, and written anew without what was
-//! acknowledged when it has grown: under steady load something always is outstanding.
+//! An append-only file of records, not synced: it survives the process, not the power. Emptied whenever
+//! nothing is outstanding, and written anew without what was acknowledged when it has grown: under steady
+//! load something always is outstanding.
 //!
 //! ```text
 //! record = length(4) checksum(4) batch number(8) body; an empty body acknowledges

@@ -21,7 +21,7 @@ use crate::worker::template::TemplateNumber;
 
 /// A worker serves this many tasks. Source: docs/design/worker-recycling.md.
 const TASKS_A_WORKER: u32 = 10_000;
-/// And this long. Source: design.md, "Sandboxes".
+/// And this long. Source: likewise.
 const LIFE_MS: u64 = 600_000;
 /// How long before its answer is here a task may have ended, in microseconds. Source: as much as is sent
 /// ahead (`dispatch`, AHEAD), which is then answered together.

@@ -12,7 +12,7 @@ use crate::row::{NodeRow, OutboxEvent, keys};
 use crate::rows::Table;
 use crate::{Change, Outcome, Refusal};
 
-/// Most nodes of one cell. Source: design.md, "The way to internet scale".
+/// Most nodes of one cell. Source: SPEC.md, "The scheduler".
 const MAX_NODES: usize = 100_000;
 
 /// A node enrolled. Its record and certificate have been checked by the server that proposes this.

@@ -17,7 +17,7 @@ use crate::{Outcome, Refusal, Verdict};
 
 /// Most live tasks of one project. Source: twice the 1,000,000 queued tasks that SPEC.md promises.
 const MAX_LIVE: u64 = 2_000_000;
-/// How long an idempotency key counts. Source: design.md, "The life of a task".
+/// How long an idempotency key counts. Source: choice; as long as results are kept.
 pub(crate) const IDEMPOTENCY: Millis = Millis(24 * 3600 * 1000);
 
 /// Submissions `first_seq..`, contiguous in their session.

@@ -32,7 +32,7 @@ pub use info::{GrantInfo, Opening};
 pub use log::{Admission, GrantEntry, GrantLog, MAX_LOGGED_TASKS, attempts_allowed};
 pub use message::{Grant, MAX_GRANTS};
 
-/// How long a context serves. Source: design.md, "Secrecy".
+/// How long a context serves. Source: docs/design/spine.md, "One call, hop by hop".
 pub const CONTEXT_LIFE: Millis = Millis(10 * 60_000);
 /// What a node allows a context's end to lie beyond [`CONTEXT_LIFE`]: granter and node each take
 /// cluster time from a server, at most a round trip apart.

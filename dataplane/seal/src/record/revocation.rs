@@ -9,7 +9,7 @@ use super::RecordError;
 use super::form::{self, Body};
 use crate::sign::{ProviderRoot, PublicKey};
 
-/// Oldest list that a granter uses. Source: design.md, "Trust".
+/// Oldest list that a granter uses. Source: docs/design/spine.md, "core/state".
 pub const MAX_AGE: Millis = Millis(24 * 3_600_000);
 /// Most nodes of one list. Source: 4 MiB, the largest message on the wire, less its frame.
 const MAX_NODES: usize = 100_000;

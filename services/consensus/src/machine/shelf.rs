@@ -20,7 +20,7 @@ use super::overlay::Overlay;
 use crate::error::StartError;
 use crate::raft::{LogId, Membership};
 
-/// An overlay of this size is flushed at once. Source: design.md, "Replicated state".
+/// An overlay of this size is flushed at once. Source: docs/design/log-store.md.
 pub(crate) const FLUSH_BYTES: usize = 16 * 1024 * 1024;
 /// From here on `apply` waits for the disk.
 const MOST_BYTES: usize = 4 * FLUSH_BYTES;
