@@ -184,7 +184,7 @@ pub struct Fleet {
     /// Free named resources of nodes that have any.
     amounts: HashMap<NodeId, Vec<Amount>>,
     /// Nodes behind whose work nothing waits: until when, and the credit that they have.
-    closed: HashMap<NodeId, (Millis, u32)>,
+    closed: HashMap<NodeId, closed::Closed>,
     /// None of them opens before.
     opens: Millis,
     totals: Totals,

@@ -26,6 +26,7 @@ mod lack;
 mod links;
 mod preempt;
 mod quote;
+mod reserved;
 mod search;
 mod sizes;
 mod step;
@@ -42,7 +43,8 @@ pub use explain::{ClassReason, Explanation, explain};
 pub use fleet::{Fleet, PATIENCE, Totals};
 pub use links::{Basis, Link, Links, Survey};
 pub use preempt::{Holder, Occupied, Preemption, Stands, make_room, make_way, preempt};
-pub use search::{elsewhere, plan};
+pub use reserved::{Leased, Reserved, all_ended};
+pub use search::{Elsewhere, elsewhere, plan};
 pub use sizes::Sizes;
 pub use view::{
     AGEING, Assignment, Egress, Gangs, Group, Heat, Left, Lies, MAX_WARM, NodeView, Plan,

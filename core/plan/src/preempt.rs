@@ -57,6 +57,8 @@ pub enum Stands {
     Yielding,
     /// It waits on the node for room.
     Waiting,
+    /// It waits there, and cannot be called back: nobody could send it elsewhere.
+    Stays,
     /// It may not be touched.
     Fixed,
 }
@@ -228,7 +230,7 @@ impl<'a> Room<'a> {
                 Stands::Running if before(holder) => running.push(index),
                 Stands::Waiting if before(holder) => waiting.push(index),
                 // What waits there takes what comes free.
-                Stands::Waiting => taken = true,
+                Stands::Waiting | Stands::Stays => taken = true,
                 Stands::Running | Stands::Fixed => {}
             }
         }
@@ -331,6 +333,7 @@ fn victims(
             }
             Stands::Running if before(holder) => running.push(index),
             // What waits here takes the room before anything that comes later.
+            Stands::Stays => return None,
             Stands::Waiting if !before(holder) => return None,
             Stands::Waiting => victims.push(index),
             Stands::Running | Stands::Fixed => {}

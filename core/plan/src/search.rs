@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use farlane_model::{NodeId, ProjectId, Resources};
 use farlane_units::Micros;
 
-pub use self::elsewhere::elsewhere;
+pub use self::elsewhere::{Elsewhere, elsewhere};
 use self::reserve::Kept;
 use crate::company::{Here, Presence};
 use crate::cost::Traits;
@@ -162,12 +162,12 @@ pub fn plan(fleet: &mut Fleet, groups: &[Group], input: &PlanInput) -> (Plan, Re
 }
 
 /// Whether a task may wait behind others on a node: only where it would begin within about a round trip, which
-/// is what waiting there saves. For longer it waits in its queue, and goes wherever room is first; so does what runs
-/// once at most, for it could not be called back.
+/// is what waiting there saves. For longer it waits in its queue, and goes wherever room is first; so does what was called
+/// back from where it waited, and what runs once at most, for it could not be.
 pub(crate) fn is_soon(there: &Traits, of: &Group, ahead: u32) -> bool {
     let near = there.round_trip.saturating_add(there.round_trip);
     let soon = || there.wait(of, ahead) <= near.max(SOON).0 as f64;
-    ahead == 0 || !of.spec.retry.at_most_once && soon()
+    ahead == 0 || !of.at_once && !of.spec.retry.at_most_once && soon()
 }
 
 fn next(project: usize, turn: &Turn, totals: &Totals) -> Next {

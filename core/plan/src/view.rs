@@ -113,6 +113,8 @@ pub struct Group {
     pub urgency: i16,
     /// How long its head has waited: it grows more urgent with that, see [`Group::rank`].
     pub waited: Millis,
+    /// It is placed only where it runs at once: it waited on a node for too long before.
+    pub at_once: bool,
     /// Names the queue, and breaks ties between equal urgency and age: lower goes first.
     pub since: u64,
     /// How long one is expected to run.

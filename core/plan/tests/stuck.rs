@@ -35,6 +35,12 @@ fn on(n: u8, tasks: u32) -> Group {
     }
 }
 
+fn counts(fleet: &mut Fleet, groups: &[Group], kept: &[NodeId]) -> Vec<u32> {
+    let found = elsewhere(fleet, groups, &INPUT, kept);
+    assert!(!found.cut_short);
+    found.counts
+}
+
 fn placed(fleet: &mut Fleet, tasks: u32) -> Vec<(NodeId, u32)> {
     let (found, _) = plan(fleet, &[group(task(1000, 11, &[]), tasks, 0)], &INPUT);
     let places = found.assignments.iter();
@@ -50,12 +56,15 @@ fn as_many_go_elsewhere_as_run_there_at_once() {
         urgency: -5,
         ..on(3, 3)
     };
-    let found = elsewhere(&mut fleet, &[on(1, 3), urgent.clone()], &INPUT);
+    let found = counts(&mut fleet, &[on(1, 3), urgent.clone()], &[]);
     assert_eq!(found, [1, 3], "the most urgent first");
-    let again = elsewhere(&mut fleet, &[on(1, 3), urgent], &INPUT);
+    let again = counts(&mut fleet, &[on(1, 3), urgent], &[]);
     assert_eq!(again, [1, 3], "asking changed nothing");
-    let there = elsewhere(&mut fleet, &[on(2, 4)], &INPUT);
+    let there = counts(&mut fleet, &[on(2, 4)], &[]);
     assert_eq!(there, [0], "no room but where they are");
+    let kept = counts(&mut fleet, &[on(1, 3)], &[id(2)]);
+    assert_eq!(kept, [0], "kept for a gang");
+    assert_eq!(counts(&mut fleet, &[on(1, 3)], &[]), [3]);
 }
 
 #[test]
@@ -63,7 +72,7 @@ fn behind_what_runs_for_long_nothing_more_waits_until_something_ends() {
     let nodes = [full(1, 100, 4), node(2, 1, "eu-1", 9_000_000)];
     let mut fleet = fleet(nodes);
     assert_eq!(placed(&mut fleet, 2), [(id(1), 2)], "cheap, and soon");
-    fleet.close(&id(1), Millis(0), Some(Millis(5_000)));
+    fleet.close(&id(1), MilliCpu::ZERO, Millis(0), Some(Millis(5_000)));
     assert_eq!(placed(&mut fleet, 2), [(id(2), 2)]);
     // What is told of it anew, of its heat or its place, opens nothing.
     fleet.put(NodeView {
@@ -77,12 +86,46 @@ fn behind_what_runs_for_long_nothing_more_waits_until_something_ends() {
     assert_eq!(fleet.room(), 1_000 + 4 + 3);
     assert_eq!(placed(&mut fleet, 2), [(id(1), 2)]);
     // Something ends before its time is over.
-    fleet.close(&id(1), Millis(5_000), Some(Millis(55_000)));
+    fleet.close(&id(1), MilliCpu::ZERO, Millis(5_000), Some(Millis(55_000)));
     fleet.put(NodeView {
         free_cpus: MilliCpu(1_000),
         ..full(1, 100, 3)
     });
     assert_eq!(placed(&mut fleet, 2), [(id(1), 2)]);
+}
+
+#[test]
+fn what_a_plan_takes_and_gives_back_opens_nothing() {
+    let with = |cores: u32| NodeView {
+        free_cpus: MilliCpu(cores * 1000),
+        ..full(1, 100, 4)
+    };
+    let wide = || [group(task(4000, 11, &[]), 1, 0)];
+    let mut fleet = fleet([with(2), node(2, 4, "eu-1", 9_000_000)]);
+    let place = |fleet: &mut Fleet| plan(fleet, &wide(), &INPUT).0.assignments[0].node;
+    assert_eq!(place(&mut fleet), id(1), "cheap, and soon");
+    fleet.close(&id(1), MilliCpu(2000), Millis(0), Some(Millis(60_000)));
+    assert_eq!(place(&mut fleet), id(2));
+    // Something small is on its way there, and then the state knows of none.
+    fleet.put(with(1));
+    fleet.put(with(2));
+    assert_eq!(place(&mut fleet), id(2));
+    fleet.put(with(3));
+    assert_eq!(place(&mut fleet), id(1), "something ended");
+}
+
+#[test]
+fn what_was_called_back_goes_where_it_runs_at_once() {
+    // Dear, and free.
+    let mut fleet = fleet([full(1, 100, 4), node(2, 1, "eu-1", 9_000_000)]);
+    let called = |tasks| Group {
+        at_once: true,
+        ..group(task(1000, 11, &[]), tasks, 0)
+    };
+    assert_eq!(placed(&mut fleet, 2), [(id(1), 2)], "cheap, and soon");
+    let (found, _) = plan(&mut fleet, &[called(2)], &INPUT);
+    let places = found.assignments.iter().map(|a| (a.node, a.tasks));
+    assert_eq!(places.collect::<Vec<_>>(), [(id(2), 1)]);
 }
 
 #[test]
@@ -111,16 +154,16 @@ proptest! {
             not_on: vec![id(n % cores.len() as u8)],
             ..group(task(cpus * 1000, 11, &[]), *tasks, u64::from(*n))
         }).collect();
-        let counts = elsewhere(&mut fleet, &groups, &INPUT);
+        let found = counts(&mut fleet, &groups, &[]);
         let cpus = |at: usize| groups[at].spec.resources.cpus.0;
-        let taken: u32 = counts.iter().enumerate().map(|(at, count)| count * cpus(at)).sum();
+        let taken: u32 = found.iter().enumerate().map(|(at, count)| count * cpus(at)).sum();
         prop_assert!(taken <= cores.iter().sum::<u32>() * 1000);
-        for ((group, count), at) in groups.iter().zip(&counts).zip(0..) {
+        for ((group, count), at) in groups.iter().zip(&found).zip(0..) {
             prop_assert!(*count <= group.tasks);
             // More of it fits nowhere, even alone.
-            let alone = elsewhere(&mut fleet, std::slice::from_ref(group), &INPUT);
+            let alone = counts(&mut fleet, std::slice::from_ref(group), &[]);
             prop_assert!(alone[0] >= *count);
-            if counts.iter().zip(0..).all(|(c, other)| other == at || *c == 0) {
+            if found.iter().zip(0..).all(|(c, other)| other == at || *c == 0) {
                 prop_assert_eq!(alone[0], *count);
             }
         }

@@ -17,6 +17,7 @@ mod random;
 mod recorded;
 mod replay;
 mod report;
+mod reserve;
 mod round;
 mod run;
 pub mod same_plan;

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use farlane_model::{Digest, NodeId, TaskId, TaskSpec};
+use farlane_model::{Digest, NodeId, SessionId, TaskId, TaskSpec};
 use farlane_plan::{Gangs, Group, Left, NodeView, PlanInput, Presence, Shape, Share, Work, plan};
-use farlane_state::{Outcome, Place, Placement, WaitingQueue};
+use farlane_state::{Outcome, Place, Placement, Spec, WaitingQueue};
 use farlane_units::{ByteCount, Micros, Millis};
 
+use crate::reserve::kept_gangs;
 use crate::run::{EPOCH, Simulation};
 use crate::work::Client;
 
@@ -14,6 +15,18 @@ use crate::work::Client;
 const BUDGET: u32 = 2048;
 /// Queues of one round. Source: as the controller's.
 const MAX_GROUPS: usize = 256;
+
+/// What waits and goes together: tasks that ask the same, gang by gang.
+pub(crate) struct Waiting<'a> {
+    pub spec: &'a Spec,
+    pub session: SessionId,
+    pub oldest: Millis,
+    /// Of each gang; 1 of what is none.
+    pub gang: u32,
+    /// They were called back from where they waited.
+    pub at_once: bool,
+    pub tasks: Vec<TaskId>,
+}
 
 impl Simulation {
     /// One round of planning. True where another may place more.
@@ -24,9 +37,18 @@ impl Simulation {
             return false;
         }
         let (groups, heads) = self.gather(room);
-        let input = self.input(self.shares());
+        if groups.is_empty() {
+            return false;
+        }
+        let mut input = self.input(self.shares());
         let (found, report) = match &mut self.peer {
-            None => plan(&mut self.fleet, &groups, &input),
+            None => {
+                input.gangs = self.gangs(&groups, &heads);
+                let (found, mut report) = plan(&mut self.fleet, &groups, &input);
+                self.reserved
+                    .take(std::mem::take(&mut report.reserved), &heads);
+                (found, report)
+            }
             Some(peer) => {
                 let mut nodes: Vec<NodeView> =
                     self.nodes.values().map(|m| m.view.clone()).collect();
@@ -60,6 +82,7 @@ impl Simulation {
         };
         self.tally.refused += refused.len() as u64;
         for placement in placed {
+            self.called.remove(&placement.task);
             self.start(placement.task);
         }
         report.cut_short
@@ -83,20 +106,36 @@ impl Simulation {
         let queues = self.state.waiting_in_turn(turn, MAX_GROUPS, |queue| {
             fleet.feasible(&queue.spec.digest, &queue.spec.task, &[])
         });
+        let mut waiting = Vec::new();
         for queue in queues {
-            let Some(client) = self.clients.iter().find(|c| c.session == queue.session.id) else {
+            for (gang, tasks) in runs(&queue, room) {
+                let (called, others) = tasks.into_iter().partition(|t| self.called.contains(t));
+                waiting.extend(
+                    [(others, false), (called, true)].map(|(tasks, at_once)| Waiting {
+                        spec: queue.spec,
+                        session: queue.session.id,
+                        oldest: queue.oldest(),
+                        gang,
+                        at_once,
+                        tasks,
+                    }),
+                );
+            }
+        }
+        waiting.extend(kept_gangs(&self.state, &self.reserved, &waiting));
+        for some in waiting.into_iter().filter(|some| !some.tasks.is_empty()) {
+            let Some(client) = self.clients.iter().find(|c| c.session == some.session) else {
                 continue;
             };
-            for (gang, some) in runs(&queue, room) {
-                groups.push(Group {
-                    tasks: some.len() as u32,
-                    waited: self.state.now().saturating_sub(queue.oldest()),
-                    since: heads.len() as u64,
-                    gang,
-                    ..group_of(&queue.spec.task, queue.spec.digest, client)
-                });
-                heads.push(some);
-            }
+            groups.push(Group {
+                tasks: some.tasks.len() as u32,
+                waited: self.state.now().saturating_sub(some.oldest),
+                since: heads.len() as u64,
+                gang: some.gang,
+                at_once: some.at_once,
+                ..group_of(&some.spec.task, some.spec.digest, client)
+            });
+            heads.push(some.tasks);
         }
         self.expect(&mut groups);
         (groups, heads)
@@ -161,7 +200,7 @@ pub(crate) fn group_of(spec: &Arc<TaskSpec>, digest: Digest, client: &Client) ->
         spec: spec.clone(),
         digest,
         tasks: 1,
-        urgency: 0,
+        urgency: -i16::from(spec.priority),
         waited: Millis::ZERO,
         since: 0,
         work: Work::of(Micros(0)),
@@ -172,6 +211,7 @@ pub(crate) fn group_of(spec: &Arc<TaskSpec>, digest: Digest, client: &Client) ->
         bytes_back: ByteCount::ZERO,
         policy: client.policy_of(&digest),
         granter: true,
+        at_once: false,
         not_on: Vec::new(),
         gang: 1,
     }

@@ -7,11 +7,11 @@
 //! ```
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
 
 use bytes::Bytes;
 use farlane_model::{AttemptRef, BootId, Digest, Exit, ExitKind, NodeId, Sealed, TaskId};
-use farlane_plan::{Estimates, Fleet, Shape};
+use farlane_plan::{Estimates, Fleet, Reserved, Shape};
 use farlane_state::{
     BatchSignature, CompleteBatch, Completion, Order, Outcome, Stamp, State, SubmitBatch,
     Submitted, TouchMark, Turn, apply,
@@ -75,6 +75,10 @@ pub struct Simulation {
     /// Whose queues the next round looks at.
     pub(crate) turn: Turn,
     pub(crate) estimates: Estimates,
+    /// Room kept for gangs.
+    pub(crate) reserved: Reserved,
+    /// Called back from where they waited: they are placed where they run at once.
+    pub(crate) called: BTreeSet<TaskId>,
     /// Who chooses where the planner does not.
     pub(crate) peer: Option<Peer>,
     /// Attempts that are not in a backlog, and what they hold, thousandths of a core.
@@ -132,6 +136,8 @@ impl Simulation {
             mark: None,
             turn: Turn::default(),
             estimates: Estimates::default(),
+            reserved: Reserved::default(),
+            called: BTreeSet::new(),
             peer: Peer::of(chooser, scenario.seed),
             running: HashMap::new(),
             busy: 0,

@@ -45,15 +45,19 @@ impl Simulation {
         }
         self.expect(&mut groups);
         let input = self.input(Vec::new());
-        let counts = elsewhere(&mut self.fleet, &groups, &input);
+        let kept: Vec<NodeId> = self.reserved.nodes().collect();
+        let counts = elsewhere(&mut self.fleet, &groups, &input, &kept).counts;
         let mut back = Vec::new();
         for (stuck, count) in stuck.iter().zip(counts) {
             back.extend_from_slice(&stuck.attempts[..count as usize]);
             let runs = self.state.desired(&stuck.node).filter_map(|t| t.placed);
             let runs = runs.filter(|placed| !placed.lease.backlog);
             let youngest = runs.map(|placed| now.saturating_sub(placed.lease.at)).min();
-            self.fleet.close(&stuck.node, now, youngest);
+            let idle = self.state.node(&stuck.node).map(|node| node.free_cpus());
+            let idle = idle.unwrap_or_default();
+            self.fleet.close(&stuck.node, idle, now, youngest);
         }
+        self.called.extend(back.iter().map(|attempt| attempt.task));
         for some in back.chunks(BATCH) {
             let called = |attempt: &AttemptRef| (*attempt, ReturnReason::CalledBack);
             let attempts = some.iter().map(called).collect();

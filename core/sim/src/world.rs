@@ -172,6 +172,7 @@ impl World {
                 Policy::GREEN,
             ]),
             granter: true,
+            at_once: false,
             not_on: Vec::new(),
             gang: 1,
         }

@@ -97,6 +97,51 @@ fn gangs_run_together_and_nodes_that_go_lose_what_they_ran() {
 }
 
 #[test]
+fn a_stream_of_calls_does_not_starve_a_gang() {
+    let mut text = String::from(
+        r#"{"node":{"name":"one","region":"eu","cores":4}}
+{"project":{"name":"shop"}}
+{"kind":{"name":"k","project":"lab"}}
+{"kind":{"name":"g","project":"shop","gang":4}}
+"#,
+    );
+    let member = r#"[{"node":"one","started_ms":30001,"ended_ms":31001}]"#;
+    let members = [member; 4].join(",");
+    // As much as fills all four cores for ten minutes, of which no two come free at once.
+    for n in 0..600 {
+        text += &task(n * 1000, "one", n * 1000, n * 1000 + 4000);
+        if n == 30 {
+            text += &format!(
+                "{{\"gang\":{{\"kind\":\"g\",\"submitted_ms\":30000,\"members\":[{members}]}}}}\n"
+            );
+        }
+    }
+    let figures = replayed(&trace(&text), &WhatIf::default());
+    assert_eq!(figures.ended, 604);
+    let waited = figures.projects[1].wait_ms_p99;
+    assert!(waited < 30_000, "{waited} ms");
+}
+
+#[test]
+fn what_is_urgent_passes_what_waits_longer() {
+    let mut text = ONE.to_owned() + r#"{"project":{"name":"shop"}}"#;
+    text += r#"
+{"kind":{"name":"now","project":"lab","priority":5}}
+"#;
+    for n in 0..20 {
+        text += &task(0, "one", n * 60_000, n * 60_000 + 60_000);
+    }
+    // More than wait on the node before anybody knows how long they run.
+    for _ in 0..6 {
+        text += &task(120_000, "one", 1_200_000, 1_260_000).replace("\"k\"", "\"now\"");
+    }
+    let figures = replayed(&trace(&text), &WhatIf::default());
+    assert_eq!(figures.ended, 26);
+    // The last of the others waits for all of it.
+    assert_eq!(figures.projects[0].wait_ms_p99, 1_500_000);
+}
+
+#[test]
 fn what_fits_nowhere_ends_the_replay_and_is_counted() {
     let kind = r#"{"kind":{"name":"far","project":"lab","regions":["us-*"]}}
 {"task":{"kind":"far","submitted_ms":5,"attempts":[{"node":"one","started_ms":5,"ended_ms":6}]}}

@@ -29,13 +29,31 @@ fn affords(looks: &mut usize, unseen: usize) -> bool {
     enough
 }
 
+/// How a task of a queue may be placed otherwise than the rest of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Apart {
+    /// Nodes that were refused for it.
+    not_on: Vec<NodeId>,
+    /// It was called back from where it waited.
+    at_once: bool,
+}
+
+impl Apart {
+    fn refused(not_on: Vec<NodeId>) -> Self {
+        Self {
+            not_on,
+            at_once: false,
+        }
+    }
+}
+
 /// Groups with as many heads as there could be room for.
 struct Gathered<'a> {
     state: &'a State,
     cache: &'a mut ViewCache,
     waiting: Vec<Group>,
     heads: Vec<Vec<TaskId>>,
-    index: HashMap<(SessionId, Digest, Vec<NodeId>, u32), usize>,
+    index: HashMap<(SessionId, Digest, Apart, u32), usize>,
     /// Of the queue that is looked at.
     waited: Millis,
 }
@@ -47,9 +65,9 @@ impl Gathered<'_> {
         digest: Digest,
         spec: &Arc<TaskSpec>,
         tasks: Vec<TaskId>,
-        not_on: Vec<NodeId>,
+        apart: Apart,
     ) {
-        self.add_gangs(session, digest, spec, tasks, not_on, 1);
+        self.add_gangs(session, digest, spec, tasks, apart, 1);
     }
 
     /// Tasks that are placed so many at a time.
@@ -59,13 +77,13 @@ impl Gathered<'_> {
         digest: Digest,
         spec: &Arc<TaskSpec>,
         tasks: Vec<TaskId>,
-        not_on: Vec<NodeId>,
+        apart: Apart,
         gang: u32,
     ) {
         if tasks.is_empty() {
             return;
         }
-        let key = (session, digest, not_on, gang);
+        let key = (session, digest, apart, gang);
         match self.index.get(&key) {
             Some(at) => {
                 self.heads[*at].extend(tasks);
@@ -73,7 +91,7 @@ impl Gathered<'_> {
             }
             None => {
                 let at = self.heads.len();
-                let not_on = key.2.clone();
+                let Apart { not_on, at_once } = key.2.clone();
                 self.index.insert(key, at);
                 let group = self
                     .cache
@@ -82,6 +100,7 @@ impl Gathered<'_> {
                     since: at as u64,
                     waited: self.waited,
                     not_on,
+                    at_once,
                     gang,
                     ..group
                 });
@@ -139,36 +158,32 @@ pub(crate) fn gather(
             waiting_gangs(&queue, waits, &mut all);
             continue;
         }
-        let Some(refusals) = waits.refusals else {
-            all.add(
-                session,
-                digest,
-                spec,
-                fresh.take(room).collect(),
-                Vec::new(),
-            );
+        if waits.refusals.is_none() && all.cache.called.is_empty() {
+            let tasks = fresh.take(room).collect();
+            all.add(session, digest, spec, tasks, Apart::default());
             continue;
-        };
-        // What was refused somewhere must not stand before what was not.
-        let (mut free, mut refused) = (Vec::new(), BTreeMap::<_, Vec<TaskId>>::new());
+        }
+        // What was refused somewhere, or waits for room, must not stand before what does not.
+        let (mut free, mut others) = (Vec::new(), BTreeMap::<_, Vec<TaskId>>::new());
         let mut spare = room;
         for task in fresh {
-            let known = queue.granter.and_then(|g| refusals.of(task, g));
-            match known {
-                None => free.push(task),
-                Some(_) if spare == 0 => continue,
-                Some(known) => {
-                    spare -= 1;
-                    refused.entry(known.nodes.clone()).or_default().push(task);
-                }
+            let apart = Apart {
+                not_on: refused_of(&[task], queue.granter, waits.refusals),
+                at_once: all.cache.called.has(&task),
+            };
+            if apart == Apart::default() {
+                free.push(task);
+            } else if spare > 0 {
+                spare -= 1;
+                others.entry(apart).or_default().push(task);
             }
             if free.len() >= room {
                 break;
             }
         }
-        all.add(session, digest, spec, free, Vec::new());
-        for (not_on, tasks) in refused {
-            all.add(session, digest, spec, tasks, not_on);
+        all.add(session, digest, spec, free, Apart::default());
+        for (apart, tasks) in others {
+            all.add(session, digest, spec, tasks, apart);
         }
     }
     kept_gangs(waits, &mut all);
@@ -193,9 +208,9 @@ fn waiting_gangs(queue: &WaitingQueue<'_>, waits: Waits, all: &mut Gathered<'_>)
             break;
         };
         left = rest;
-        let not_on = refused_of(&gang, queue.granter, waits.refusals);
+        let apart = Apart::refused(refused_of(&gang, queue.granter, waits.refusals));
         let size = gang.len() as u32;
-        all.add_gangs(session, digest, spec, gang, not_on, size);
+        all.add_gangs(session, digest, spec, gang, apart, size);
     }
 }
 
@@ -215,15 +230,15 @@ fn kept_gangs(waits: Waits, all: &mut Gathered<'_>) {
         if granter.is_some() && waits.quotas.leave(&task.session.project) {
             let gang: Vec<TaskId> = state.gang(&member).map(|t| t.id).collect();
             let (session, digest, size) = (task.session.id, task.spec.digest, gang.len() as u32);
-            let not_on = refused_of(&gang, granter, waits.refusals);
+            let apart = Apart::refused(refused_of(&gang, granter, waits.refusals));
             all.waited = waits.now.saturating_sub(task.submitted);
-            all.add_gangs(session, digest, &task.spec.task, gang, not_on, size);
+            all.add_gangs(session, digest, &task.spec.task, gang, apart, size);
         }
     }
 }
 
-/// Nodes that were refused for any of a gang: none of it goes there.
-fn refused_of(
+/// Nodes that were refused for any of these: none of them goes there.
+pub(crate) fn refused_of(
     gang: &[TaskId],
     granter: Option<SessionId>,
     refusals: Option<&Refusals>,
@@ -268,13 +283,20 @@ fn submitted(state: &State, batch: &SubmitBatch, room: usize, all: &mut Gathered
             None => {
                 let most = run.len().min(room);
                 room -= most;
-                all.add(session.id, digest, &spec, ids(most), Vec::new());
+                all.add(session.id, digest, &spec, ids(most), Apart::default());
             }
             // What is left of the last is refused.
             Some(gang) => {
                 let size = usize::from(gang.size);
                 let whole = ids(run.len() / size * size);
-                all.add_gangs(session.id, digest, &spec, whole, Vec::new(), size as u32);
+                all.add_gangs(
+                    session.id,
+                    digest,
+                    &spec,
+                    whole,
+                    Apart::default(),
+                    size as u32,
+                );
             }
         }
     }

@@ -15,8 +15,10 @@ use farlane_units::Millis;
 
 use crate::Controller;
 use crate::company::presence;
+use crate::gather::refused_of;
 use crate::overlay::Overlay;
 use crate::quota::Quotas;
+use crate::refusals::Refusals;
 use crate::stuck::{MAX_STUCK, Stuck, called_back};
 use crate::view::ViewCache;
 
@@ -41,7 +43,7 @@ pub(crate) struct Place {
 }
 
 /// What was seen of the state: all that the choice needs.
-struct Seen {
+pub(crate) struct Seen {
     /// What waits in queues, of each project what goes first.
     groups: Vec<Group>,
     shares: Vec<Share>,
@@ -59,19 +61,22 @@ impl Controller {
         let now = self.now();
         let mut cache = self.view.lock();
         let cache = &mut *cache;
+        let refusals = Some(self.refusals.lock()).filter(|known| !known.is_empty());
         let (seen, overdue) = self.consensus.read(|state| {
             let overdue: Vec<_> = state.overdue_to_yield(now).take(PAGE).collect();
             if state.counts().placed == 0 {
                 return (None, overdue);
             }
             self.refresh(state, cache);
-            (look(state, cache, now), overdue)
+            cache.called.forget(state);
+            (look(state, cache, refusals.as_deref(), now), overdue)
         });
+        drop(refusals);
         // The state is not held while it is chosen.
         let chosen = seen.map(|seen| choose(seen, cache, now));
         let (asked, recalled) = chosen.unwrap_or_default();
-        let back = |attempts: Vec<AttemptRef>, reason| Return {
-            attempts: attempts.into_iter().map(|a| (a, reason)).collect(),
+        let back = |attempts: &[AttemptRef], reason| Return {
+            attempts: attempts.iter().map(|a| (*a, reason)).collect(),
         };
         let mut orders: Vec<Order> = Vec::new();
         // What waits before it goes back first, so that the room that comes is not theirs.
@@ -80,25 +85,31 @@ impl Controller {
                 attempts = recalled.len(),
                 "called back from where they wait"
             );
-            orders.push(back(recalled, ReturnReason::CalledBack).into());
         }
+        let pages = recalled.chunks(PAGE);
+        orders.extend(pages.map(|some| back(some, ReturnReason::CalledBack).into()));
         if !asked.is_empty() {
             tracing::info!(attempts = asked.len(), "asked to make way");
-            orders.push(Preempt { attempts: asked }.into());
         }
+        let pages = asked.chunks(PAGE).map(<[_]>::to_vec);
+        orders.extend(pages.map(|attempts| Preempt { attempts }.into()));
         if !overdue.is_empty() {
-            orders.push(back(overdue, ReturnReason::Preempted).into());
+            orders.push(back(&overdue, ReturnReason::Preempted).into());
         }
         orders
     }
 }
 
 /// What has waited for a while, and some of the nodes with their leases: on from where the last look ended.
-fn look(state: &State, cache: &mut ViewCache, now: Millis) -> Option<Seen> {
+pub(crate) fn look(
+    state: &State,
+    cache: &mut ViewCache,
+    refusals: Option<&Refusals>,
+    now: Millis,
+) -> Option<Seen> {
     let (mut stuck, mut places, mut gangs) = (Vec::new(), Vec::new(), Vec::new());
     let (mut groups, mut passed, mut leases, mut waits) = (Vec::new(), 0, 0, 0);
-    let mut kept_nodes = BTreeSet::new();
-    for (group, kept) in waiting(state, cache, now) {
+    for (group, kept) in waiting(state, cache, refusals, now) {
         if !group.is_gang() {
             groups.push(group);
             continue;
@@ -107,13 +118,12 @@ fn look(state: &State, cache: &mut ViewCache, now: Millis) -> Option<Seen> {
             .iter()
             .filter_map(|id| place(state, state.node(id)?, now));
         let there: Vec<Place> = there.collect();
-        leases += there.iter().map(|p| p.attempts.len()).sum::<usize>();
-        kept_nodes.extend(kept.iter().copied());
         // Where room is not kept what makes way would be others' room.
         if !kept.is_empty() && there.len() == kept.len() {
             gangs.push((group, there));
         }
     }
+    let kept: BTreeSet<NodeId> = cache.reserved.nodes().collect();
     let from = cache.making_way.0;
     for node in state.nodes_from(&from) {
         if passed == MAX_NODES || leases >= MAX_LEASES || waits >= MAX_STUCK {
@@ -122,19 +132,20 @@ fn look(state: &State, cache: &mut ViewCache, now: Millis) -> Option<Seen> {
         }
         passed += 1;
         let wanted = !groups.is_empty() && node.running() > 0 || node.waiting() > 0;
-        if node.revoked || !wanted || kept_nodes.contains(&node.id) {
+        if node.revoked || !wanted {
             continue;
         }
         leases += node.running() + node.waiting();
         let Some(place) = place(state, node, now) else {
             continue;
         };
-        match Stuck::on(state, place, now, cache) {
+        match Stuck::on(state, place, now, (cache, refusals)) {
             Ok(some) => {
                 waits += some.waits().count();
                 stuck.push(some);
             }
-            Err(place) if !groups.is_empty() => places.push(place),
+            // What makes way on kept room makes way for the gang.
+            Err(place) if !groups.is_empty() && !kept.contains(&node.id) => places.push(place),
             Err(_) => {}
         }
     }
@@ -155,7 +166,12 @@ fn look(state: &State, cache: &mut ViewCache, now: Millis) -> Option<Seen> {
 
 /// Of each project what goes first of what has waited for a while in queues, some projects at a time; of gangs with the
 /// nodes that are kept for the first of them.
-fn waiting(state: &State, cache: &mut ViewCache, now: Millis) -> Vec<(Group, Vec<NodeId>)> {
+fn waiting(
+    state: &State,
+    cache: &mut ViewCache,
+    refusals: Option<&Refusals>,
+    now: Millis,
+) -> Vec<(Group, Vec<NodeId>)> {
     let quotas = Quotas::of(state, &Overlay::default(), &[], now);
     let long = |since: Millis| since.saturating_add(PATIENCE) <= now;
     let turn = &mut cache.making_way.1;
@@ -170,7 +186,9 @@ fn waiting(state: &State, cache: &mut ViewCache, now: Millis) -> Vec<(Group, Vec
             .as_ref()
             .and_then(|gang| cache.reserved.of(gang.first()?));
         let kept = kept.map_or_else(Vec::new, |kept| kept.nodes.clone());
+        let next = gang.clone().or_else(|| Some(vec![queue.heads().next()?]));
         let group = Group {
+            not_on: refused_of(&next.unwrap_or_default(), queue.granter, refusals),
             gang: gang.map_or(1, |gang| gang.len() as u32),
             waited: now.saturating_sub(queue.oldest()),
             ..cache.group(state, queue.spec.digest, spec, 1)
@@ -189,7 +207,11 @@ fn waiting(state: &State, cache: &mut ViewCache, now: Millis) -> Vec<(Group, Vec
 }
 
 /// Attempts that are asked to make way, and those that wait on nodes and go back to their queues.
-fn choose(seen: Seen, cache: &mut ViewCache, now: Millis) -> (Vec<AttemptRef>, Vec<AttemptRef>) {
+pub(crate) fn choose(
+    seen: Seen,
+    cache: &mut ViewCache,
+    now: Millis,
+) -> (Vec<AttemptRef>, Vec<AttemptRef>) {
     let (mut asked, mut recalled) = (Vec::new(), Vec::new());
     let mut take = |occupied: &Occupied, attempts: &[AttemptRef], chosen: &[usize]| {
         for index in chosen {
@@ -215,20 +237,28 @@ fn choose(seen: Seen, cache: &mut ViewCache, now: Millis) -> (Vec<AttemptRef>, V
         }
     }
     // First for what waits on a node: the room it gets is its at once.
-    let called = called_back(&stuck, cache, presence, now);
+    let (called, cut_short) = called_back(&stuck, cache, presence, now);
+    // Others make way for a project once, as for its queue: then the shares are what came of it.
+    let mut served = BTreeSet::new();
     for (stuck, called) in stuck.into_iter().zip(called) {
         let Stuck {
             place,
             before,
             first,
+            kept,
             ..
         } = stuck;
-        let chosen = match called.is_empty() {
+        let project = first.spec.project;
+        let mut chosen = match called.is_empty() && !kept && !cut_short {
             true => make_way(&mut cache.fleet, &first, &before, &shares),
             false => called,
         };
+        let others = |at: &usize| before.holders[*at].project != project;
+        if chosen.iter().any(others) && !served.insert(project) {
+            chosen.clear();
+        }
         take(&place.occupied, &place.attempts, &chosen);
-        if chosen.is_empty() {
+        if chosen.is_empty() && !kept {
             places.push(place);
         }
     }
@@ -240,20 +270,21 @@ fn choose(seen: Seen, cache: &mut ViewCache, now: Millis) -> (Vec<AttemptRef>, V
     (asked, recalled)
 }
 
-/// A node's leases, in the order of their placement; `None` where one that waits there could not be placed again.
+/// A node's leases, in the order of their placement.
 fn place(state: &State, node: &Node, now: Millis) -> Option<Place> {
     let (mut holders, mut attempts) = (Vec::new(), Vec::new());
     for live in state.desired(&node.id) {
         let lease = live.placed?.lease;
-        let once = live.spec.task.retry.at_most_once;
+        // Granted as it is, it runs there; elsewhere somebody would have to grant it.
+        let stays = live.spec.task.retry.at_most_once || state.granter_for(live.session).is_none();
         let attempt = live.attempt_ref();
         let members = live.gang.map_or(1, |member| u32::from(member.size));
         let stands = match lease.backlog {
-            true if once => return None,
+            true if stays => Stands::Stays,
             true => Stands::Waiting,
             false if lease.yields > Millis::ZERO => Stands::Yielding,
             false if members > MAX_MEMBERS => Stands::Fixed,
-            false if state.may_preempt(&attempt, now) => Stands::Running,
+            false if !stays && state.may_preempt(&attempt, now) => Stands::Running,
             false => Stands::Fixed,
         };
         holders.push(holder(&live, stands, now));

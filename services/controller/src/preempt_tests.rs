@@ -83,15 +83,16 @@ pub(crate) fn view(n: usize, spec: &Arc<NodeSpec>) -> NodeView {
 }
 
 /// A network whose every core is taken by work of priority 0, and a task of priority 10 that waits.
-struct Full {
-    state: State,
-    cache: ViewCache,
+pub(crate) struct Full {
+    pub state: State,
+    pub cache: ViewCache,
     index: u64,
-    session: SessionId,
+    pub session: SessionId,
+    project: ProjectId,
 }
 
 impl Full {
-    fn order(&mut self, order: impl Into<Order>) -> Outcome {
+    pub fn order(&mut self, order: impl Into<Order>) -> Outcome {
         self.index += 1;
         let stamp = Stamp {
             index: self.index,
@@ -101,7 +102,7 @@ impl Full {
         apply(&mut self.state, stamp, 0, order.into()).outcome
     }
 
-    fn submit(&mut self, first: u64, count: usize, priority: i8) {
+    pub fn submit(&mut self, first: u64, count: usize, priority: i8) {
         self.submit_as(first, count, priority, None);
     }
 
@@ -114,7 +115,7 @@ impl Full {
             major: 3,
             minor: 11,
         };
-        let mut task = TaskSpec::new(ProjectId::new(0, [0; 10]), code, python);
+        let mut task = TaskSpec::new(self.project, code, python);
         (task.priority, task.gang) = (priority, gang);
         let bytes: Bytes = task.to_canonical().into();
         let one = Submitted {
@@ -134,25 +135,10 @@ impl Full {
         assert!(matches!(&done, Outcome::Submitted { refused, .. } if refused.is_empty()));
     }
 
-    fn new(nodes: usize) -> Self {
-        Self::of(nodes, spec())
-    }
-
-    fn of(nodes: usize, spec: NodeSpec) -> Self {
-        let session = SessionId::new(1000, [1; 5]);
-        let mut full = Self {
-            state: State::empty(),
-            cache: ViewCache::default(),
-            index: 0,
-            session,
-        };
-        full.order(Genesis {
-            network: Digest([1; 32]),
-            epoch: 1,
-            cluster_version: 1,
-        });
-        let project = ProjectId::new(0, [0; 10]);
-        full.order(OpenSession {
+    /// Another client, who submits from now on.
+    pub fn open(&mut self, session: SessionId, project: ProjectId) {
+        (self.session, self.project) = (session, project);
+        self.order(OpenSession {
             session,
             project,
             tenant: TenantId([7; 32]),
@@ -160,12 +146,51 @@ impl Full {
             wrapped_session_key: Bytes::new(),
             device: Bytes::new(),
         });
-        full.order(AttachGranter {
+        self.order(AttachGranter {
             granter: session,
             project,
             standing: false,
             device: Bytes::new(),
         });
+    }
+
+    /// These of the session's tasks, one on each of the nodes.
+    pub fn place(&mut self, tasks: impl IntoIterator<Item = (u64, usize)>) {
+        let place = |(seq, n)| Placement {
+            task: self.session.task(seq),
+            node: id(n),
+            generation: 2,
+        };
+        let placements: Vec<_> = tasks.into_iter().map(place).collect();
+        for some in placements.chunks(2048) {
+            let placed = self.order(farlane_state::Place {
+                based_on: 0,
+                placements: some.to_vec(),
+                quotes: Vec::new(),
+            });
+            assert!(matches!(placed, Outcome::Placed { refused, .. } if refused.is_empty()));
+        }
+    }
+
+    pub fn new(nodes: usize) -> Self {
+        Self::of(nodes, spec())
+    }
+
+    pub fn of(nodes: usize, spec: NodeSpec) -> Self {
+        let session = SessionId::new(1000, [1; 5]);
+        let mut full = Self {
+            state: State::empty(),
+            cache: ViewCache::default(),
+            index: 0,
+            session,
+            project: ProjectId::new(0, [0; 10]),
+        };
+        full.order(Genesis {
+            network: Digest([1; 32]),
+            epoch: 1,
+            cluster_version: 1,
+        });
+        full.open(session, full.project);
         let spec = Arc::new(spec);
         let bytes: Bytes = spec.to_canonical().into();
         for n in 0..nodes {
@@ -218,7 +243,7 @@ fn a_look_is_bounded_and_the_next_goes_on_where_it_ended() {
     let began = Instant::now();
     let mut looks = 0;
     while seen.len() < NODES {
-        let look = look(&full.state, &mut full.cache, LATER).unwrap();
+        let look = look(&full.state, &mut full.cache, None, LATER).unwrap();
         let leases: usize = look.places.iter().map(|p| p.attempts.len()).sum();
         assert!(look.places.len() <= MAX_NODES && leases < MAX_LEASES + CORES as usize);
         seen.extend(look.places.iter().map(|p| p.occupied.node));
@@ -228,7 +253,7 @@ fn a_look_is_bounded_and_the_next_goes_on_where_it_ended() {
     assert_eq!(looks, 3, "three seconds for 10,000 nodes");
     // One makes way, wherever the look is.
     for _ in 0..4 {
-        let look = look(&full.state, &mut full.cache, LATER).unwrap();
+        let look = look(&full.state, &mut full.cache, None, LATER).unwrap();
         let began = Instant::now();
         let (asked, recalled) = choose(look, &mut full.cache, LATER);
         println!("a choice takes {:?}", began.elapsed());
@@ -241,7 +266,7 @@ fn nothing_is_looked_at_where_nothing_waits() {
     let mut full = Full::new(8);
     let soon = Millis(1_001_000);
     assert!(
-        look(&full.state, &mut full.cache, soon).is_none(),
+        look(&full.state, &mut full.cache, None, soon).is_none(),
         "it may find room yet"
     );
     let cancel = Cancel {
@@ -250,7 +275,7 @@ fn nothing_is_looked_at_where_nothing_waits() {
         reason: String::new(),
     };
     full.order(cancel);
-    assert!(look(&full.state, &mut full.cache, LATER).is_none());
+    assert!(look(&full.state, &mut full.cache, None, LATER).is_none());
 }
 
 #[test]
@@ -263,7 +288,7 @@ fn for_a_gang_all_of_its_room_is_made_on_the_nodes_that_are_kept_for_it() {
     };
     full.submit_as(first, 6, 20, Some(gang));
     let asked = |full: &mut Full| {
-        let seen = look(&full.state, &mut full.cache, LATER);
+        let seen = look(&full.state, &mut full.cache, None, LATER);
         seen.map_or_else(Vec::new, |seen| choose(seen, &mut full.cache, LATER).0)
     };
     assert_eq!(asked(&mut full), [], "others would take what came free");
@@ -321,7 +346,7 @@ fn a_gang_that_makes_way_counts_with_all_that_it_has_done() {
         placements,
         quotes: Vec::new(),
     });
-    let seen = look(&full.state, &mut full.cache, LATER).unwrap();
+    let seen = look(&full.state, &mut full.cache, None, LATER).unwrap();
     let holders = &seen.places[0].occupied.holders;
     let members: Vec<u32> = holders.iter().map(|h| h.members).collect();
     assert_eq!(members, [2, 2, 1, 1]);
@@ -343,19 +368,7 @@ fn what_waits_everywhere_is_looked_at_in_turn_and_goes_where_room_is() {
         full.submit(first + some as u64, 500, 0);
     }
     let session = full.session;
-    let placements = (0..NODES).map(|n| Placement {
-        task: session.task(first + n as u64),
-        node: id(n),
-        generation: 2,
-    });
-    for some in placements.collect::<Vec<_>>().chunks(2048) {
-        let placed = full.order(farlane_state::Place {
-            based_on: 0,
-            placements: some.to_vec(),
-            quotes: Vec::new(),
-        });
-        assert!(matches!(placed, Outcome::Placed { refused, .. } if refused.is_empty()));
-    }
+    full.place((0..NODES).map(|n| (first + n as u64, n)));
     full.order(Cancel {
         project: ProjectId::new(0, [0; 10]),
         tasks: vec![session.task(first - 1)],
@@ -365,7 +378,7 @@ fn what_waits_everywhere_is_looked_at_in_turn_and_goes_where_room_is() {
     let mut looked = std::collections::BTreeSet::new();
     while looked.len() < NODES {
         let began = Instant::now();
-        let seen = look(&full.state, &mut full.cache, LATER).unwrap();
+        let seen = look(&full.state, &mut full.cache, None, LATER).unwrap();
         assert!(seen.stuck.len() <= crate::stuck::MAX_STUCK);
         let before = looked.len();
         looked.extend(seen.stuck.iter().map(|stuck| stuck.place.occupied.node));
@@ -382,7 +395,7 @@ fn what_waits_everywhere_is_looked_at_in_turn_and_goes_where_room_is() {
         free_cpus: MilliCpu(1000),
         ..view(NODES, &Arc::new(ahead))
     });
-    let seen = look(&full.state, &mut full.cache, LATER).unwrap();
+    let seen = look(&full.state, &mut full.cache, None, LATER).unwrap();
     let (_, recalled) = choose(seen, &mut full.cache, LATER);
     assert_eq!(recalled.len(), 1);
 }

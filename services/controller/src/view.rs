@@ -9,7 +9,8 @@ use bytes::Bytes;
 use farlane_audit::Pace;
 use farlane_model::{AttemptRef, Digest, MAX_QUOTE_BYTES, NodeId, TaskSpec};
 use farlane_plan::{
-    Egress, Estimates, Fleet, Group, NodeView, PlanInput, Policy, Shadow, Shape, Sizes, plan,
+    Egress, Estimates, Fleet, Group, NodeView, PlanInput, Policy, Reserved, Shadow, Shape, Sizes,
+    plan,
 };
 use farlane_state::{Node, Order, Rows, State, TouchMark, Turn};
 use farlane_units::{ByteCount, MilliGpu, Millis};
@@ -23,7 +24,8 @@ use crate::learn::{Learned, learn_arguments};
 use crate::moved::held;
 use crate::overlay::{Freeing, Overlay, Placing};
 use crate::quota::Quotas;
-use crate::reserve::Reserved;
+use crate::reserve::Ends;
+use crate::stuck::Called;
 use crate::tempo::Tempo;
 use crate::warm::Warmth;
 
@@ -63,6 +65,10 @@ pub(crate) struct ViewCache {
     grid: Grid,
     /// Room kept for gangs.
     pub reserved: Reserved,
+    /// When nodes come free, for that.
+    pub ends: Ends,
+    /// What was called back from where it waited.
+    pub called: Called,
     /// How fast each project's line moves.
     pub tempo: Tempo,
     rounds: u64,
@@ -88,7 +94,7 @@ impl ViewCache {
     /// environments were learned stays true, and the next lead looks at every node anew.
     pub fn cease(&mut self) {
         (self.tempo, self.holdings) = (Tempo::default(), Holdings::default());
-        self.reserved = Reserved::default();
+        (self.reserved, self.called) = (Reserved::default(), Called::default());
         self.mark = None;
     }
 
@@ -120,6 +126,7 @@ impl ViewCache {
             bytes_back: result,
             policy: Policy::of(state.project(&spec.project).policy(spec)),
             granter: true,
+            at_once: false,
             not_on: Vec::new(),
             gang: 1,
         }
@@ -156,10 +163,10 @@ impl Controller {
             };
             let shares = quotas.shares(groups.len());
             let presence = presence(state, overlay, &groups);
-            let view = (&mut cache.estimates, &cache.fleet);
+            let (now, view) = (self.now(), (&mut cache.estimates, &cache.fleet));
             let gangs = cache
                 .reserved
-                .input(state, &groups, &heads, view, self.now());
+                .input(&groups, &heads, now, || cache.ends.look(state, view, now));
             (freed, groups, heads, shares, presence, gangs)
         });
         drop(refusals);

@@ -104,6 +104,7 @@ pub fn group(spec: Arc<TaskSpec>, tasks: u32, since: u64) -> Group {
         bytes_back: ByteCount::ZERO,
         policy: Policy::BALANCED,
         granter: true,
+        at_once: false,
         not_on: Vec::new(),
         gang: 1,
     }
