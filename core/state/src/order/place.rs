@@ -210,9 +210,11 @@ pub(super) fn place(
         task: &spec,
         tenant: session.tenant,
     };
+    // What runs once at most could not be called back from there.
+    let waits = start == Start::OrLater && !spec.retry.at_most_once;
     let (backlog, devices) = match node.room(&need) {
         Room::Running(devices) => (false, devices),
-        Room::Backlog if start == Start::OrLater => (true, 0),
+        Room::Backlog if waits => (true, 0),
         Room::Backlog | Room::Full => return Err(Refusal::NodeFull),
     };
     let granter = state.granter_for(session).ok_or(Refusal::NoGranter)?;
