@@ -68,7 +68,7 @@ impl Round<'_> {
         let of = &self.groups[group];
         let there = self.fleet.class(class);
         let (id, free) = (there.id(place), there.free(place));
-        let mut ahead = free.ahead(&of.spec.resources)?;
+        let mut ahead = free.ahead(of.need())?;
         if !self.affords(group, &id) {
             return None;
         }

@@ -117,7 +117,7 @@ fn best<'a>(fleet: &'a Fleet, group: &Group) -> (Option<Best<'a>>, Option<(NodeI
             .filter(|id| group.is_open(id));
         let others = known.filter_map(|id| {
             let place = class.place_of(id).ok()?;
-            let ahead = Some(class.free(place).ahead(&group.spec.resources)?);
+            let ahead = Some(class.free(place).ahead(group.need())?);
             Some(Best {
                 class,
                 place,

@@ -16,12 +16,13 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use farlane_model::{Amount, Digest, NodeId, NodeSpec, Resources, TaskSpec};
+use farlane_model::{Amount, Digest, NodeId, NodeSpec, TaskSpec};
 use farlane_units::{ByteCount, Millis};
 
 use crate::alike::{Key, hardware, key, rates, traits};
 use crate::constraint::Site;
 use crate::cost::Traits;
+use crate::devices::{Devices, Need};
 use crate::estimate::Rates;
 use crate::links::Links;
 use crate::tree::{Free, Tree};
@@ -91,7 +92,7 @@ impl Class {
     }
 
     /// The place where one more task costs least, and how many would be ahead of it.
-    pub fn best(&self, need: &Resources, not_on: &[NodeId]) -> Option<(usize, u32)> {
+    pub fn best(&self, need: Need, not_on: &[NodeId]) -> Option<(usize, u32)> {
         let open = |place: &usize| !not_on.contains(&self.members[*place].id);
         let mut from = 0;
         while let Some(place) = self.tree.first_with_room(need, from) {
@@ -292,8 +293,7 @@ impl Fleet {
             cpus: node.free_cpus,
             memory: node.free_memory,
             scratch: node.free_scratch,
-            gpus: node.free_gpus,
-            gpu_part: node.free_gpu_part,
+            devices: Devices::of(&node.spec, node.devices.clone()),
             credit: node.free_backlog,
             backlog: node.backlog,
         };

@@ -5,9 +5,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use farlane_model::{Amount, Digest, GangRegions, NodeId, NodeSpec, TaskSpec};
-use farlane_units::MilliGpu;
+use farlane_model::{
+    Amount, DeviceLoads, Digest, GangRegions, NodeId, NodeSpec, TaskSpec, TenantId,
+};
 
+use crate::devices::{Devices, Need};
 use crate::fleet::Fleet;
 use crate::tree::Free;
 use crate::view::Group;
@@ -24,30 +26,31 @@ impl Group {
     }
 }
 
-/// A node's room where nothing runs on it, for tasks of this spec.
-fn empty(node: &NodeSpec, task: &TaskSpec) -> Free {
-    let devices = node.devices.iter().filter(|d| task.gpu.matches(d)).count();
+/// A node's room where nothing runs on it.
+fn empty(node: &Arc<NodeSpec>) -> Free {
     Free {
         cpus: node.cpus,
         memory: node.memory,
         scratch: node.disk,
-        gpus: MilliGpu(1000 * devices as u32),
+        devices: Devices::of(node, DeviceLoads::default()),
         ..Free::default()
     }
 }
 
 /// How many such tasks run at once on a node where nothing else does, as far as `most`.
-pub(crate) fn empty_slots(node: &NodeSpec, task: &TaskSpec, most: u32) -> u32 {
+pub(crate) fn empty_slots(node: &Arc<NodeSpec>, task: &TaskSpec, most: u32) -> u32 {
     let amounts = task.amounts.iter();
     let each = amounts.map(|one| Amount::of(&node.resources, &one.name) / one.amount.max(1));
-    slots(empty(node, task), task, most).min(each.min().unwrap_or(most))
+    // Where nobody holds anything all tenants are alike.
+    let tenant = &TenantId([0; 32]);
+    slots(empty(node), Need { task, tenant }, most).min(each.min().unwrap_or(most))
 }
 
 /// How many such tasks run at once in that room, as far as `most`.
-pub(crate) fn slots(mut free: Free, task: &TaskSpec, most: u32) -> u32 {
+pub(crate) fn slots(mut free: Free, need: Need, most: u32) -> u32 {
     let mut slots = 0;
-    while slots < most && free.runs(&task.resources) {
-        free.take(&task.resources);
+    while slots < most && free.runs(need) {
+        free.take(need);
         slots += 1;
     }
     slots
@@ -105,9 +108,9 @@ fn rooms(fleet: &Fleet, group: &Group) -> BTreeMap<Arc<str>, Room> {
             room.ever = room.ever.saturating_add(each);
             if class.is_online() {
                 room.online = room.online.saturating_add(each);
-                room.now = room
-                    .now
-                    .saturating_add(slots(*class.free(place), spec, most));
+                room.now =
+                    room.now
+                        .saturating_add(slots(class.free(place).clone(), group.need(), most));
             }
         }
     }

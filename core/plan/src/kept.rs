@@ -30,7 +30,7 @@ impl Class {
 
     /// Its place where one more task of the group costs least, and how many would be ahead of it.
     pub(crate) fn best_for(&self, group: &Group) -> Option<(usize, u32)> {
-        let need = &group.spec.resources;
+        let need = group.need();
         if group.spec.node.keep_on.is_empty() {
             return self.best(need, &group.not_on);
         }

@@ -16,6 +16,7 @@ mod company;
 mod constraint;
 mod coordinate;
 mod cost;
+mod devices;
 mod estimate;
 mod estimator;
 mod explain;

@@ -7,11 +7,15 @@
 //! where that one, having more, would still have no larger share than its own, having less. So what made way is not
 //! placed before what it made way for, and two never take turns.
 
+mod space;
+
 use std::collections::BTreeMap;
 
-use farlane_model::{NodeId, ProjectId, Resources};
+use farlane_model::{Amount, DeviceLoads, NodeId, ProjectId, Resources};
 use farlane_units::{ByteCount, MilliCpu, MilliGpu, Millis};
 
+use self::space::Space;
+use crate::devices::Need;
 use crate::fleet::{Fleet, Totals};
 use crate::view::{Group, Left, Share, aged};
 
@@ -33,6 +37,10 @@ pub struct Holder {
     pub waited: Millis,
     /// What it holds.
     pub need: Resources,
+    /// The accelerators that it holds, as a set of places.
+    pub devices: u64,
+    /// Named resources that it holds.
+    pub amounts: Vec<Amount>,
     /// Of a gang of so many, all of which make way with it; 1 for a task on its own.
     pub members: u32,
     /// What would have to be done again.
@@ -68,8 +76,12 @@ pub enum Stands {
 pub struct Occupied {
     /// Which.
     pub node: NodeId,
-    /// Cores, memory, scratch and whole GPUs that nothing holds.
+    /// Cores, memory and scratch that nothing holds; of accelerators `devices` says it.
     pub free: Resources,
+    /// What is held of its accelerators.
+    pub devices: DeviceLoads,
+    /// Named resources that nothing holds.
+    pub amounts: Vec<Amount>,
     /// In any order.
     pub holders: Vec<Holder>,
 }
@@ -127,7 +139,7 @@ pub fn preempt(
             {
                 continue;
             }
-            let Some((cost, victims)) = victims(place, &group.spec.resources, &before) else {
+            let Some((cost, victims)) = victims(fleet, place, group.need(), &before) else {
                 continue;
             };
             served |= victims.is_empty();
@@ -157,7 +169,7 @@ pub fn make_way(
     let totals = fleet.totals();
     let shares: BTreeMap<ProjectId, &Share> = shares.iter().map(|s| (s.project, s)).collect();
     let before = |holder: &Holder| goes_before(waits, holder, &shares, &totals);
-    let found = victims(place, &waits.spec.resources, &before);
+    let found = victims(fleet, place, waits.need(), &before);
     found.map_or_else(Vec::new, |(_, victims)| victims)
 }
 
@@ -174,33 +186,34 @@ pub fn make_room(
     fleet.freshen();
     let totals = fleet.totals();
     let shares: BTreeMap<ProjectId, &Share> = shares.iter().map(|s| (s.project, s)).collect();
-    let (size, need) = (gang.gang.max(1), &gang.spec.resources);
+    let (size, need) = (gang.gang.max(1), gang.need());
     let left = shares
         .get(&gang.spec.project)
         .map_or(Left::ALL, |share| share.left);
     let least = kept
         .iter()
-        .map(|place| fleet.ucu_of(&place.node, need.cpus).0)
+        .map(|place| fleet.ucu_of(&place.node, need.task.resources.cpus).0)
         .min();
     let units = least.unwrap_or(0).saturating_mul(size.into());
-    if !gang.granter || !left.holds(need, size) || units > left.ucu {
+    if !gang.granter || !left.holds(&need.task.resources, size) || units > left.ucu {
         return Vec::new();
     }
     let before = |holder: &Holder| goes_before(gang, holder, &shares, &totals);
-    let mut rooms: Vec<Room> = kept.iter().map(|place| Room::of(place, &before)).collect();
-    let mut slots: u32 = rooms.iter().map(|room| slots(room.free, need, size)).sum();
+    let rooms = kept.iter().map(|place| Room::of(fleet, place, &before));
+    let mut rooms: Vec<Room> = rooms.collect();
+    let mut slots: u32 = rooms.iter().map(|room| room.space.slots(need, size)).sum();
     let mut asked = 0;
     while slots < size {
         let next = rooms.iter().enumerate();
         let next = next.filter_map(|(at, room)| Some((room.next(need)?, at)));
-        let Some(((_, count), at)) = next.min_by_key(|((cost, _), at)| (*cost, *at)) else {
+        let Some(((_, chosen), at)) = next.min_by_key(|((cost, _), at)| (*cost, *at)) else {
             return Vec::new();
         };
-        asked += count;
+        asked += chosen.len();
         if asked > MOST_OF_A_GANG {
             return Vec::new();
         }
-        slots += rooms[at].open(count, need);
+        slots += rooms[at].open(chosen, need);
     }
     let given = rooms.into_iter().enumerate();
     given
@@ -211,8 +224,7 @@ pub fn make_room(
 
 /// A kept node, as more and more of it makes way.
 struct Room<'a> {
-    place: &'a Occupied,
-    free: Resources,
+    space: Space<'a>,
     /// Those that may be asked, the last of them first.
     running: Vec<usize>,
     victims: Vec<usize>,
@@ -221,12 +233,12 @@ struct Room<'a> {
 }
 
 impl<'a> Room<'a> {
-    fn of(place: &'a Occupied, before: &dyn Fn(&Holder) -> bool) -> Self {
-        let (mut running, mut waiting, mut free) = (Vec::new(), Vec::new(), place.free);
-        let mut taken = false;
+    fn of(fleet: &'a Fleet, place: &'a Occupied, before: &dyn Fn(&Holder) -> bool) -> Self {
+        let (mut running, mut waiting) = (Vec::new(), Vec::new());
+        let (mut space, mut taken) = (Space::of(fleet, place), false);
         for (index, holder) in place.holders.iter().enumerate() {
             match holder.stands {
-                Stands::Yielding => give(&mut free, &holder.need),
+                Stands::Yielding => space.give(index),
                 Stands::Running if before(holder) => running.push(index),
                 Stands::Waiting if before(holder) => waiting.push(index),
                 // What waits there takes what comes free.
@@ -242,52 +254,37 @@ impl<'a> Room<'a> {
             std::cmp::Reverse((-holder.urgency, holder.undone(), *index))
         });
         Self {
-            place,
-            free,
+            space,
             running,
             victims: Vec::new(),
             waiting,
         }
     }
 
-    /// What one more slot costs, and how many make way for it.
-    fn next(&self, need: &Resources) -> Option<(u64, usize)> {
-        let (mut free, mut cost) = (self.free, 0u64);
-        let have = slots(free, need, u32::MAX);
-        for (count, index) in self.running.iter().rev().enumerate() {
-            let holder = &self.place.holders[*index];
-            give(&mut free, &holder.need);
-            cost = cost.saturating_add(holder.undone());
-            if slots(free, need, u32::MAX) > have {
-                return Some((cost, count + 1));
+    /// What one more slot costs, and who makes way for it.
+    fn next(&self, need: Need) -> Option<(u64, Vec<usize>)> {
+        let have = self.space.slots(need, u32::MAX);
+        let more = |space: &Space| space.slots(need, u32::MAX) > have;
+        let (mut space, mut chosen) = (self.space.clone(), Vec::new());
+        for index in self.running.iter().rev().take(MOST_OF_A_GANG) {
+            space.give(*index);
+            chosen.push(*index);
+            if more(&space) {
+                let chosen = self.space.fewest(chosen, more);
+                return Some((self.space.undone(&chosen), chosen));
             }
         }
         None
     }
 
-    /// So many make way; how many slots that gives.
-    fn open(&mut self, count: usize, need: &Resources) -> u32 {
-        let have = slots(self.free, need, u32::MAX);
-        let chosen = self.running.split_off(self.running.len() - count);
-        for index in chosen.iter().rev() {
-            give(&mut self.free, &self.place.holders[*index].need);
-        }
-        self.victims.extend(chosen.into_iter().rev());
-        slots(self.free, need, u32::MAX) - have
+    /// These make way; how many slots that gives.
+    fn open(&mut self, chosen: Vec<usize>, need: Need) -> u32 {
+        let have = self.space.slots(need, u32::MAX);
+        self.running.retain(|index| !chosen.contains(index));
+        chosen.iter().for_each(|index| self.space.give(*index));
+        self.victims.extend(chosen);
+        self.space.slots(need, u32::MAX) - have
     }
-}
-
-/// How many such tasks run in so much room, as far as `most`. A node may claim room for thousands of millions.
-fn slots(free: Resources, need: &Resources, most: u32) -> u32 {
-    let of = |free: u64, need: u64| free.checked_div(need).unwrap_or(u64::MAX);
-    let each = [
-        of(free.cpus.0.into(), need.cpus.0.into()),
-        of(free.memory.0, need.memory.0),
-        of(free.scratch.0, need.scratch.0),
-        of(free.gpus.0.into(), need.gpus.0.into()),
-    ];
-    let least = each.into_iter().fold(u64::from(most), u64::min);
-    u32::try_from(least).unwrap_or(most)
 }
 
 /// Whether the group's next task goes before a holder's.
@@ -317,45 +314,46 @@ fn goes_before(
 /// What makes way on a node, and how much would have to be done again; empty where room comes anyway, `None` where it
 /// cannot be had.
 fn victims(
+    fleet: &Fleet,
     place: &Occupied,
-    need: &Resources,
+    need: Need,
     before: &dyn Fn(&Holder) -> bool,
 ) -> Option<(u64, Vec<usize>)> {
-    let mut free = place.free;
-    let mut victims = Vec::new();
+    let mut space = Space::of(fleet, place);
+    let mut waiting = Vec::new();
     let mut running = Vec::new();
     let mut comes = false;
     for (index, holder) in place.holders.iter().enumerate() {
         match holder.stands {
             Stands::Yielding => {
-                give(&mut free, &holder.need);
+                space.give(index);
                 comes = true;
             }
             Stands::Running if before(holder) => running.push(index),
             // What waits here takes the room before anything that comes later.
             Stands::Stays => return None,
             Stands::Waiting if !before(holder) => return None,
-            Stands::Waiting => victims.push(index),
+            Stands::Waiting => waiting.push(index),
             Stands::Running | Stands::Fixed => {}
         }
     }
-    if fits(&free, need) {
+    if space.fits(need) {
         // Room that comes anyway, or room that only the queue stands before.
-        return Some((0, if comes { Vec::new() } else { victims }));
+        return Some((0, if comes { Vec::new() } else { waiting }));
     }
     // The least urgent first, then what has done least.
+    running.retain(|index| space.helps(*index, need));
     running.sort_by_key(|index| {
         let holder = &place.holders[*index];
         (-holder.urgency, holder.undone(), *index)
     });
-    let mut cost = 0;
+    let (before, mut chosen) = (space.clone(), Vec::new());
     for index in running.into_iter().take(MOST_VICTIMS) {
-        let holder = &place.holders[index];
-        give(&mut free, &holder.need);
-        cost += holder.undone();
-        victims.push(index);
-        if fits(&free, need) {
-            return Some((cost, victims));
+        space.give(index);
+        chosen.push(index);
+        if space.fits(need) {
+            let chosen = before.fewest(chosen, |space| space.fits(need));
+            return Some((before.undone(&chosen), [waiting, chosen].concat()));
         }
     }
     None
@@ -371,51 +369,32 @@ fn times(need: &Resources, count: u32) -> Resources {
     }
 }
 
-fn give(free: &mut Resources, more: &Resources) {
-    free.cpus = free.cpus.saturating_add(more.cpus);
-    free.memory = free.memory.saturating_add(more.memory);
-    free.scratch = free.scratch.saturating_add(more.scratch);
-    free.gpus = free.gpus.saturating_add(more.gpus);
-}
-
-fn fits(free: &Resources, need: &Resources) -> bool {
-    need.cpus <= free.cpus
-        && need.memory <= free.memory
-        && need.scratch <= free.scratch
-        && need.gpus <= free.gpus
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use farlane_model::{BlobRef, Digest, PythonVersion, TaskSpec, TenantId};
 
-    #[test]
-    fn room_is_counted_at_once_however_much_a_node_claims() {
-        let room = |cpus, memory| Resources {
-            cpus: MilliCpu(cpus),
-            memory: ByteCount(memory),
-            scratch: ByteCount(u64::MAX),
-            gpus: MilliGpu::ZERO,
+    /// What makes way for a task of so many cores.
+    fn way(
+        place: &Occupied,
+        n: u32,
+        before: &dyn Fn(&Holder) -> bool,
+    ) -> Option<(u64, Vec<usize>)> {
+        let code = BlobRef {
+            digest: Digest([0; 32]),
+            size: ByteCount(1),
         };
-        let need = Resources {
-            scratch: ByteCount::ZERO,
-            ..room(300, 7)
+        let python = PythonVersion {
+            major: 3,
+            minor: 11,
         };
-        assert_eq!(slots(room(1000, 100), &need, 9), 3);
-        assert_eq!(slots(room(1000, 20), &need, 9), 2);
-        assert_eq!(slots(room(1000, 6), &need, 9), 0);
-        assert_eq!(slots(room(1000, 100), &need, 2), 2);
-        let small = Resources {
-            cpus: MilliCpu(1),
-            memory: ByteCount::ZERO,
-            ..need
+        let mut task = TaskSpec::new(ProjectId::new(1, [1; 10]), code, python);
+        task.resources = cores(n);
+        let need = Need {
+            task: &task,
+            tenant: &TenantId([1; 32]),
         };
-        assert_eq!(slots(room(u32::MAX, 0), &small, u32::MAX), u32::MAX);
-        let gpus = Resources {
-            gpus: MilliGpu(500),
-            ..small
-        };
-        assert_eq!(slots(room(u32::MAX, 0), &gpus, u32::MAX), 0);
+        victims(&Fleet::new(), place, need, before)
     }
 
     fn cores(n: u32) -> Resources {
@@ -433,6 +412,8 @@ mod tests {
             urgency,
             waited: Millis(ran),
             need: cores(n),
+            devices: 0,
+            amounts: Vec::new(),
             members: 1,
             ran: Millis(ran),
             stands,
@@ -443,6 +424,8 @@ mod tests {
         Occupied {
             node: NodeId([1; 32]),
             free: cores(free),
+            devices: DeviceLoads::default(),
+            amounts: Vec::new(),
             holders,
         }
     }
@@ -458,9 +441,15 @@ mod tests {
         ];
         let lower = |h: &Holder| h.urgency > -5;
         let at = place(0, all);
-        assert_eq!(victims(&at, &cores(1), &lower), Some((90, vec![1])));
-        assert_eq!(victims(&at, &cores(2), &lower), Some((92, vec![1, 2])));
-        assert_eq!(victims(&at, &cores(4), &lower), None, "one stays");
+        assert_eq!(way(&at, 1, &lower), Some((90, vec![1])));
+        assert_eq!(way(&at, 2, &lower), Some((92, vec![1, 2])));
+        assert_eq!(way(&at, 4, &lower), None, "one stays");
+        let large = place(0, vec![holder(1, 0, 1, Running), holder(4, 0, 9, Running)]);
+        assert_eq!(
+            way(&large, 4, &lower),
+            Some((9, vec![1])),
+            "what is of no use to it goes on"
+        );
     }
 
     #[test]
@@ -468,17 +457,17 @@ mod tests {
         use Stands::*;
         let lower = |h: &Holder| h.urgency > -5;
         let comes = place(0, vec![holder(1, 0, 5, Yielding), holder(1, 0, 5, Running)]);
-        assert_eq!(victims(&comes, &cores(1), &lower), Some((0, vec![])));
-        assert_eq!(victims(&comes, &cores(2), &lower), Some((5, vec![1])));
+        assert_eq!(way(&comes, 1, &lower), Some((0, vec![])));
+        assert_eq!(way(&comes, 2, &lower), Some((5, vec![1])));
         let queue = |urgency| {
             place(
                 0,
                 vec![holder(1, 0, 5, Running), holder(1, urgency, 0, Waiting)],
             )
         };
-        assert_eq!(victims(&queue(0), &cores(1), &lower), Some((5, vec![1, 0])));
-        assert_eq!(victims(&queue(-9), &cores(1), &lower), None);
+        assert_eq!(way(&queue(0), 1, &lower), Some((5, vec![1, 0])));
+        assert_eq!(way(&queue(-9), 1, &lower), None);
         let fixed = place(0, vec![holder(1, 0, 5, Fixed)]);
-        assert_eq!(victims(&fixed, &cores(1), &lower), None);
+        assert_eq!(way(&fixed, 1, &lower), None);
     }
 }

@@ -384,16 +384,22 @@ impl<'a> Round<'a> {
         let groups = self.groups;
         let of = &groups[group];
         let class = self.fleet.class_mut(offer.class);
-        let mut free = *class.free(offer.place);
-        self.journal.push((offer.class, offer.place, free));
-        free.take(&of.spec.resources);
+        let mut free = class.free(offer.place).clone();
+        self.journal.push((offer.class, offer.place, free.clone()));
+        let devices = match offer.ahead {
+            0 => free.take(of.need()),
+            _ => {
+                free.wait();
+                0
+            }
+        };
         class.set(offer.place, free);
         let generation = class.generation(offer.place);
         if self.is_particular(group) {
             self.note(group, offer.id);
         }
         self.changed(offer.class);
-        self.assign(group, generation, offer, other);
+        self.assign(group, (generation, devices), offer, other);
     }
 
     /// What offers say of a class holds no more.
@@ -408,21 +414,23 @@ impl<'a> Round<'a> {
     fn assign(
         &mut self,
         group: usize,
-        generation: u32,
+        (generation, devices): (u32, u64),
         offer: &Offer,
         runner_up: Option<(NodeId, f64)>,
     ) {
         let (of, traits) = (&self.groups[group], &self.fleet.class(offer.class).traits);
+        let plain = of.spec.resources.gpus.0 == 0;
         self.wanted[group] -= 1;
         self.budget -= 1;
         self.report.placed += 1;
         match self.plan.assignments.last_mut() {
-            Some(last) if last.group == group && last.node == offer.id => last.tasks += 1,
+            Some(last) if plain && last.group == group && last.node == offer.id => last.tasks += 1,
             _ => self.plan.assignments.push(Assignment {
                 group,
                 node: offer.id,
                 generation,
                 tasks: 1,
+                devices,
                 bill: traits.bill(of, offer.ahead, &offer.here),
                 run: traits.run(of),
                 emits: traits.emits(of),

@@ -7,19 +7,18 @@
 //!     4, 2 GiB        1, 32 GiB    8, 16 GiB          full
 //! ```
 
-use farlane_model::Resources;
 use farlane_units::{ByteCount, MilliCpu, MilliGpu};
 
+use crate::devices::{Devices, Need};
+
 /// What of a node is free, and what waits on it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Free {
     pub cpus: MilliCpu,
     pub memory: ByteCount,
     pub scratch: ByteCount,
-    /// Accelerators that nobody holds, thousandths.
-    pub gpus: MilliGpu,
-    /// The most that is left of one that is held in part. Whose it is the state machine judges.
-    pub gpu_part: MilliGpu,
+    /// Its accelerators; `None` where it has none.
+    pub devices: Option<Devices>,
     /// Leases it still takes ahead of capacity.
     pub credit: u32,
     /// Leases it has taken ahead of capacity.
@@ -28,16 +27,29 @@ pub(crate) struct Free {
 
 impl Free {
     /// Whether a task runs here at once. What waits here goes first: a later one takes no room before it.
-    pub fn runs(&self, need: &Resources) -> bool {
+    pub fn runs(&self, need: Need) -> bool {
+        self.holds(need) && self.choose(need).is_some()
+    }
+
+    /// Whether it would, were it not for accelerators.
+    fn holds(&self, need: Need) -> bool {
+        let need = &need.task.resources;
         self.backlog == 0
             && need.cpus <= self.cpus
             && need.memory <= self.memory
             && need.scratch <= self.scratch
-            && (need.gpus <= self.gpus || need.gpus.0 < WHOLE && need.gpus <= self.gpu_part)
+    }
+
+    /// The accelerators that it would get, none where it asks for none; `None` where it cannot have them.
+    fn choose(&self, need: Need) -> Option<u64> {
+        match &self.devices {
+            _ if need.gpus().0 == 0 => Some(0),
+            devices => devices.as_ref()?.choose(need),
+        }
     }
 
     /// How many would be ahead of one more; `None` where there is no room for it at all.
-    pub fn ahead(&self, need: &Resources) -> Option<u32> {
+    pub fn ahead(&self, need: Need) -> Option<u32> {
         if self.runs(need) {
             Some(0)
         } else if self.credit > 0 {
@@ -52,40 +64,29 @@ impl Free {
         u64::from(self.cpus.0) + u64::from(self.credit)
     }
 
-    /// Takes the room of one task that has been asked for.
-    pub fn take(&mut self, need: &Resources) {
-        if self.runs(need) {
-            self.cpus = self.cpus.saturating_sub(need.cpus);
-            self.memory = self.memory.saturating_sub(need.memory);
-            self.scratch = self.scratch.saturating_sub(need.scratch);
-            self.take_gpus(need.gpus);
+    /// Takes the room of one task that has been asked for; the accelerators that it gets, as a set of places.
+    pub fn take(&mut self, need: Need) -> u64 {
+        if let Some(set) = self.choose(need).filter(|_| self.holds(need)) {
+            let resources = &need.task.resources;
+            self.cpus = self.cpus.saturating_sub(resources.cpus);
+            self.memory = self.memory.saturating_sub(resources.memory);
+            self.scratch = self.scratch.saturating_sub(resources.scratch);
+            if let Some(devices) = self.devices.as_mut().filter(|_| set != 0) {
+                devices.take(set, need);
+            }
+            set
         } else {
-            self.credit = self.credit.saturating_sub(1);
-            self.backlog = self.backlog.saturating_add(1);
+            self.wait();
+            0
         }
     }
-}
 
-impl Free {
-    fn take_gpus(&mut self, need: MilliGpu) {
-        if need.0 == 0 {
-            return;
-        }
-        if need.0 >= WHOLE {
-            self.gpus = self
-                .gpus
-                .saturating_sub(MilliGpu(need.0.next_multiple_of(WHOLE)));
-        } else if need <= self.gpu_part {
-            self.gpu_part = self.gpu_part.saturating_sub(need);
-        } else {
-            self.gpus = self.gpus.saturating_sub(MilliGpu(WHOLE));
-            self.gpu_part = self.gpu_part.max(MilliGpu(WHOLE - need.0));
-        }
+    /// Takes the credit of one task that waits here.
+    pub fn wait(&mut self) {
+        self.credit = self.credit.saturating_sub(1);
+        self.backlog = self.backlog.saturating_add(1);
     }
 }
-
-/// One accelerator, thousandths.
-const WHOLE: u32 = 1000;
 
 /// The best below one node of the tree.
 #[derive(Debug, Clone, Copy)]
@@ -93,6 +94,7 @@ struct Most {
     cpus: MilliCpu,
     memory: ByteCount,
     scratch: ByteCount,
+    /// Of accelerators no more than a bound: whose they are, and what they can, is looked at node by node.
     gpus: MilliGpu,
     gpu_part: MilliGpu,
     /// Shortest backlog where credit is left.
@@ -117,13 +119,15 @@ impl Most {
             0 => NO_CREDIT,
             _ => free.backlog,
         };
+        let devices = free.devices.as_ref();
+        let (gpus, gpu_part) = devices.map(Devices::most).unwrap_or_default();
         match free.backlog {
             0 => Self {
                 cpus: free.cpus,
                 memory: free.memory,
                 scratch: free.scratch,
-                gpus: free.gpus,
-                gpu_part: free.gpu_part,
+                gpus,
+                gpu_part,
                 backlog,
             },
             _ => Self {
@@ -144,7 +148,8 @@ impl Most {
         }
     }
 
-    fn may_run(&self, need: &Resources) -> bool {
+    fn may_run(&self, need: Need) -> bool {
+        let need = &need.task.resources;
         // A core that is needed is more than none: an empty leaf runs nothing.
         need.cpus <= self.cpus
             && need.memory <= self.memory
@@ -206,9 +211,9 @@ impl Tree {
 
     /// *Cost*: the tree's height.
     pub fn set(&mut self, place: usize, free: Free) {
-        self.free[place] = free;
         let mut at = self.most.len() / 2 + place;
         self.most[at] = Most::of(&free);
+        self.free[place] = free;
         while at > 1 {
             at /= 2;
             self.most[at] = self.most[2 * at].both(self.most[2 * at + 1]);
@@ -218,7 +223,7 @@ impl Tree {
     /// The first place at or after `from` that runs a task at once.
     ///
     /// *Cost*: the tree's height where one kind of resource is short; more where nodes lack different ones.
-    pub fn first_with_room(&self, need: &Resources, from: usize) -> Option<usize> {
+    pub fn first_with_room(&self, need: Need, from: usize) -> Option<usize> {
         self.find(from, |most| most.may_run(need), |free| free.runs(need))
     }
 
@@ -284,32 +289,88 @@ impl Tree {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use farlane_model::*;
+    use farlane_units::UsdMicros;
     use proptest::prelude::*;
+
+    /// So many accelerators, one of them an A100.
+    fn machine(count: usize) -> Arc<NodeSpec> {
+        let device = |model: &str| Device {
+            kind: DeviceKind::Gpu { cuda_cores: 1 },
+            model: model.to_owned(),
+            memory: ByteCount::gib(15),
+            tdp_watts: 0,
+            id: String::new(),
+            measured: None,
+        };
+        Arc::new(NodeSpec {
+            name: "n".into(),
+            cpu_model: "x".into(),
+            cpus: MilliCpu(1),
+            clock_mhz: 1,
+            memory: ByteCount(0),
+            disk: ByteCount(0),
+            interpreters: [].into(),
+            tier: Tier::Namespaces,
+            enforced: [].into(),
+            labels: [].into(),
+            price_usd_micros_core_hour: UsdMicros(0),
+            backlog_credit: 0,
+            os: "linux".into(),
+            arch: "x86_64".into(),
+            agent: "0".into(),
+            devices: ["A100", "T4"].map(device).into_iter().take(count).collect(),
+            measured: None,
+            resources: Vec::new(),
+        })
+    }
+
+    /// What two tenants hold.
+    fn loads(held: u32) -> DeviceLoads {
+        let mut loads = DeviceLoads::default();
+        loads.take(0b01, 250 * (held % 5), TenantId([1; 32]));
+        loads.take(0b10, 250 * (held % 3), TenantId([2; 32]));
+        loads
+    }
 
     fn free(cpus: u32, memory: u64, credit: u32, backlog: u32) -> Free {
         Free {
             cpus: MilliCpu(cpus),
             memory: ByteCount(memory),
             scratch: ByteCount(1),
-            gpus: MilliGpu(1000 * (cpus % 3)),
-            gpu_part: MilliGpu(250 * (memory as u32 % 4)),
+            devices: Devices::of(&machine(cpus as usize % 3), loads(memory as u32)),
             credit,
             backlog,
         }
     }
 
-    fn need(cpus: u32, memory: u64, gpus: u32) -> Resources {
-        Resources {
+    fn task(cpus: u32, memory: u64, gpus: u32, model: usize) -> TaskSpec {
+        let code = BlobRef {
+            digest: Digest([0; 32]),
+            size: ByteCount(1),
+        };
+        let python = PythonVersion {
+            major: 3,
+            minor: 11,
+        };
+        let mut task = TaskSpec::new(ProjectId::new(0, [0; 10]), code, python);
+        task.resources = Resources {
             cpus: MilliCpu(cpus),
             memory: ByteCount(memory),
             scratch: ByteCount(0),
             gpus: MilliGpu(gpus),
-        }
+        };
+        task.gpu.models = MODELS[model].iter().map(|m| (*m).to_owned()).collect();
+        task
     }
 
+    const MODELS: [&[&str]; 3] = [&[], &["A100"], &["T4"]];
+
     prop_compose! {
-        fn any_free()(cpus in 0u32..5, memory in 0u64..5, credit in 0u32..3, backlog in 0u32..3) -> Free {
+        fn any_free()(cpus in 0u32..5, memory in 0u64..15, credit in 0u32..3, backlog in 0u32..3) -> Free {
             free(cpus, memory, credit, backlog)
         }
     }
@@ -319,19 +380,21 @@ mod tests {
         fn finds_what_a_walk_over_all_finds(
             nodes in prop::collection::vec(any_free(), 0..20),
             changes in prop::collection::vec((0usize..20, any_free()), 0..10),
-            cpus in 1u32..5, memory in 0u64..5, gpus in 0u32..8, from in 0usize..22,
+            cpus in 1u32..5, memory in 0u64..15, (gpus, model, tenant) in (0u32..8, 0usize..3, 1u8..3),
+            from in 0usize..22,
         ) {
             let mut tree = Tree::new(nodes.clone());
             let mut nodes = nodes;
             for (place, free) in changes {
                 if place < nodes.len() {
-                    nodes[place] = free;
+                    nodes[place] = free.clone();
                     tree.set(place, free);
                 }
             }
-            let need = need(cpus, memory, gpus * 250);
-            let runs = nodes.iter().enumerate().skip(from).find(|(_, free)| free.runs(&need));
-            prop_assert_eq!(tree.first_with_room(&need, from), runs.map(|(place, _)| place));
+            let (task, tenant) = (task(cpus, memory, gpus * 250, model), TenantId([tenant; 32]));
+            let need = Need { task: &task, tenant: &tenant };
+            let runs = nodes.iter().enumerate().skip(from).find(|(_, free)| free.runs(need));
+            prop_assert_eq!(tree.first_with_room(need, from), runs.map(|(place, _)| place));
             let credit = nodes.iter().enumerate().skip(from).filter(|(_, free)| free.credit > 0);
             let shortest = credit.min_by_key(|(place, free)| (free.backlog, *place));
             prop_assert_eq!(tree.shortest_backlog(from), shortest.map(|(place, _)| place));

@@ -89,11 +89,11 @@ impl Round<'_> {
     /// be ahead of it.
     pub(crate) fn best_of(&self, group: usize, class: u32) -> Option<(usize, u32)> {
         let of = &self.groups[group];
-        let (there, need) = (self.fleet.class(class), &of.spec.resources);
+        let (there, need) = (self.fleet.class(class), of.need());
         if self.ucu == NO_BOUND {
             return there.best(need, &of.not_on);
         }
-        if least(there, need.cpus) > self.ucu {
+        if least(there, need.task.resources.cpus) > self.ucu {
             return None;
         }
         let (place, ahead) = there.best(need, &of.not_on)?;

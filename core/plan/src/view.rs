@@ -3,14 +3,16 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use farlane_model::{Amount, Digest, NodeId, NodeSpec, ProjectId, Resources, TaskSpec};
+use farlane_model::{
+    Amount, DeviceLoads, Digest, NodeId, NodeSpec, ProjectId, Resources, TaskSpec, TenantId,
+};
 use farlane_units::{
-    ByteCount, ByteRate, MicroGramsCo2, Micros, MilliCpu, MilliGpu, MilliUcu, Millis, Ppm,
-    UsdMicros,
+    ByteCount, ByteRate, MicroGramsCo2, Micros, MilliCpu, MilliUcu, Millis, Ppm, UsdMicros,
 };
 
 use crate::company::Presence;
 use crate::cost::{Bill, Policy};
+use crate::devices::Need;
 use crate::estimate::Work;
 use crate::fleet::Totals;
 use crate::units::NO_BOUND;
@@ -36,10 +38,8 @@ pub struct NodeView {
     pub free_memory: ByteCount,
     /// Scratch not held by running leases.
     pub free_scratch: ByteCount,
-    /// Accelerators that no running lease holds.
-    pub free_gpus: MilliGpu,
-    /// The most that is left of one that is held in part.
-    pub free_gpu_part: MilliGpu,
+    /// What running leases hold of its accelerators.
+    pub devices: DeviceLoads,
     /// What of its named resources no running lease holds; empty where it has none.
     pub free_amounts: Vec<Amount>,
     /// Leases it still takes ahead of capacity.
@@ -107,6 +107,8 @@ pub struct Group {
     pub spec: Arc<TaskSpec>,
     /// Digest of it.
     pub digest: Digest,
+    /// Whose they are: parts of one accelerator are never two tenants'.
+    pub tenant: TenantId,
     /// How many wait.
     pub tasks: u32,
     /// Lower goes first (the negated priority).
@@ -155,6 +157,14 @@ pub const AGEING: Millis = Millis(60_000);
 const MOST_URGENT: i16 = -(i8::MAX as i16);
 
 impl Group {
+    /// What one of them asks of a node's room.
+    pub(crate) fn need(&self) -> Need<'_> {
+        Need {
+            task: &self.spec,
+            tenant: &self.tenant,
+        }
+    }
+
     /// What of the bytes that it takes with it a node holds already.
     pub(crate) fn held(&self, node: &NodeId) -> ByteCount {
         let there = self.lies.iter();
@@ -323,8 +333,10 @@ pub struct Assignment {
     pub node: NodeId,
     /// The node's generation.
     pub generation: u32,
-    /// How many; at least one.
+    /// How many; at least one, and no more of those that ask for accelerators.
     pub tasks: u32,
+    /// The accelerators that it is expected to get, as a set of places; none where it waits there for them.
+    pub devices: u64,
     /// What the first of them is expected to cost.
     pub bill: Bill,
     /// How long that one is expected to run.

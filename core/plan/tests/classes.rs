@@ -92,7 +92,6 @@ fn what_a_gpu_draws_counts_for_who_holds_one() {
                 devices: vec![gpu.clone()],
                 ..(*bare.spec).clone()
             }),
-            free_gpus: MilliGpu(1000),
             carbon: Some(400),
             milliwatts_core: 5_000,
             milliwatts_gpu,

@@ -16,7 +16,6 @@ fn hot(id: u8, cores: u32, gpus: u32) -> NodeView {
             cores: Ppm(cores),
             gpus: Ppm(gpus),
         },
-        free_gpus: MilliGpu(1000),
         ..node(id, 4, "eu-1", 50_000)
     }
 }

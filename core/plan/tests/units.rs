@@ -170,12 +170,16 @@ fn nothing_makes_way_for_what_its_quota_would_refuse_there() {
             cpus: MilliCpu(0),
             ..need
         },
+        devices: DeviceLoads::default(),
+        amounts: Vec::new(),
         holders: vec![
             Holder {
                 project: ProjectId::new(0, [2; 10]),
                 urgency: 0,
                 waited: Millis(0),
                 need,
+                devices: 0,
+                amounts: Vec::new(),
                 members: 1,
                 ran: Millis(ran),
                 stands: Stands::Running,

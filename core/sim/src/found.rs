@@ -7,6 +7,9 @@ use farlane_state::{AttachGranter, Genesis, OpenSession, RegisterNode, StockPrek
 use crate::machine::{HOUR, Machine};
 use crate::run::{Simulation, What};
 
+/// Whose all work is. Source: choice.
+pub(crate) const TENANT: TenantId = TenantId([7; 32]);
+
 impl Simulation {
     pub(crate) fn found(&mut self, machines: Vec<Machine>) {
         self.order(Genesis {
@@ -22,7 +25,7 @@ impl Simulation {
             self.order(OpenSession {
                 session,
                 project,
-                tenant: TenantId([7; 32]),
+                tenant: TENANT,
                 key: KeyId::new(1, [8; 10]),
                 wrapped_session_key: Bytes::new(),
                 device: Bytes::new(),

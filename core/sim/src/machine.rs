@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use farlane_model::{
-    Device, DeviceKind, Digest, Interpreter, Measured, NodeId, NodeSpec, PythonVersion, REFERENCE,
-    TaskSpec, Tier, WorkKind,
+    Device, DeviceKind, DeviceLoads, Digest, Interpreter, Measured, NodeId, NodeSpec,
+    PythonVersion, REFERENCE, TaskSpec, Tier, WorkKind,
 };
 use farlane_plan::{Egress, Heat, NodeView};
-use farlane_units::{ByteCount, Micros, MilliCpu, MilliGpu, Ppm, UsdMicros};
+use farlane_units::{ByteCount, Micros, MilliCpu, Ppm, UsdMicros};
 use serde::{Deserialize, Serialize};
 
 use crate::Random;
@@ -262,8 +262,7 @@ pub(crate) fn idle(number: u64, region: Arc<str>, spec: Arc<NodeSpec>) -> NodeVi
         free_cpus: spec.cpus,
         free_memory: spec.memory,
         free_scratch: spec.disk,
-        free_gpus: MilliGpu(1000 * spec.devices.len() as u32),
-        free_gpu_part: MilliGpu::ZERO,
+        devices: DeviceLoads::default(),
         free_amounts: Vec::new(),
         free_backlog: spec.backlog_credit,
         backlog: 0,

@@ -3,9 +3,8 @@
 //! Owns the peers' rules, as they publish them. Each takes tasks in the order in which they came, and only nodes
 //! that run the task at once: none of them places ahead of room.
 
-use farlane_model::Resources;
 use farlane_plan::{Assignment, Bill, Group, NodeView, Plan, Report, Site};
-use farlane_units::{Micros, MilliGpu};
+use farlane_units::Micros;
 
 use crate::Random;
 use crate::machine::speed;
@@ -90,6 +89,7 @@ impl Peer {
                         node: nodes[at].id,
                         generation: nodes[at].generation,
                         tasks: 1,
+                        devices: 0,
                         bill: Bill::default(),
                         run: Micros(0),
                         emits: None,
@@ -119,14 +119,14 @@ impl Peer {
             let region = nodes[first].region.clone();
             let before: Vec<NodeView> = nodes.to_vec();
             let mut members = vec![first];
-            take(&mut nodes[first], &group.spec.resources);
+            take(&mut nodes[first], group);
             while members.len() < group.gang as usize {
                 let there = some.iter().filter(|at| nodes[**at].region == region);
                 let there: Vec<usize> = there.copied().collect();
                 let Some(next) = self.choose(nodes, &there, group) else {
                     break;
                 };
-                take(&mut nodes[next], &group.spec.resources);
+                take(&mut nodes[next], group);
                 members.push(next);
             }
             if members.len() == group.gang as usize {
@@ -138,8 +138,7 @@ impl Peer {
     }
 
     fn choose(&mut self, nodes: &[NodeView], some: &[usize], group: &Group) -> Option<usize> {
-        let need = &group.spec.resources;
-        let room = some.iter().filter(|at| has_room(&nodes[**at], need));
+        let room = some.iter().filter(|at| has_room(&nodes[**at], group));
         let room: Vec<usize> = room.copied().collect();
         if room.is_empty() {
             return None;
@@ -161,7 +160,7 @@ impl Peer {
                 Some(at)
             }
             Chooser::LeastLoaded => least(&|node| -free(node).0),
-            Chooser::BinPack => least(&|node| bin_pack(node, need)),
+            Chooser::BinPack => least(&|node| bin_pack(node, group)),
             Chooser::WeightedSum => {
                 let figures = |node: &NodeView| {
                     let run = 1.0 / speed(&node.spec, &group.spec) as f64;
@@ -193,21 +192,28 @@ fn fitting(nodes: &[NodeView], group: &Group) -> Vec<usize> {
     (0..nodes.len()).filter(|at| fits(&nodes[*at])).collect()
 }
 
-fn has_room(node: &NodeView, need: &Resources) -> bool {
+fn has_room(node: &NodeView, group: &Group) -> bool {
+    let need = &group.spec.resources;
     node.backlog == 0
         && need.cpus <= node.free_cpus
         && need.memory <= node.free_memory
         && need.scratch <= node.free_scratch
-        && (need.gpus <= node.free_gpus || need.gpus.0 < 1000 && need.gpus <= node.free_gpu_part)
+        && gpus(node, group).is_some()
 }
 
-fn take(node: &mut NodeView, need: &Resources) {
+/// The accelerators that it would get.
+fn gpus(node: &NodeView, group: &Group) -> Option<u64> {
+    node.devices
+        .choose(&node.spec.devices, &group.spec, &group.tenant)
+}
+
+fn take(node: &mut NodeView, group: &Group) {
+    let need = &group.spec.resources;
     node.free_cpus = node.free_cpus.saturating_sub(need.cpus);
     node.free_memory = node.free_memory.saturating_sub(need.memory);
     node.free_scratch = node.free_scratch.saturating_sub(need.scratch);
-    // What is left of a part is known once the state has applied it.
-    let whole = MilliGpu(need.gpus.0.next_multiple_of(1000));
-    node.free_gpus = node.free_gpus.saturating_sub(whole);
+    let gpus = gpus(node, group).unwrap_or_default();
+    node.devices.take(gpus, need.share(), group.tenant);
 }
 
 /// Cores and memory that are free, as shares.
@@ -221,9 +227,9 @@ fn free(node: &NodeView) -> (f64, f64) {
 
 /// 10 to the share of cores that would be free, and of memory: the less, the better it is packed. Source:
 /// hashicorp/nomad, nomad/structs/funcs.go, `ScoreFitBinPack`, which takes this from 20; Google's BestFit v3.
-fn bin_pack(node: &NodeView, need: &Resources) -> f64 {
+fn bin_pack(node: &NodeView, group: &Group) -> f64 {
     let mut after = node.clone();
-    take(&mut after, need);
+    take(&mut after, group);
     let (cores, memory) = free(&after);
     10f64.powf(cores) + 10f64.powf(memory)
 }

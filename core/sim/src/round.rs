@@ -7,6 +7,7 @@ use farlane_plan::{Gangs, Group, Left, NodeView, PlanInput, Presence, Shape, Sha
 use farlane_state::{Outcome, Place, Placement, Spec, WaitingQueue};
 use farlane_units::{ByteCount, Micros, Millis};
 
+use crate::found::TENANT;
 use crate::reserve::kept_gangs;
 use crate::run::{EPOCH, Simulation};
 use crate::work::Client;
@@ -180,9 +181,8 @@ impl Simulation {
                 free_cpus: node.free_cpus(),
                 free_memory: node.free_memory(),
                 free_scratch: node.free_scratch(),
-                free_gpus: node.free_gpus().0,
-                free_gpu_part: node.free_gpus().1,
-                free_amounts: Vec::new(),
+                devices: node.devices().clone(),
+                free_amounts: node.free_amounts(),
                 free_backlog: node.free_backlog(),
                 backlog: node.waiting() as u32,
                 ..machine.view.clone()
@@ -199,6 +199,7 @@ pub(crate) fn group_of(spec: &Arc<TaskSpec>, digest: Digest, client: &Client) ->
     Group {
         spec: spec.clone(),
         digest,
+        tenant: TENANT,
         tasks: 1,
         urgency: -i16::from(spec.priority),
         waited: Millis::ZERO,

@@ -8,6 +8,7 @@ use farlane_model::{
 use farlane_plan::{Group, NodeView, Policy, Work};
 use farlane_units::{ByteCount, Micros, MilliCpu, Millis, UsdMicros};
 
+use crate::found::TENANT;
 use crate::machine::{Grid, Kind, Machine, Machines, idle, spec_of};
 use crate::{Random, Scenario};
 
@@ -155,6 +156,7 @@ impl World {
         Group {
             digest: Digest::of(&self.specs.to_be_bytes()),
             spec: Arc::new(spec),
+            tenant: TENANT,
             tasks,
             urgency: 0,
             waited: Millis::ZERO,

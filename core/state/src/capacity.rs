@@ -1,15 +1,11 @@
 //! What running leases hold of a node, and what is free for one more.
 //!
-//! Owns the choice of GPUs: the same on every server, never more than there is, never one GPU for two tenants.
+//! Owns the sums. Leaves the choice of GPUs to `DeviceLoads`, so that the planner's is the same.
 
 use std::collections::BTreeMap;
 
-use farlane_model::{Amount, NodeSpec, TaskSpec, TenantId};
+use farlane_model::{Amount, DeviceLoad, DeviceLoads, NodeSpec, TaskSpec, TenantId};
 use farlane_units::{ByteCount, MilliCpu};
-use serde::Serialize;
-
-/// What one GPU can give, thousandths.
-const WHOLE: u32 = 1000;
 
 /// What a lease asks of a node.
 #[derive(Clone, Copy)]
@@ -19,23 +15,13 @@ pub(crate) struct Need<'a> {
     pub tenant: TenantId,
 }
 
-/// What is held of one GPU.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct DeviceLoad {
-    /// Thousandths.
-    pub held: u32,
-    /// Whose tasks hold it; `None` while nobody does.
-    pub tenant: Option<TenantId>,
-}
-
 /// What running leases hold together.
 #[derive(Debug, Default)]
 pub(crate) struct Capacity {
     cpus: u64,
     memory: u64,
     scratch: u64,
-    /// By place in the node's list of devices; those after the last that was ever held are free.
-    devices: Vec<DeviceLoad>,
+    devices: DeviceLoads,
     /// Named resources; without those of which nothing is held.
     amounts: BTreeMap<Box<str>, u64>,
 }
@@ -50,8 +36,8 @@ impl Capacity {
     pub fn free_scratch(&self, spec: &NodeSpec) -> ByteCount {
         ByteCount(spec.disk.0.saturating_sub(self.scratch))
     }
-    pub fn device(&self, place: usize) -> DeviceLoad {
-        self.devices.get(place).copied().unwrap_or_default()
+    pub fn devices(&self) -> &DeviceLoads {
+        &self.devices
     }
     pub fn free_amount(&self, spec: &NodeSpec, name: &str) -> u32 {
         let held = self.amounts.get(name).copied().unwrap_or(0);
@@ -70,34 +56,9 @@ impl Capacity {
                 .iter()
                 .all(|one| one.amount <= self.free_amount(spec, &one.name));
         match fits {
-            true => self.devices_for(spec, need),
+            true => self.devices.choose(&spec.devices, need.task, &need.tenant),
             false => None,
         }
-    }
-
-    /// Whole GPUs: the first that are free. A part of one: where the least is left after it, so that others stay
-    /// whole; the first of those that are alike.
-    fn devices_for(&self, spec: &NodeSpec, need: &Need) -> Option<u64> {
-        let (count, share) = (need.task.resources.devices(), need.task.resources.share());
-        if count == 0 {
-            return Some(0);
-        }
-        let serves = |place: &usize| {
-            let load = self.device(*place);
-            let open = load.held == 0 || share < WHOLE && load.tenant == Some(need.tenant);
-            open && load.held + share <= WHOLE && need.task.gpu.matches(&spec.devices[*place])
-        };
-        // A set has 64 places, and a node no more devices.
-        let mut found = (0..spec.devices.len().min(64)).filter(serves);
-        if share < WHOLE {
-            let fullest = |place: &usize| (WHOLE - self.device(*place).held, *place);
-            return found.min_by_key(fullest).map(|place| 1 << place);
-        }
-        let mut set = 0;
-        for _ in 0..count {
-            set |= 1 << found.next()?;
-        }
-        Some(set)
     }
 
     pub fn take(&mut self, need: &Need, devices: u64) {
@@ -109,13 +70,7 @@ impl Capacity {
             let held = self.amounts.entry(one.name.as_str().into());
             *held.or_default() += u64::from(one.amount);
         }
-        for place in places(devices) {
-            if self.devices.len() <= place {
-                self.devices.resize(place + 1, DeviceLoad::default());
-            }
-            self.devices[place].held += resources.share();
-            self.devices[place].tenant = Some(need.tenant);
-        }
+        self.devices.take(devices, resources.share(), need.tenant);
     }
 
     pub fn give_back(&mut self, need: &Need, devices: u64) {
@@ -129,37 +84,18 @@ impl Capacity {
             }
         }
         self.amounts.retain(|_, held| *held > 0);
-        for place in places(devices) {
-            if let Some(load) = self.devices.get_mut(place) {
-                load.held = load.held.saturating_sub(resources.share());
-                if load.held == 0 {
-                    load.tenant = None;
-                }
-            }
-        }
-        while self.devices.last().is_some_and(|load| load.held == 0) {
-            self.devices.pop();
-        }
+        self.devices.give_back(devices, resources.share());
     }
 
     /// GPUs and named resources that are held, for comparing replicas.
     pub fn image(&self) -> (&[DeviceLoad], &BTreeMap<Box<str>, u64>) {
-        (&self.devices, &self.amounts)
+        (self.devices.as_slice(), &self.amounts)
     }
 }
 
 /// Whether a node with nothing on it could hold it.
 pub(crate) fn could_ever(spec: &NodeSpec, need: &Need) -> bool {
     Capacity::default().fits_now(spec, need).is_some()
-}
-
-/// Places of a set, lowest first.
-pub(crate) fn places(mut set: u64) -> impl Iterator<Item = usize> {
-    std::iter::from_fn(move || {
-        let place = set.trailing_zeros();
-        set &= set.wrapping_sub(1);
-        (place < 64).then_some(place as usize)
-    })
 }
 
 #[cfg(test)]
@@ -294,12 +230,5 @@ mod tests {
         assert_eq!(held.free_amount(&spec, "license"), 0);
         held.give_back(&of(&one, 1), 0);
         assert_eq!(held.free_amount(&spec, "license"), 1);
-    }
-
-    #[test]
-    fn a_set_names_its_places() {
-        assert_eq!(places(0).count(), 0);
-        assert_eq!(places(0b1010).collect::<Vec<_>>(), [1, 3]);
-        assert_eq!(places(u64::MAX).last(), Some(63));
     }
 }

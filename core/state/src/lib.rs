@@ -42,7 +42,6 @@ mod touched;
 mod turn;
 
 pub use apply::apply;
-pub use capacity::DeviceLoad;
 pub use command::{Command, Order, Stamp, UnknownCommand};
 pub use gang::Member;
 pub use load::LoadError;

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use farlane_model::{Amount, BootId, Digest, NodeId, NodeSpec, SessionId, Standing};
-use farlane_units::{ByteCount, MilliCpu, MilliGpu, Millis, UsdFemtos, UsdMicros};
+use farlane_model::{Amount, BootId, DeviceLoads, Digest, NodeId, NodeSpec, SessionId, Standing};
+use farlane_units::{ByteCount, MilliCpu, Millis, UsdFemtos, UsdMicros};
 use serde::{Deserialize, Serialize};
 
 use crate::alike::Alike;
-use crate::capacity::{Capacity, DeviceLoad, Need, could_ever};
+use crate::capacity::{Capacity, Need, could_ever};
 use crate::order::Moved;
 use crate::row::NodeRow;
 
@@ -212,20 +212,9 @@ impl Node {
     pub fn free_scratch(&self) -> ByteCount {
         self.capacity.free_scratch(&self.spec)
     }
-    /// What running leases hold of the device at this place of the spec's list.
-    pub fn device_load(&self, place: usize) -> DeviceLoad {
-        self.capacity.device(place)
-    }
-    /// Accelerators that no running lease holds, and the most that is left of one held in part.
-    pub fn free_gpus(&self) -> (MilliGpu, MilliGpu) {
-        let (mut free, mut part) = (0, 0);
-        for place in 0..self.spec.devices.len() {
-            match self.device_load(place).held {
-                0 => free += 1000,
-                held => part = part.max(1000u32.saturating_sub(held)),
-            }
-        }
-        (MilliGpu(free), MilliGpu(part))
+    /// What running leases hold of its accelerators.
+    pub fn devices(&self) -> &DeviceLoads {
+        self.capacity.devices()
     }
     /// What of a named resource no running lease holds.
     pub fn free_amount(&self, name: &str) -> u32 {

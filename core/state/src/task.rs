@@ -116,7 +116,7 @@ impl Quoted {
 impl Lease {
     /// The GPUs that it holds, by their place in the node's list of devices, lowest first.
     pub fn places(&self) -> impl Iterator<Item = usize> {
-        crate::capacity::places(self.devices)
+        farlane_model::places(self.devices)
     }
     /// Log index of the placement.
     pub const fn index(&self) -> u64 {

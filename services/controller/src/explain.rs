@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use farlane_model::{Affinity, Digest, Direction, Kin, NodeId, Quote, Strength, TaskSpec};
+use farlane_model::{
+    Affinity, Digest, Direction, Kin, NodeId, Quote, Strength, TaskSpec, TenantId,
+};
 use farlane_plan::{ClassReason, Explanation, Fleet, Group, explain};
 use farlane_state::{FinishedTask, LiveTask, QuotaLimit, QuotaReached, State};
 use farlane_units::{ByteCount, MilliUcu, NanoGramsCo2};
@@ -43,7 +45,10 @@ impl Controller {
                 let own = spec.project == caller.project;
                 let never = own
                     .then(|| never(state, &mut cache.fleet, asked, gang, &mut MAX_LOOKS.clone()));
-                let group = cache.group(state, digest, &Arc::new(spec.clone()), gang);
+                // Of a project that no device has used nothing is held.
+                let tenant = caller.tenant.unwrap_or(TenantId([0; 32]));
+                let spec = Arc::new(spec.clone());
+                let group = cache.group(state, digest, &spec, tenant, gang);
                 (Group { gang, ..group }, never)
             });
             let explained = explain(&mut cache.fleet, &group);
@@ -85,7 +90,13 @@ fn live_reply(
     let gang = live
         .gang
         .map_or(1, |member| state.gang(&member).count() as u32);
-    let group = cache.group(state, live.spec.digest, &live.spec.task, gang);
+    let group = cache.group(
+        state,
+        live.spec.digest,
+        &live.spec.task,
+        live.session.tenant,
+        gang,
+    );
     let group = Group {
         gang,
         granter: granter.is_some(),

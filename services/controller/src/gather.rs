@@ -90,12 +90,15 @@ impl Gathered<'_> {
                 self.waiting[*at].tasks = self.heads[*at].len() as u32;
             }
             None => {
+                // A queue's session is there, and so is that of what is submitted.
+                let Some(tenant) = self.state.session(&session).map(|s| s.tenant) else {
+                    return;
+                };
                 let at = self.heads.len();
                 let Apart { not_on, at_once } = key.2.clone();
                 self.index.insert(key, at);
-                let group = self
-                    .cache
-                    .group(self.state, digest, spec, tasks.len() as u32);
+                let count = tasks.len() as u32;
+                let group = self.cache.group(self.state, digest, spec, tenant, count);
                 self.waiting.push(Group {
                     since: at as u64,
                     waited: self.waited,

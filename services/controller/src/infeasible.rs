@@ -81,7 +81,7 @@ pub(crate) fn hopeless(
         }
         let verdict = verdicts.entry(digest).or_insert_with(|| {
             if !cache.fleet.feasible(&digest, task, &[]) {
-                let group = cache.group(state, digest, task, 1);
+                let group = cache.group(state, digest, task, queue.session.tenant, 1);
                 return Some(words.of(cache, &group));
             }
             never(state, &mut cache.fleet, (&digest, task), 1, &mut looks)
@@ -151,7 +151,7 @@ fn never_at_once(
     }
     let group = Group {
         gang: size,
-        ..cache.group(state, digest, task, size)
+        ..cache.group(state, digest, task, queue.session.tenant, size)
     };
     Some((words.of(cache, &group), gang))
 }

@@ -4,15 +4,17 @@
 //! gives away room that is taken. Once the state shows an effect, the overlay no longer counts it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use farlane_model::{AttemptRef, NodeId, Resources, TaskId};
+use farlane_model::{AttemptRef, NodeId, Resources, TaskId, TaskSpec, TenantId};
+use farlane_plan::Group;
 use farlane_state::{Placement, State};
 use farlane_units::MilliUcu;
 
 use crate::planner::Reply;
 
 /// A task on its way to a node.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Placing {
     pub task: TaskId,
     pub node: NodeId,
@@ -20,6 +22,32 @@ pub(crate) struct Placing {
     pub need: Resources,
     /// What it takes of its project's quota there.
     pub ucu: MilliUcu,
+    /// Of what asks for accelerators or named resources.
+    pub special: Option<Arc<Special>>,
+}
+
+/// What a task is expected to take of a node besides cores, memory and scratch.
+#[derive(Debug)]
+pub(crate) struct Special {
+    pub spec: Arc<TaskSpec>,
+    /// Accelerators, as a set of places, and whose they are then.
+    pub devices: u64,
+    pub tenant: TenantId,
+}
+
+impl Special {
+    /// Of a task of this group; `None` where it takes no such thing.
+    pub fn of(group: &Group, devices: u64) -> Option<Arc<Self>> {
+        let spec = &group.spec;
+        let any = spec.resources.gpus.0 > 0 || !spec.amounts.is_empty();
+        any.then(|| {
+            Arc::new(Self {
+                spec: spec.clone(),
+                devices,
+                tenant: group.tenant,
+            })
+        })
+    }
 }
 
 impl Placing {
@@ -38,6 +66,8 @@ pub(crate) struct Freeing {
     pub attempt: AttemptRef,
     pub node: NodeId,
     pub need: Resources,
+    /// The accelerators that it holds.
+    pub devices: u64,
     pub ucu: MilliUcu,
     pub backlog: bool,
 }
@@ -61,7 +91,7 @@ impl Overlay {
     /// An entry was proposed.
     pub fn take_off(&mut self, flight: &Flight) {
         self.placed
-            .extend(flight.placed.iter().map(|p| (p.task, *p)));
+            .extend(flight.placed.iter().map(|p| (p.task, p.clone())));
         self.freed
             .extend(flight.freed.iter().map(|f| (f.attempt, *f)));
     }

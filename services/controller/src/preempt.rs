@@ -11,7 +11,7 @@ use farlane_plan::{
     Group, Holder, Occupied, PATIENCE, Presence, Share, Stands, make_room, make_way, preempt,
 };
 use farlane_state::{LiveTask, Node, Order, Preempt, Return, ReturnReason, State};
-use farlane_units::Millis;
+use farlane_units::{MilliGpu, Millis};
 
 use crate::Controller;
 use crate::company::presence;
@@ -145,7 +145,7 @@ pub(crate) fn look(
                 stuck.push(some);
             }
             // What makes way on kept room makes way for the gang.
-            Err(place) if !groups.is_empty() && !kept.contains(&node.id) => places.push(place),
+            Err(place) if !groups.is_empty() && !kept.contains(&node.id) => places.push(*place),
             Err(_) => {}
         }
     }
@@ -191,7 +191,7 @@ fn waiting(
             not_on: refused_of(&next.unwrap_or_default(), queue.granter, refusals),
             gang: gang.map_or(1, |gang| gang.len() as u32),
             waited: now.saturating_sub(queue.oldest()),
-            ..cache.group(state, queue.spec.digest, spec, 1)
+            ..cache.group(state, queue.spec.digest, spec, queue.session.tenant, 1)
         };
         match first.get(&queue.project) {
             Some((known, _)) if known.rank() <= group.rank() => {}
@@ -296,8 +296,10 @@ fn place(state: &State, node: &Node, now: Millis) -> Option<Place> {
             cpus: node.free_cpus(),
             memory: node.free_memory(),
             scratch: node.free_scratch(),
-            gpus: node.free_gpus().0,
+            gpus: MilliGpu::ZERO,
         },
+        devices: node.devices().clone(),
+        amounts: node.free_amounts(),
         holders,
     };
     Some(Place { occupied, attempts })
@@ -311,6 +313,8 @@ fn holder(live: &LiveTask<'_>, stands: Stands, now: Millis) -> Holder {
         urgency: -i16::from(task.priority),
         waited: now.saturating_sub(live.submitted),
         need: task.resources,
+        devices: live.placed.map_or(0, |p| p.lease.devices),
+        amounts: task.amounts.clone(),
         members: live.gang.map_or(1, |member| member.size.into()),
         ran: now.saturating_sub(since),
         stands,

@@ -79,7 +79,7 @@ impl Stuck {
         place: Place,
         now: Millis,
         (cache, refusals): (&mut ViewCache, Option<&Refusals>),
-    ) -> Result<Self, Place> {
+    ) -> Result<Self, Box<Place>> {
         let holders = &place.occupied.holders;
         let waits =
             |at: &usize| holders[*at].stands == Stands::Waiting && holders[*at].ran >= PATIENCE;
@@ -98,7 +98,7 @@ impl Stuck {
             if most == Some(at) {
                 first = Some(Group {
                     waited,
-                    ..cache.group(state, digest, spec, 1)
+                    ..cache.group(state, digest, spec, live.session.tenant, 1)
                 });
             }
             if leased_for_nothing(&live) >= MAX_FREE {
@@ -113,7 +113,7 @@ impl Stuck {
                         let group = Group {
                             waited,
                             not_on: not_on.clone(),
-                            ..cache.group(state, digest, spec, 0)
+                            ..cache.group(state, digest, spec, live.session.tenant, 0)
                         };
                         (group, Vec::new())
                     });
@@ -121,7 +121,7 @@ impl Stuck {
             indices.push(at);
         }
         let (Some(most), Some(first)) = (most, first) else {
-            return Err(place);
+            return Err(place.into());
         };
         let mut before = place.occupied.clone();
         for holder in &mut before.holders[most..] {

@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use farlane_audit::Pace;
-use farlane_model::{AttemptRef, Digest, MAX_QUOTE_BYTES, NodeId, TaskSpec};
+use farlane_model::{Amount, AttemptRef, Digest, MAX_QUOTE_BYTES, NodeId, TaskSpec, TenantId};
 use farlane_plan::{
     Egress, Estimates, Fleet, Group, NodeView, PlanInput, Policy, Reserved, Shadow, Shape, Sizes,
     plan,
 };
 use farlane_state::{Node, Order, Rows, State, TouchMark, Turn};
-use farlane_units::{ByteCount, MilliGpu, Millis};
+use farlane_units::{ByteCount, Millis};
 
 use crate::Controller;
 use crate::carbon::{core_milliwatts, gpu_milliwatts};
@@ -22,7 +22,7 @@ use crate::gather::{Waits, gather};
 use crate::holdings::Holdings;
 use crate::learn::{Learned, learn_arguments};
 use crate::moved::held;
-use crate::overlay::{Freeing, Overlay, Placing};
+use crate::overlay::{Freeing, Overlay, Placing, Special};
 use crate::quota::Quotas;
 use crate::reserve::Ends;
 use crate::stuck::Called;
@@ -104,6 +104,7 @@ impl ViewCache {
         state: &State,
         digest: Digest,
         spec: &Arc<TaskSpec>,
+        tenant: TenantId,
         tasks: u32,
     ) -> Group {
         let lock = spec.environment.map_or(ByteCount::ZERO, |e| e.lock.size);
@@ -114,6 +115,7 @@ impl ViewCache {
         Group {
             spec: spec.clone(),
             digest,
+            tenant,
             tasks,
             urgency: -i16::from(spec.priority),
             waited: Millis::ZERO,
@@ -206,6 +208,7 @@ impl Controller {
             }
             let need = group.spec.resources;
             let ucu = cache.fleet.ucu_of(&assignment.node, need.cpus);
+            let special = Special::of(group, assignment.devices);
             planned
                 .placements
                 .extend(head[from..to].iter().map(|task| Placing {
@@ -214,6 +217,7 @@ impl Controller {
                     generation: assignment.generation,
                     need,
                     ucu,
+                    special: special.clone(),
                 }));
         }
         planned
@@ -310,7 +314,6 @@ impl Controller {
                 grams
             }
         };
-        let (free_gpus, free_gpu_part) = node.free_gpus();
         let egress = node.egress_at(now);
         NodeView {
             id: node.id,
@@ -322,8 +325,7 @@ impl Controller {
             free_cpus: node.free_cpus(),
             free_memory: node.free_memory(),
             free_scratch: node.free_scratch(),
-            free_gpus,
-            free_gpu_part,
+            devices: node.devices().clone(),
             free_amounts: node.free_amounts(),
             free_backlog: node.free_backlog(),
             backlog: node.waiting() as u32,
@@ -372,6 +374,7 @@ fn freed_by(
                 attempt,
                 node: placed.node.id,
                 need: task.spec.task.resources,
+                devices: placed.lease.devices,
                 ucu: placed.lease.ucu,
                 backlog: placed.lease.backlog,
             });
@@ -392,6 +395,7 @@ fn give(node: &mut NodeView, free: &Freeing) {
         node.free_cpus = node.free_cpus.saturating_add(free.need.cpus);
         node.free_memory = node.free_memory.saturating_add(free.need.memory);
         node.free_scratch = node.free_scratch.saturating_add(free.need.scratch);
+        node.devices.give_back(free.devices, free.need.share());
     }
 }
 
@@ -401,11 +405,16 @@ fn take(node: &mut NodeView, placing: &Placing) {
         && need.cpus <= node.free_cpus
         && need.memory <= node.free_memory
         && need.scratch <= node.free_scratch
-        && need.gpus <= node.free_gpus.max(node.free_gpu_part);
+        && placing.special.as_ref().is_none_or(|s| has(node, s));
     if runs {
-        // What is left of one in part is known once the state has applied it.
-        let whole = MilliGpu(need.gpus.0.next_multiple_of(1000));
-        node.free_gpus = node.free_gpus.saturating_sub(whole);
+        if let Some(special) = &placing.special {
+            let (set, share) = (special.devices, need.share());
+            node.devices.take(set, share, special.tenant);
+            for free in &mut node.free_amounts {
+                let taken = Amount::of(&special.spec.amounts, &free.name);
+                free.amount = free.amount.saturating_sub(taken);
+            }
+        }
         node.free_cpus = node.free_cpus.saturating_sub(need.cpus);
         node.free_memory = node.free_memory.saturating_sub(need.memory);
         node.free_scratch = node.free_scratch.saturating_sub(need.scratch);
@@ -413,6 +422,14 @@ fn take(node: &mut NodeView, placing: &Placing) {
         node.free_backlog = node.free_backlog.saturating_sub(1);
         node.backlog += 1;
     }
+}
+
+/// Whether what it is expected to take besides cores is there.
+fn has(node: &NodeView, special: &Special) -> bool {
+    let spec = &special.spec;
+    let mut named = spec.amounts.iter();
+    (spec.resources.gpus.0 == 0 || special.devices != 0)
+        && named.all(|one| one.amount <= Amount::of(&node.free_amounts, &one.name))
 }
 
 #[cfg(test)]

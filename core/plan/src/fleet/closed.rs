@@ -67,7 +67,7 @@ impl Fleet {
 
     fn free_of(&self, node: &NodeId) -> Option<Free> {
         let (class, place) = self.find(node)?;
-        Some(*self.class(class).free(place))
+        Some(self.class(class).free(place).clone())
     }
 
     fn set_credit(&mut self, node: &NodeId, credit: u32) {
@@ -75,7 +75,7 @@ impl Fleet {
             let class = &mut self.classes[class as usize];
             let free = Free {
                 credit,
-                ..*class.free(place)
+                ..class.free(place).clone()
             };
             class.renew(place, free, &mut self.room);
         }

@@ -51,7 +51,7 @@ impl Round<'_> {
         let Some((class, place)) = self.fleet.find(node) else {
             return;
         };
-        let free = *self.fleet.class(class).free(place);
+        let free = self.fleet.class(class).free(place).clone();
         self.journal.push((class, place, free));
         self.fleet.class_mut(class).set(place, Free::default());
         self.changed(class);

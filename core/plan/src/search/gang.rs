@@ -185,7 +185,7 @@ impl Round<'_> {
             .filter(|o| o.ahead == 0 && regions.contains(self.fleet.class(o.class).region()))
             .map(|o| Reverse((first(self, o), o.clone())))
             .collect();
-        let need = &self.groups[group].spec.resources;
+        let need = self.groups[group].need();
         let (mark, left) = (self.journal.len(), self.ucu);
         // What each of them changes for the next.
         let particular = self.is_particular(group);
@@ -202,8 +202,8 @@ impl Round<'_> {
                 false => self.again(group, &offer).filter(|o| o.ahead == 0),
             };
             let Some(offer) = fresh else { continue };
-            let mut free = *self.fleet.class(offer.class).free(offer.place);
-            self.journal.push((offer.class, offer.place, free));
+            let mut free = self.fleet.class(offer.class).free(offer.place).clone();
+            self.journal.push((offer.class, offer.place, free.clone()));
             free.take(need);
             self.fleet.class_mut(offer.class).set(offer.place, free);
             self.spend(group, &offer.id);

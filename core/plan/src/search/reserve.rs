@@ -117,8 +117,8 @@ impl Round<'_> {
             let Some((class, place)) = self.fleet.find(id) else {
                 continue;
             };
-            let free = *self.fleet.class(class).free(place);
-            self.journal.push((class, place, free));
+            let free = self.fleet.class(class).free(place).clone();
+            self.journal.push((class, place, free.clone()));
             self.kept.held.push(Held {
                 class,
                 place,
@@ -140,7 +140,7 @@ impl Round<'_> {
             }
             let (class, place) = (held.class, held.place);
             let free = match shown {
-                true => held.free,
+                true => held.free.clone(),
                 false => Free::default(),
             };
             self.fleet.class_mut(class).set(place, free);
@@ -195,7 +195,7 @@ impl Round<'_> {
                 if !of.is_open(&id) || self.is_kept(at, place) {
                     continue;
                 }
-                let ready = slots(*class.free(place), &of.spec, size);
+                let ready = slots(class.free(place).clone(), of.need(), size);
                 let end = ends.binary_search_by_key(&id, |(node, _)| *node);
                 rooms.push((now, ready, id));
                 // Of one that has something and is not named nobody knows.
@@ -216,7 +216,7 @@ impl Round<'_> {
         }
         self.find_gaps(group);
         let of = &self.groups[group];
-        let need = of.spec.resources;
+        let need = of.need();
         let Some(gaps) = self.kept.gaps.get_mut(&group) else {
             return false;
         };
@@ -224,9 +224,10 @@ impl Round<'_> {
             let held = &mut self.kept.held[at];
             let (class, place) = (held.class, held.place);
             let id = self.fleet.class(class).id(place);
-            let afforded = self.ucu == NO_BOUND || self.fleet.ucu_of(&id, need.cpus).0 <= self.ucu;
-            if held.owner.is_some() && held.free.runs(&need) && afforded {
-                held.free.take(&need);
+            let afforded = self.ucu == NO_BOUND
+                || self.fleet.ucu_of(&id, need.task.resources.cpus).0 <= self.ucu;
+            if held.owner.is_some() && held.free.runs(need) && afforded {
+                let devices = held.free.take(need);
                 let there = self.fleet.class(class);
                 let generation = there.generation(place);
                 let offer = Offer {
@@ -239,7 +240,7 @@ impl Round<'_> {
                     alone: true,
                     version: 0,
                 };
-                self.assign(group, generation, &offer, None);
+                self.assign(group, (generation, devices), &offer, None);
                 return true;
             }
             gaps.from += 1;

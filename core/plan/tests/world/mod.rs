@@ -77,8 +77,7 @@ pub fn node(id: u8, cores: u32, region: &str, price: i64) -> NodeView {
         free_cpus: MilliCpu(cores * 1000),
         free_memory: ByteCount::gib(4),
         free_scratch: ByteCount::gib(4),
-        free_gpus: MilliGpu::ZERO,
-        free_gpu_part: MilliGpu::ZERO,
+        devices: DeviceLoads::default(),
         free_amounts: Vec::new(),
         free_backlog: 4,
         backlog: 0,
@@ -92,6 +91,7 @@ pub fn group(spec: Arc<TaskSpec>, tasks: u32, since: u64) -> Group {
     Group {
         digest: Digest::of(&spec.to_canonical()),
         spec,
+        tenant: TenantId([7; 32]),
         tasks,
         urgency: 0,
         waited: Millis::ZERO,

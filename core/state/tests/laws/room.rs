@@ -80,7 +80,7 @@ pub fn devices_hold(w: &World, before: &BTreeMap<NodeId, Devices>) -> BTreeMap<N
                 *held <= 1000 && tenants.len() == 1,
                 "device {place} gives {held} to {tenants:?}"
             );
-            let load = node.device_load(*place);
+            let load = node.devices().at(*place);
             assert_eq!((load.held, load.tenant.as_ref()), (*held, tenants.first()));
             let earlier = before
                 .get(&node.id)

@@ -90,7 +90,7 @@ fn parts_of_a_gpu_are_one_tenants() {
         "never beside another tenant's"
     );
     assert_eq!(places(&w, task('B', 2)), Some(vec![1]));
-    let load = |w: &World, place| w.state.node(&node(1)).unwrap().device_load(place);
+    let load = |w: &World, place| w.state.node(&node(1)).unwrap().devices().at(place);
     assert_eq!(
         load(&w, 0),
         DeviceLoad {
@@ -164,4 +164,20 @@ fn a_node_that_lost_a_gpu_keeps_its_leases_and_takes_no_more() {
         ReturnReason::Lost(LostCause::NodeRestarted),
     );
     assert_eq!(places(&w, task('A', 3)), Some(vec![0]));
+}
+
+#[test]
+fn what_runs_once_at_most_is_not_placed_where_it_would_wait() {
+    let mut w = world();
+    let mut once = on_gpus(1000);
+    once.retry.at_most_once = true;
+    once.gpu.models = vec!["A100".into()];
+    w.submit('A', 1, 2, &once);
+    w.submit('A', 3, 1, &on_gpus(2000));
+    w.story();
+    w.place(&[task('A', 1), task('A', 2), task('A', 3)], 1);
+    assert_eq!(places(&w, task('A', 1)), Some(vec![0]));
+    assert_eq!(places(&w, task('A', 2)), None, "a T4 is free, and no A100");
+    assert_eq!(places(&w, task('A', 3)), Some(vec![]), "this one may wait");
+    assert!(w.story().contains("A2 refused"));
 }
