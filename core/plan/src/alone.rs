@@ -96,6 +96,7 @@ impl Round<'_> {
             here,
             alone: true,
             version: self.version(class),
+            shown: self.shown,
         })
     }
 
@@ -103,7 +104,11 @@ impl Round<'_> {
     pub(crate) fn again(&self, group: usize, offer: &Offer) -> Option<Offer> {
         match offer.alone {
             true => self.alone(group, offer.class, offer.place),
-            false => self.offer(group, offer.class),
+            // What lies before it had no room then, and has not got any since.
+            false if offer.ahead == 0 && offer.shown == self.shown => {
+                self.offer(group, offer.class, offer.place)
+            }
+            false => self.offer(group, offer.class, 0),
         }
     }
 

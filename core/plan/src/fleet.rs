@@ -91,10 +91,9 @@ impl Class {
         self.tree.free(place)
     }
 
-    /// The place where one more task costs least, and how many would be ahead of it.
-    pub fn best(&self, need: Need, not_on: &[NodeId]) -> Option<(usize, u32)> {
+    /// The place where one more task costs least, and how many would be ahead of it; it runs nowhere before `from`.
+    pub fn best(&self, need: Need, not_on: &[NodeId], mut from: usize) -> Option<(usize, u32)> {
         let open = |place: &usize| !not_on.contains(&self.members[*place].id);
-        let mut from = 0;
         while let Some(place) = self.tree.first_with_room(need, from) {
             if open(&place) {
                 return Some((place, 0));

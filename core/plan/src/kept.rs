@@ -32,7 +32,7 @@ impl Class {
     pub(crate) fn best_for(&self, group: &Group) -> Option<(usize, u32)> {
         let need = group.need();
         if group.spec.node.keep_on.is_empty() {
-            return self.best(need, &group.not_on);
+            return self.best(need, &group.not_on, 0);
         }
         let named = group.spec.node.keep_on.iter();
         let open = named.filter(|id| !group.not_on.contains(id));

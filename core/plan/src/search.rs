@@ -45,6 +45,8 @@ pub(crate) struct Offer {
     pub alone: bool,
     /// Of the class's room when it was looked at.
     pub version: u64,
+    /// How often room was shown until then.
+    pub shown: u32,
 }
 impl Eq for Offer {}
 impl PartialOrd for Offer {
@@ -221,6 +223,8 @@ pub(crate) struct Round<'a> {
     pub presence: Presence,
     /// Named resources that this round has taken.
     pub taken: HashMap<(NodeId, String), u32>,
+    /// How often room came back that was kept for a gang.
+    pub shown: u32,
     /// Single nodes looked at.
     pub looked: usize,
     /// Units of compute that the quota of the project whose turn it is leaves.
@@ -244,6 +248,7 @@ impl<'a> Round<'a> {
             report: Report::default(),
             presence: input.presence.clone(),
             taken: HashMap::new(),
+            shown: 0,
             looked: 0,
             ucu: NO_BOUND,
             input,
@@ -331,7 +336,7 @@ impl<'a> Round<'a> {
             }
             any |=
                 of.not_on.is_empty() || (0..there.len()).any(|p| !of.not_on.contains(&there.id(p)));
-            offers.extend(self.offer(group, class).map(Reverse));
+            offers.extend(self.offer(group, class, 0).map(Reverse));
         }
         offers.extend(self.warm(group, &fitting));
         if !any {
@@ -340,11 +345,11 @@ impl<'a> Round<'a> {
         self.offers[group] = Some(offers.into());
     }
 
-    /// What a class would cost for the group's next task now.
-    pub fn offer(&self, group: usize, class: u32) -> Option<Offer> {
+    /// What a class would cost for the group's next task now, of whose nodes none before `from` runs it.
+    pub fn offer(&self, group: usize, class: u32, from: usize) -> Option<Offer> {
         let of = &self.groups[group];
         let there = self.fleet.class(class);
-        let best = self.best_of(group, class);
+        let best = self.best_of(group, class, from);
         let (place, ahead) = best.filter(|(_, ahead)| is_soon(&there.traits, of, *ahead))?;
         let here = Here::default();
         Some(Offer {
@@ -356,6 +361,7 @@ impl<'a> Round<'a> {
             here,
             alone: false,
             version: self.version(class),
+            shown: self.shown,
         })
     }
 

@@ -86,17 +86,17 @@ impl Round<'_> {
     }
 
     /// The place of a class where one more task of the group costs least and that the quota leaves it, and how many would
-    /// be ahead of it.
-    pub(crate) fn best_of(&self, group: usize, class: u32) -> Option<(usize, u32)> {
+    /// be ahead of it; it runs nowhere before `from`.
+    pub(crate) fn best_of(&self, group: usize, class: u32, from: usize) -> Option<(usize, u32)> {
         let of = &self.groups[group];
         let (there, need) = (self.fleet.class(class), of.need());
         if self.ucu == NO_BOUND {
-            return there.best(need, &of.not_on);
+            return there.best(need, &of.not_on, from);
         }
         if least(there, need.task.resources.cpus) > self.ucu {
             return None;
         }
-        let (place, ahead) = there.best(need, &of.not_on)?;
+        let (place, ahead) = there.best(need, &of.not_on, from)?;
         if self.affords(group, &there.id(place)) {
             return Some((place, ahead));
         }

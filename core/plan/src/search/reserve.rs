@@ -138,6 +138,7 @@ impl Round<'_> {
             if held.owner != Some(group) {
                 continue;
             }
+            self.shown += u32::from(shown);
             let (class, place) = (held.class, held.place);
             let free = match shown {
                 true => held.free.clone(),
@@ -239,6 +240,7 @@ impl Round<'_> {
                     here: Here::default(),
                     alone: true,
                     version: 0,
+                    shown: self.shown,
                 };
                 self.assign(group, (generation, devices), &offer, None);
                 return true;
