@@ -35,10 +35,13 @@ struct Held {
 
 impl Devices {
     /// `None` where the node has none.
-    pub fn of(spec: &Arc<NodeSpec>, loads: DeviceLoads) -> Option<Self> {
-        let most = loads.free(spec.devices.len());
-        let spec = spec.clone();
-        (!spec.devices.is_empty()).then(|| Self(Arc::new(Held { spec, loads, most })))
+    pub fn of(spec: &Arc<NodeSpec>, loads: &DeviceLoads) -> Option<Self> {
+        let held = || Held {
+            spec: spec.clone(),
+            loads: loads.clone(),
+            most: loads.free(spec.devices.len()),
+        };
+        (!spec.devices.is_empty()).then(|| Self(Arc::new(held())))
     }
 
     /// A bound on what one task gets of free ones, and of one in part.

@@ -292,7 +292,7 @@ impl Fleet {
             cpus: node.free_cpus,
             memory: node.free_memory,
             scratch: node.free_scratch,
-            devices: Devices::of(&node.spec, node.devices.clone()),
+            devices: None,
             credit: node.free_backlog,
             backlog: node.backlog,
         };
@@ -314,12 +314,16 @@ impl Fleet {
             if class.key == key
                 && let Ok(place) = class.place_of(&node.id)
             {
+                if class.traits.gpus.0 > 0 {
+                    free.devices = Devices::of(&node.spec, &node.devices);
+                }
                 class.members[place].generation = node.generation;
                 class.renew(place, free, &mut self.room);
                 return;
             }
             self.take_out(&node.id);
         }
+        free.devices = Devices::of(&node.spec, &node.devices);
         self.insert(node, key, free);
     }
 

@@ -32,7 +32,7 @@ fn empty(node: &Arc<NodeSpec>) -> Free {
         cpus: node.cpus,
         memory: node.memory,
         scratch: node.disk,
-        devices: Devices::of(node, DeviceLoads::default()),
+        devices: Devices::of(node, &DeviceLoads::default()),
         ..Free::default()
     }
 }

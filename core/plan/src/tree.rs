@@ -341,7 +341,7 @@ mod tests {
             cpus: MilliCpu(cpus),
             memory: ByteCount(memory),
             scratch: ByteCount(1),
-            devices: Devices::of(&machine(cpus as usize % 3), loads(memory as u32)),
+            devices: Devices::of(&machine(cpus as usize % 3), &loads(memory as u32)),
             credit,
             backlog,
         }
