@@ -1,4 +1,5 @@
-//! What the planner says runs at once runs at once: it counts accelerators and named resources as the judge does.
+//! What the planner says runs at once runs at once, and what makes way is enough and no more than that: it counts
+//! accelerators and named resources as the judge does.
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
@@ -253,6 +254,88 @@ impl Network {
         Ok(report.placed)
     }
 
+    /// Has work make way for the first that waits, which goes before all: it runs where that was.
+    fn preempt(&mut self) -> Result<u32, TestCaseError> {
+        let (groups, heads) = self.groups();
+        let waits = groups.into_iter().zip(heads);
+        let Some((group, head)) = waits.into_iter().find(|(group, _)| !group.is_gang()) else {
+            return Ok(0);
+        };
+        let group = Group {
+            urgency: -127,
+            ..group
+        };
+        let occupied = self.state.nodes().map(|node| self.occupied(node));
+        let occupied: Vec<Occupied> = occupied.collect();
+        let found = preempt(&mut self.fleet(), &[group], &occupied, &[]);
+        let Some(found) = found.first() else {
+            return Ok(0);
+        };
+        let node = occupied[found.node].node;
+        let attempts = self.state.desired(&node).map(|t| t.attempt_ref());
+        let attempts: Vec<AttemptRef> = attempts.collect();
+        for (nth, victim) in found.victims.iter().enumerate() {
+            let waits = self.place(head[0], node);
+            prop_assert!(waits, "{nth} of {:?} were enough", found.victims);
+            self.complete(node, attempts[*victim]);
+        }
+        prop_assert!(!self.place(head[0], node), "{:?} was not", found.victims);
+        Ok(found.victims.len() as u32)
+    }
+
+    /// Places a task; whether it would have to wait, and is not.
+    fn place(&mut self, task: TaskId, node: NodeId) -> bool {
+        let generation = self.state.node(&node).unwrap().generation;
+        let outcome = self.order(Place {
+            based_on: self.index,
+            placements: vec![Placement {
+                task,
+                node,
+                generation,
+            }],
+            quotes: Vec::new(),
+        });
+        assert!(matches!(outcome, Outcome::Placed { .. }), "{outcome:?}");
+        let live = self.state.task(task).unwrap();
+        let Some(placed) = live.placed else {
+            return true;
+        };
+        let (waits, attempt) = (placed.lease.backlog, live.attempt_ref());
+        if waits {
+            self.order(Return {
+                attempts: vec![(attempt, ReturnReason::CalledBack)],
+            });
+        }
+        waits
+    }
+
+    /// A node with its leases, all of which may be asked, as the controller shows it.
+    fn occupied(&self, node: &Node) -> Occupied {
+        let holder = |live: LiveTask<'_>| Holder {
+            project: live.spec.task.project,
+            urgency: 0,
+            waited: Millis::ZERO,
+            need: live.spec.task.resources,
+            devices: live.placed.unwrap().lease.devices,
+            amounts: live.spec.task.amounts.clone(),
+            members: 1,
+            ran: Millis(live.id.seq() % 7),
+            stands: Stands::Running,
+        };
+        Occupied {
+            node: node.id,
+            free: Resources {
+                cpus: node.free_cpus(),
+                memory: node.free_memory(),
+                scratch: node.free_scratch(),
+                gpus: MilliGpu::ZERO,
+            },
+            devices: node.devices().clone(),
+            amounts: node.free_amounts(),
+            holders: self.state.desired(&node.id).map(holder).collect(),
+        }
+    }
+
     /// Ends what runs by these bits.
     fn end(&mut self, bits: u64) {
         let nodes: Vec<NodeId> = self.state.nodes().map(|node| node.id).collect();
@@ -370,7 +453,7 @@ fn kinds() -> impl Strategy<Value = Kind> {
 
 proptest! {
     #[test]
-    fn what_the_plan_has_run_at_once_runs_at_once(
+    fn what_the_plan_has_run_at_once_runs_at_once_and_what_makes_way_is_enough(
         machines in prop::collection::vec((0usize..4, 0u32..4), 1..6),
         rounds in prop::collection::vec(
             (prop::collection::vec((0usize..2, kinds(), 1usize..4), 0..4), any::<u64>()),
@@ -385,6 +468,7 @@ proptest! {
                 network.submit(tenant, kind, count);
             }
             network.round(seed)?;
+            network.preempt()?;
             network.end(ended);
         }
     }
