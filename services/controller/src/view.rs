@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use farlane_audit::Pace;
-use farlane_model::{Amount, AttemptRef, Digest, MAX_QUOTE_BYTES, NodeId, TaskSpec, TenantId};
+use farlane_model::{AttemptRef, Digest, MAX_QUOTE_BYTES, NodeId, TaskSpec, TenantId};
 use farlane_plan::{
     Egress, Estimates, Fleet, Group, NodeView, PlanInput, Policy, Reserved, Shadow, Shape, Sizes,
     plan,
@@ -286,10 +286,10 @@ impl Controller {
             }
         };
         for free in overlay.freeing(state).chain(freed) {
-            view(&free.node, &|node| give(node, free));
+            view(&free.node, &|node| free.give(node));
         }
         for placing in overlay.placing(state) {
-            view(&placing.node, &|node| take(node, placing));
+            view(&placing.node, &|node| placing.take(node));
         }
         for (id, view) in views {
             cache.overlaid.push(id);
@@ -383,53 +383,6 @@ fn freed_by(
         learn.end();
     }
     freed
-}
-
-/// Gives back the room of an attempt whose end is on its way.
-fn give(node: &mut NodeView, free: &Freeing) {
-    // Where some wait, the next of them takes the room at once.
-    if free.backlog || node.backlog > 0 {
-        node.backlog = node.backlog.saturating_sub(1);
-        node.free_backlog += 1;
-    } else {
-        node.free_cpus = node.free_cpus.saturating_add(free.need.cpus);
-        node.free_memory = node.free_memory.saturating_add(free.need.memory);
-        node.free_scratch = node.free_scratch.saturating_add(free.need.scratch);
-        node.devices.give_back(free.devices, free.need.share());
-    }
-}
-
-fn take(node: &mut NodeView, placing: &Placing) {
-    let need = &placing.need;
-    let runs = node.backlog == 0
-        && need.cpus <= node.free_cpus
-        && need.memory <= node.free_memory
-        && need.scratch <= node.free_scratch
-        && placing.special.as_ref().is_none_or(|s| has(node, s));
-    if runs {
-        if let Some(special) = &placing.special {
-            let (set, share) = (special.devices, need.share());
-            node.devices.take(set, share, special.tenant);
-            for free in &mut node.free_amounts {
-                let taken = Amount::of(&special.spec.amounts, &free.name);
-                free.amount = free.amount.saturating_sub(taken);
-            }
-        }
-        node.free_cpus = node.free_cpus.saturating_sub(need.cpus);
-        node.free_memory = node.free_memory.saturating_sub(need.memory);
-        node.free_scratch = node.free_scratch.saturating_sub(need.scratch);
-    } else {
-        node.free_backlog = node.free_backlog.saturating_sub(1);
-        node.backlog += 1;
-    }
-}
-
-/// Whether what it is expected to take besides cores is there.
-fn has(node: &NodeView, special: &Special) -> bool {
-    let spec = &special.spec;
-    let mut named = spec.amounts.iter();
-    (spec.resources.gpus.0 == 0 || special.devices != 0)
-        && named.all(|one| one.amount <= Amount::of(&node.free_amounts, &one.name))
 }
 
 #[cfg(test)]
