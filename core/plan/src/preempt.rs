@@ -203,17 +203,24 @@ pub fn make_room(
     let mut rooms: Vec<Room> = rooms.collect();
     let mut slots: u32 = rooms.iter().map(|room| room.space.slots(need, size)).sum();
     let mut asked = 0;
+    let mut next: Vec<_> = Vec::new();
     while slots < size {
-        let next = rooms.iter().enumerate();
-        let next = next.filter_map(|(at, room)| Some((room.next(need)?, at)));
-        let Some(((_, chosen), at)) = next.min_by_key(|((cost, _), at)| (*cost, *at)) else {
+        if next.is_empty() {
+            next = rooms.iter().map(|room| room.next(need)).collect();
+        }
+        let costs = next.iter().zip(0..);
+        let costs = costs.filter_map(|(next, at)| Some((next.as_ref()?.0, at)));
+        let Some((_, at)) = costs.min() else {
             return Vec::new();
         };
+        let (_, chosen) = next[at].take().unwrap_or_default();
         asked += chosen.len();
         if asked > MOST_OF_A_GANG {
             return Vec::new();
         }
         slots += rooms[at].open(chosen, need);
+        // The others are as they were.
+        next[at] = rooms[at].next(need);
     }
     let given = rooms.into_iter().enumerate();
     given

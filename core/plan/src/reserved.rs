@@ -40,6 +40,11 @@ impl Reserved {
             .flat_map(|kept| kept.nodes.iter().copied())
     }
 
+    /// Keeps room only for gangs whose first task passes: those that wait.
+    pub fn retain(&mut self, waits: impl Fn(&TaskId) -> bool) {
+        self.by_gang.retain(|first, _| waits(first));
+    }
+
     /// What the next plan is told: `ends` as [`Gangs::ends`], asked for once a second while a gang waits without room.
     ///
     /// *Shape*: `heads` are the tasks of each group, gang by gang.

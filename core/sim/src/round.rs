@@ -112,7 +112,7 @@ impl Simulation {
             for (gang, tasks) in runs(&queue, room) {
                 let (called, others) = tasks.into_iter().partition(|t| self.called.contains(t));
                 waiting.extend(
-                    [(others, false), (called, true)].map(|(tasks, at_once)| Waiting {
+                    [(called, true), (others, false)].map(|(tasks, at_once)| Waiting {
                         spec: queue.spec,
                         session: queue.session.id,
                         oldest: queue.oldest(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use farlane_model::{AttemptRef, Digest, NodeId};
+use farlane_model::{AttemptRef, Digest, NodeId, TaskId};
 use farlane_plan::{Group, PATIENCE, elsewhere};
 use farlane_state::{Return, ReturnReason};
 use farlane_units::Millis;
@@ -39,6 +39,9 @@ impl Simulation {
         }
         self.call_back_later();
         self.refresh();
+        let state = &self.state;
+        let waits = |task: &TaskId| state.task(*task).is_some_and(|t| t.placed.is_none());
+        self.reserved.retain(waits);
         let (stuck, mut groups) = self.stuck(now);
         if groups.is_empty() {
             return;

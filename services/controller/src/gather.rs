@@ -184,6 +184,14 @@ pub(crate) fn gather(
                 break;
             }
         }
+        // They waited before all of these, and take no room but what is free.
+        let called = Apart {
+            not_on: Vec::new(),
+            at_once: true,
+        };
+        if let Some(tasks) = others.remove(&called) {
+            all.add(session, digest, spec, tasks, called);
+        }
         all.add(session, digest, spec, free, Apart::default());
         for (apart, tasks) in others {
             all.add(session, digest, spec, tasks, apart);

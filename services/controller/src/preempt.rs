@@ -68,7 +68,7 @@ impl Controller {
                 return (None, overdue);
             }
             self.refresh(state, cache);
-            cache.called.forget(state);
+            cache.forget_gone(state);
             (look(state, cache, refusals.as_deref(), now), overdue)
         });
         drop(refusals);
@@ -249,13 +249,13 @@ pub(crate) fn choose(
             ..
         } = stuck;
         let project = first.spec.project;
-        let mut chosen = match called.is_empty() && !kept && !cut_short {
-            true => make_way(&mut cache.fleet, &first, &before, &shares),
-            false => called,
-        };
-        let others = |at: &usize| before.holders[*at].project != project;
-        if chosen.iter().any(others) && !served.insert(project) {
-            chosen.clear();
+        let mut chosen = called;
+        if chosen.is_empty() && !kept && !cut_short {
+            chosen = make_way(&mut cache.fleet, &first, &before, &shares);
+            let others = |at: &usize| before.holders[*at].project != project;
+            if chosen.iter().any(others) && !served.insert(project) {
+                chosen.clear();
+            }
         }
         take(&place.occupied, &place.attempts, &chosen);
         if chosen.is_empty() && !kept {

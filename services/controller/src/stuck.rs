@@ -53,8 +53,7 @@ impl Called {
     }
 
     /// Those that found their place, or ended, are forgotten.
-    pub fn forget(&mut self, state: &State) {
-        let waits = |task: &TaskId| state.task(*task).is_some_and(|live| live.placed.is_none());
+    pub fn retain(&mut self, waits: impl Fn(&TaskId) -> bool) {
         self.0.retain(waits);
     }
 }

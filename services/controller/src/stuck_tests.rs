@@ -6,7 +6,7 @@ use std::sync::Arc;
 use farlane_model::*;
 use farlane_plan::{NodeView, Reservation};
 use farlane_state::*;
-use farlane_units::{MilliCpu, Millis};
+use farlane_units::{ByteCount, MilliCpu, Millis};
 
 use super::MAX_FREE;
 use crate::gather::{Waits, gather};
@@ -94,9 +94,9 @@ fn what_was_called_back_waits_in_its_queue_for_room() {
     };
     let (called, other) = (back[0].task, full.session.task(first(1) + 1));
     let both = at_once(&mut full);
-    assert_eq!(both, [(false, vec![other]), (true, vec![called])]);
+    assert_eq!(both, [(true, vec![called]), (false, vec![other])]);
     full.place([(called.seq(), 0)]);
-    full.cache.called.forget(&full.state);
+    full.cache.forget_gone(&full.state);
     assert!(full.cache.called.is_empty());
     assert_eq!(at_once(&mut full), [(false, vec![other])]);
 }
@@ -180,4 +180,37 @@ fn others_make_way_for_a_project_one_at_a_time() {
     assert_eq!(asked.iter().filter(theirs).count(), asked.len());
     assert!((1..=2).contains(&asked.len()), "{asked:?}");
     assert!(recalled.len() <= 1, "{recalled:?}");
+}
+
+#[test]
+fn all_that_finds_room_goes_at_once() {
+    const NODES: usize = 4;
+    let mut full = full(NODES);
+    // Another project's wait there too, and are more urgent.
+    full.open(SessionId::new(1000, [2; 5]), ProjectId::new(0, [1; 10]));
+    full.submit(1, NODES, 5);
+    full.place((0..NODES).map(|n| (n as u64 + 1, n)));
+    full.cache.fleet.put(NodeView {
+        free_cpus: MilliCpu(8000),
+        free_memory: ByteCount::gib(64),
+        free_scratch: ByteCount::gib(64),
+        ..view(NODES, &Arc::new(ahead()))
+    });
+    let (asked, recalled) = chosen(&mut full, &Refusals::default());
+    assert_eq!((asked.len(), recalled.len()), (0, 2 * NODES));
+}
+
+#[test]
+fn nothing_is_kept_for_a_gang_that_is_gone() {
+    let mut full = full(1);
+    joins(&mut full, 1);
+    let first = full.session.task(first(1) + 1);
+    let kept = Reservation {
+        nodes: vec![id(1)],
+        at: Millis(9_000_000),
+    };
+    full.cache.reserved.take(vec![(0, kept)], &[vec![first]]);
+    assert_eq!(recalled(&mut full), []);
+    full.cache.forget_gone(&full.state);
+    assert_eq!(recalled(&mut full).len(), 1);
 }

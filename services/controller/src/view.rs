@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use farlane_audit::Pace;
-use farlane_model::{AttemptRef, Digest, MAX_QUOTE_BYTES, NodeId, TaskSpec, TenantId};
+use farlane_model::{AttemptRef, Digest, MAX_QUOTE_BYTES, NodeId, TaskId, TaskSpec, TenantId};
 use farlane_plan::{
     Egress, Estimates, Fleet, Group, NodeView, PlanInput, Policy, Reserved, Shadow, Shape, Sizes,
     plan,
@@ -96,6 +96,13 @@ impl ViewCache {
         (self.tempo, self.holdings) = (Tempo::default(), Holdings::default());
         (self.reserved, self.called) = (Reserved::default(), Called::default());
         self.mark = None;
+    }
+
+    /// What waited and does not any more needs no room, and was called back for good.
+    pub fn forget_gone(&mut self, state: &State) {
+        let waits = |task: &TaskId| state.task(*task).is_some_and(|live| live.placed.is_none());
+        self.called.retain(waits);
+        self.reserved.retain(waits);
     }
 
     /// A group of these tasks, for the plan or to be explained.

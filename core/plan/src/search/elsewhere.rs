@@ -12,7 +12,7 @@ use crate::view::{Group, PlanInput};
 pub struct Elsewhere {
     /// Of each group so many tasks, from its head.
     pub counts: Vec<u32>,
-    /// The budget ended first: of what is not counted nobody knows.
+    /// The budget, or the looks at single nodes, ended first: of what is not counted nobody knows.
     pub cut_short: bool,
 }
 
@@ -35,7 +35,7 @@ pub fn elsewhere(
     for group in order {
         while round.wanted[group] > 0 && round.budget > 0 && round.runs(group) {}
     }
-    let cut_short = round.budget == 0;
+    let cut_short = round.budget == 0 || round.report.cut_short;
     let left = std::mem::take(&mut round.wanted);
     round.give_back();
     let tasks = groups.iter().map(|group| group.tasks);
