@@ -202,12 +202,12 @@ pub fn make_room(
     let rooms = kept.iter().map(|place| Room::of(fleet, place, &before));
     let mut rooms: Vec<Room> = rooms.collect();
     let mut slots: u32 = rooms.iter().map(|room| room.space.slots(need, size)).sum();
+    if slots >= size {
+        return Vec::new();
+    }
     let mut asked = 0;
-    let mut next: Vec<_> = Vec::new();
+    let mut next: Vec<_> = rooms.iter().map(|room| room.next(need)).collect();
     while slots < size {
-        if next.is_empty() {
-            next = rooms.iter().map(|room| room.next(need)).collect();
-        }
         let costs = next.iter().zip(0..);
         let costs = costs.filter_map(|(next, at)| Some((next.as_ref()?.0, at)));
         let Some((_, at)) = costs.min() else {
@@ -377,16 +377,12 @@ fn times(need: &Resources, count: u32) -> Resources {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use farlane_model::{BlobRef, Digest, PythonVersion, TaskSpec, TenantId};
 
-    /// What makes way for a task of so many cores.
-    fn way(
-        place: &Occupied,
-        n: u32,
-        before: &dyn Fn(&Holder) -> bool,
-    ) -> Option<(u64, Vec<usize>)> {
+    /// A task that asks for so much.
+    pub fn task(resources: Resources) -> TaskSpec {
         let code = BlobRef {
             digest: Digest([0; 32]),
             size: ByteCount(1),
@@ -395,8 +391,19 @@ mod tests {
             major: 3,
             minor: 11,
         };
-        let mut task = TaskSpec::new(ProjectId::new(1, [1; 10]), code, python);
-        task.resources = cores(n);
+        TaskSpec {
+            resources,
+            ..TaskSpec::new(ProjectId::new(1, [1; 10]), code, python)
+        }
+    }
+
+    /// What makes way for a task of so many cores.
+    fn way(
+        place: &Occupied,
+        n: u32,
+        before: &dyn Fn(&Holder) -> bool,
+    ) -> Option<(u64, Vec<usize>)> {
+        let task = task(cores(n));
         let need = Need {
             task: &task,
             tenant: &TenantId([1; 32]),

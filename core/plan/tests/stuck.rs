@@ -68,6 +68,14 @@ fn as_many_go_elsewhere_as_run_there_at_once() {
 }
 
 #[test]
+fn what_was_not_looked_at_is_not_known() {
+    let mut fleet = fleet([full(1, 100, 4), node(2, 4, "eu-1", 90_000)]);
+    let input = PlanInput { budget: 2, ..INPUT };
+    let found = elsewhere(&mut fleet, &[on(1, 3)], &input, &[]);
+    assert_eq!((found.counts, found.cut_short), (vec![2], true));
+}
+
+#[test]
 fn behind_what_runs_for_long_nothing_more_waits_until_something_ends() {
     let nodes = [full(1, 100, 4), node(2, 1, "eu-1", 9_000_000)];
     let mut fleet = fleet(nodes);

@@ -186,10 +186,10 @@ fn waiting(
             .as_ref()
             .and_then(|gang| cache.reserved.of(gang.first()?));
         let kept = kept.map_or_else(Vec::new, |kept| kept.nodes.clone());
-        let next = gang.clone().or_else(|| Some(vec![queue.heads().next()?]));
+        let next = gang.unwrap_or_else(|| queue.heads().take(1).collect());
         let group = Group {
-            not_on: refused_of(&next.unwrap_or_default(), queue.granter, refusals),
-            gang: gang.map_or(1, |gang| gang.len() as u32),
+            not_on: refused_of(&next, queue.granter, refusals),
+            gang: next.len() as u32,
             waited: now.saturating_sub(queue.oldest()),
             ..cache.group(state, queue.spec.digest, spec, queue.session.tenant, 1)
         };

@@ -115,7 +115,8 @@ impl<'a> Space<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use farlane_model::{BlobRef, Digest, NodeId, ProjectId, PythonVersion, TaskSpec, TenantId};
+    use crate::preempt::tests::task;
+    use farlane_model::{NodeId, TenantId};
     use farlane_units::{ByteCount, MilliCpu, MilliGpu};
 
     #[test]
@@ -126,17 +127,8 @@ mod tests {
             scratch: ByteCount(u64::MAX),
             gpus: MilliGpu::ZERO,
         };
-        let code = BlobRef {
-            digest: Digest([0; 32]),
-            size: ByteCount(1),
-        };
-        let python = PythonVersion {
-            major: 3,
-            minor: 11,
-        };
-        let mut task = TaskSpec::new(ProjectId::new(1, [1; 10]), code, python);
-        let mut slots = |free, resources: Resources, most| {
-            task.resources = resources;
+        let slots = |free, resources: Resources, most| {
+            let task = task(resources);
             let place = Occupied {
                 node: NodeId([1; 32]),
                 free,
