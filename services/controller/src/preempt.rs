@@ -53,6 +53,8 @@ pub(crate) struct Seen {
     stuck: Vec<Stuck>,
     presence: Presence,
     places: Vec<Place>,
+    /// Nodes that are kept for gangs: what makes way there makes way for them.
+    kept: BTreeSet<NodeId>,
 }
 
 impl Controller {
@@ -144,7 +146,6 @@ pub(crate) fn look(
                 waits += some.waits().count();
                 stuck.push(some);
             }
-            // What makes way on kept room makes way for the gang.
             Err(place) if !groups.is_empty() && !kept.contains(&node.id) => places.push(*place),
             Err(_) => {}
         }
@@ -161,6 +162,7 @@ pub(crate) fn look(
         stuck,
         presence: presence(state, &Overlay::default(), &waits),
         places,
+        kept,
     })
 }
 
@@ -228,10 +230,11 @@ pub(crate) fn choose(
         stuck,
         presence,
         mut places,
+        kept,
     } = seen;
-    for (gang, kept) in gangs {
+    for (gang, there) in gangs {
         let (occupied, attempts): (Vec<_>, Vec<_>) =
-            kept.into_iter().map(|p| (p.occupied, p.attempts)).unzip();
+            there.into_iter().map(|p| (p.occupied, p.attempts)).unzip();
         for (at, chosen) in make_room(&mut cache.fleet, &gang, &occupied, &shares) {
             take(&occupied[at], &attempts[at], &chosen);
         }
@@ -245,10 +248,9 @@ pub(crate) fn choose(
             place,
             before,
             first,
-            kept,
             ..
         } = stuck;
-        let project = first.spec.project;
+        let (project, kept) = (first.spec.project, kept.contains(&before.node));
         let mut chosen = called;
         if chosen.is_empty() && !kept && !cut_short {
             chosen = make_way(&mut cache.fleet, &first, &before, &shares);

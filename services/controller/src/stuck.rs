@@ -67,8 +67,6 @@ pub(crate) struct Stuck {
     pub first: Group,
     /// All of it, what asks for the same together, with their indices among the node's holders.
     long: Vec<(Group, Vec<usize>)>,
-    /// Its room is kept for a gang: nothing makes way there for what waits.
-    pub kept: bool,
 }
 
 impl Stuck {
@@ -129,13 +127,11 @@ impl Stuck {
                 holder.stands = Stands::Fixed;
             }
         }
-        let kept = cache.reserved.nodes().any(|kept| kept == node);
         Ok(Self {
             place,
             before,
             first,
             long: long.into_values().collect(),
-            kept,
         })
     }
 
